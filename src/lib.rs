@@ -1,0 +1,15 @@
+//! What a sandboxed container uses and what its sandbox costs, straight from its shim.
+//!
+//! The binary `kata-runtime` is made of these parts, and another tool may call them as well. One
+//! container id goes through them like this: [`node`] turns it into a container (bundle, sandbox,
+//! shim address), [`shim`] turns that into a reply, [`stats`] turns the reply into exact numbers.
+//! A sandbox goes the other way: [`shim`] fetches its metrics text, [`exposition`] joins the texts
+//! of several sandboxes.
+//!
+//! [`stats`] and [`exposition`] do no I/O, [`node`] reads files and nothing else, [`shim`] opens
+//! sockets and nothing else.
+
+pub mod exposition;
+pub mod node;
+pub mod shim;
+pub mod stats;
