@@ -107,7 +107,7 @@ pub fn show(span: Duration) -> String {
     match millis {
         0 => format!("{}µs", span.as_micros()),
         1..=999 => format!("{millis}ms"),
-        1_000..=59_999 if millis.is_multiple_of(1_000) => format!("{}s", millis / 1_000),
+        1_000..=59_999 if millis % 1_000 < 100 => format!("{}s", millis / 1_000),
         1_000..=59_999 => format!("{}.{}s", millis / 1_000, millis % 1_000 / 100),
         _ => format!("{}m{}s", millis / 60_000, millis % 60_000 / 1_000),
     }
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn shows_spans_as_people_write_them() {
-        for (millis, text) in [(250, "250ms"), (3_000, "3s"), (1_500, "1.5s"), (125_000, "2m5s")] {
+        for (millis, text) in [(250, "250ms"), (3_000, "3s"), (1_001, "1s"), (1_199, "1.1s"), (1_500, "1.5s"), (125_000, "2m5s")] {
             assert_eq!(show(Duration::from_millis(millis)), text);
         }
         assert_eq!(show(Duration::from_micros(70)), "70µs");

@@ -20,11 +20,14 @@ impl ReadError {
     }
 }
 
+/// Room for most of the files that are read here, so that one read gets the whole.
+const FIRST_READ: usize = 8 << 10;
+
 /// Reads a whole regular file of at most `limit` bytes. Never waits: a FIFO in its place is an error.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     let error = |source| ReadError { path: path.to_path_buf(), source };
     let mut file = open(path).map_err(error)?;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(FIRST_READ);
     (&mut file).take(limit + 1).read_to_end(&mut bytes).map_err(error)?;
     if bytes.len() as u64 > limit {
         return Err(error(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes"))));

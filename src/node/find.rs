@@ -75,6 +75,15 @@ impl Node {
         }
     }
 
+    /// The bundle of another task beside this one, where there is one: a container's sandbox is in the same
+    /// namespace of the same containerd.
+    pub fn sibling(&self, bundle: &Bundle, id: &Id) -> Option<Bundle> {
+        let path = bundle.path.with_file_name(id.as_str());
+        // One that may not be looked at is kept, so that reading it says why not.
+        let exists = path.try_exists().unwrap_or(true);
+        exists.then(|| Bundle { id: id.to_string(), path, ..bundle.clone() })
+    }
+
     fn namespaces(&self, state_dir: &Path) -> Result<Vec<String>, ReadError> {
         match &self.namespace {
             Some(namespace) => Ok(vec![namespace.clone()]),

@@ -6,7 +6,7 @@
 
 use containerd_shim_protos::api::{StateRequest, StateResponse, StatsRequest, StatsResponse};
 use protobuf::well_known_types::any::Any;
-use protobuf::{Enum, Message};
+use protobuf::Message;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
