@@ -7,7 +7,10 @@ fn main() {
     println!("cargo:rustc-env=KATA_RUNTIME_COMMIT={commit}");
     println!("cargo:rerun-if-changed=build.rs");
     // The commit changes with HEAD, with the branch that it names, and with packed refs.
-    let watched = ["HEAD", "packed-refs"].map(str::to_string).into_iter().chain(git(&["symbolic-ref", "HEAD"]));
+    let watched = ["HEAD", "packed-refs"]
+        .map(str::to_string)
+        .into_iter()
+        .chain(git(&["symbolic-ref", "HEAD"]));
     for name in watched {
         if let Some(path) = git(&["rev-parse", "--git-path", &name]) {
             println!("cargo:rerun-if-changed={path}");
@@ -17,6 +20,10 @@ fn main() {
 
 /// What git answers; `None` where there is no git or no checkout (a package from a registry).
 fn git(arguments: &[&str]) -> Option<String> {
-    let output = Command::new("git").args(arguments).output().ok().filter(|o| o.status.success())?;
+    let output = Command::new("git")
+        .args(arguments)
+        .output()
+        .ok()
+        .filter(|o| o.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_string()).filter(|text| !text.is_empty())
 }

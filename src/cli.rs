@@ -28,7 +28,14 @@ pub struct Global {
     #[arg(long = "state", value_name = "DIR", global = true)]
     pub state_dirs: Vec<PathBuf>,
     /// containerd's namespace (k8s.io, moby, default, ...) [default: all]
-    #[arg(short, long, value_name = "NS", env = "CONTAINERD_NAMESPACE", hide_env_values = true, global = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "NS",
+        env = "CONTAINERD_NAMESPACE",
+        hide_env_values = true,
+        global = true
+    )]
     pub namespace: Option<String>,
     /// How long to wait for each answer, such as 500ms, 3s or 1m30s
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration::parse_positive,

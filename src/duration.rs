@@ -14,10 +14,6 @@ pub enum DurationError {
     UnknownUnit { unit: String, text: String },
 }
 
-/// Digits of a fraction that are read; those after them are below a nanosecond of the largest unit (an hour
-/// has 3.6e12), and so many fit a `u64`.
-const FRACTION_DIGITS: usize = 18;
-
 /// Parses a duration; the result is in nanoseconds and may be negative, as in Go.
 pub fn parse_nanos(text: &str) -> Result<i64, DurationError> {
     let invalid = || DurationError::Invalid(text.to_string());
@@ -42,8 +38,9 @@ pub fn parse_nanos(text: &str) -> Result<i64, DurationError> {
         if whole.is_empty() && fraction.is_empty() {
             return Err(invalid());
         }
-        let unit_len =
-            after_number.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after_number.len());
+        let unit_len = after_number
+            .find(|c: char| c == '.' || c.is_ascii_digit())
+            .unwrap_or(after_number.len());
         let (unit, tail) = after_number.split_at(unit_len);
         if unit.is_empty() {
             return Err(DurationError::MissingUnit(text.to_string()));
@@ -52,7 +49,11 @@ pub fn parse_nanos(text: &str) -> Result<i64, DurationError> {
             unit: unit.to_string(),
             text: text.to_string(),
         })?;
-        let whole = if whole.is_empty() { 0 } else { whole.parse::<u64>().map_err(|_| invalid())? };
+        let whole = if whole.is_empty() {
+            0
+        } else {
+            whole.parse::<u64>().map_err(|_| invalid())?
+        };
         total += i128::from(whole) * unit_nanos + fraction_nanos(fraction, unit_nanos);
         // Checked at every step, so that a long text cannot overflow the sum itself.
         if total > i128::from(i64::MAX) + i128::from(negative) {
@@ -89,13 +90,19 @@ fn nanos_of(unit: &str) -> Option<i128> {
     })
 }
 
-/// Nanoseconds of the digits after the point, in floating point and cut off as Go does it: the two agree to
-/// the nanosecond.
+/// Nanoseconds of the digits after the point: in floating point, cut off, and from as many digits as fit 63
+/// bits, because Go does it so and the two shall agree to the nanosecond.
 fn fraction_nanos(fraction: &str, unit_nanos: i128) -> i128 {
     let mut value: u64 = 0;
     let mut scale: f64 = 1.0;
-    for digit in fraction.bytes().take(FRACTION_DIGITS) {
-        value = value * 10 + u64::from(digit - b'0');
+    for digit in fraction.bytes() {
+        let more = value
+            .checked_mul(10)
+            .and_then(|v| v.checked_add(u64::from(digit - b'0')));
+        let Some(more) = more.filter(|more| *more <= 1 << 63) else {
+            break;
+        };
+        value = more;
         scale *= 10.0;
     }
     (value as f64 * (unit_nanos as f64 / scale)) as i128
@@ -164,10 +171,15 @@ mod tests {
 
     #[test]
     fn refuses_what_go_refuses() {
-        for text in ["", "3", "-", "s", ".", "-.", ".s", "+.s", "1d", " 1s", "1s ", "1 s", "--1s", "3000000h"] {
+        for text in [
+            "", "3", "-", "s", ".", "-.", ".s", "+.s", "1d", " 1s", "1s ", "1 s", "--1s", "3000000h",
+        ] {
             assert!(parse_nanos(text).is_err(), "{text:?}");
         }
-        assert_eq!(parse_nanos("3").unwrap_err().to_string(), "time: missing unit in duration \"3\"");
+        assert_eq!(
+            parse_nanos("3").unwrap_err().to_string(),
+            "time: missing unit in duration \"3\""
+        );
         assert_eq!(
             parse_nanos("1x").unwrap_err().to_string(),
             "time: unknown unit \"x\" in duration \"1x\""
@@ -178,14 +190,24 @@ mod tests {
     #[test]
     fn an_interval_is_longer_than_zero() {
         for text in ["0", "0s", "-1s"] {
-            assert_eq!(parse_positive(text).unwrap_err(), "duration interval must be greater than 0");
+            assert_eq!(
+                parse_positive(text).unwrap_err(),
+                "duration interval must be greater than 0"
+            );
         }
         assert_eq!(parse_positive("500µs"), Ok(Duration::from_micros(500)));
     }
 
     #[test]
     fn shows_spans_as_people_write_them() {
-        for (millis, text) in [(250, "250ms"), (3_000, "3s"), (1_001, "1s"), (1_199, "1.1s"), (1_500, "1.5s"), (125_000, "2m5s")] {
+        for (millis, text) in [
+            (250, "250ms"),
+            (3_000, "3s"),
+            (1_001, "1s"),
+            (1_199, "1.1s"),
+            (1_500, "1.5s"),
+            (125_000, "2m5s"),
+        ] {
             assert_eq!(show(Duration::from_millis(millis)), text);
         }
         assert_eq!(show(Duration::from_micros(70)), "70µs");

@@ -20,17 +20,26 @@ pub struct Failure {
 impl Failure {
     /// The answer could not be given, for this reason.
     pub fn new(line: impl Into<String>) -> Self {
-        Self { lines: vec![line.into()], status: NO_ANSWER }
+        Self {
+            lines: vec![line.into()],
+            status: NO_ANSWER,
+        }
     }
 
     /// The command line asks for what cannot be.
     pub fn usage(line: impl Into<String>) -> Self {
-        Self { lines: vec![line.into()], status: WRONG_USAGE }
+        Self {
+            lines: vec![line.into()],
+            status: WRONG_USAGE,
+        }
     }
 
     /// Nobody is left to tell anything, and nothing went wrong.
     pub fn quiet() -> Self {
-        Self { lines: Vec::new(), status: 0 }
+        Self {
+            lines: Vec::new(),
+            status: 0,
+        }
     }
 
     /// One more line: what was found, or what to do.

@@ -13,8 +13,8 @@ use std::process::{Command, ExitCode};
 
 use clap::error::ErrorKind;
 
-use crate::failure::Failure;
 use crate::cli;
+use crate::failure::Failure;
 
 const NAME: &str = "kata-runtime";
 
@@ -42,7 +42,9 @@ fn is_ours(kind: ErrorKind, arguments: &[OsString]) -> bool {
         ErrorKind::InvalidSubcommand => false,
         ErrorKind::UnknownArgument => {
             let ours = cli::subcommands();
-            arguments.iter().any(|a| ours.iter().any(|name| a.as_os_str() == OsStr::new(name)))
+            arguments
+                .iter()
+                .any(|a| ours.iter().any(|name| a.as_os_str() == OsStr::new(name)))
                 || arguments.iter().all(|a| a.as_encoded_bytes().starts_with(b"-"))
         }
         _ => true,
@@ -56,13 +58,22 @@ fn hand_on(arguments: &[OsString]) -> Option<Failure> {
         seen = format!("{seen} {}", identity(&own));
     }
     let next = next_on(&env::var_os("PATH")?, &seen)?;
-    let error = Command::new(&next).arg0(NAME).args(arguments).env(HANDED_ON_BY, seen).exec();
-    Some(Failure::new(format!("run {}, to which this subcommand was handed: {error}", next.display())))
+    let error = Command::new(&next)
+        .arg0(NAME)
+        .args(arguments)
+        .env(HANDED_ON_BY, seen)
+        .exec();
+    Some(Failure::new(format!(
+        "run {}, to which this subcommand was handed: {error}",
+        next.display()
+    )))
 }
 
 /// The first program of our name on the path that is not one of those seen.
 fn next_on(path: &OsStr, seen: &str) -> Option<PathBuf> {
-    env::split_paths(path).map(|directory| directory.join(NAME)).find(|candidate| is_other(candidate, seen))
+    env::split_paths(path)
+        .map(|directory| directory.join(NAME))
+        .find(|candidate| is_other(candidate, seen))
 }
 
 fn is_other(candidate: &Path, seen: &str) -> bool {
@@ -111,10 +122,19 @@ mod tests {
     fn what_is_ours_stays_with_us() {
         let arguments = |text: &str| text.split_whitespace().map(OsString::from).collect::<Vec<_>>();
         assert!(!is_ours(ErrorKind::InvalidSubcommand, &arguments("check")));
-        assert!(!is_ours(ErrorKind::UnknownArgument, &arguments("--config /etc/kata.toml check")));
-        assert!(is_ours(ErrorKind::UnknownArgument, &arguments("events --nonsense x")));
+        assert!(!is_ours(
+            ErrorKind::UnknownArgument,
+            &arguments("--config /etc/kata.toml check")
+        ));
+        assert!(is_ours(
+            ErrorKind::UnknownArgument,
+            &arguments("events --nonsense x")
+        ));
         assert!(is_ours(ErrorKind::UnknownArgument, &arguments("--nonsense")));
-        assert!(is_ours(ErrorKind::ValueValidation, &arguments("events --interval 0")));
+        assert!(is_ours(
+            ErrorKind::ValueValidation,
+            &arguments("events --interval 0")
+        ));
         assert!(is_ours(ErrorKind::DisplayHelp, &arguments("--help")));
     }
 }

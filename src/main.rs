@@ -6,6 +6,7 @@ mod failure;
 mod handover;
 mod output;
 mod terminal;
+mod ticks;
 
 use std::process::ExitCode;
 

@@ -33,12 +33,18 @@ mod tests {
 
     #[test]
     fn plain_text_passes_untouched() {
-        assert!(matches!(escape("pod µ-1 \"日本\""), Cow::Borrowed("pod µ-1 \"日本\"")));
+        assert!(matches!(
+            escape("pod µ-1 \"日本\""),
+            Cow::Borrowed("pod µ-1 \"日本\"")
+        ));
     }
 
     #[test]
     fn nothing_that_a_terminal_acts_on_passes() {
-        assert_eq!(escape("a\x1b[31mred\x07\r\n\t\x7f\u{9b}b"), "a\\u{1b}[31mred\\u{7}\\r\\n\\t\\u{7f}\\u{9b}b");
+        assert_eq!(
+            escape("a\x1b[31mred\x07\r\n\t\x7f\u{9b}b"),
+            "a\\u{1b}[31mred\\u{7}\\r\\n\\t\\u{7f}\\u{9b}b"
+        );
         assert_eq!(escape("gpj.exe\u{202e}"), "gpj.exe\\u{202e}");
         let every: String = (0..=0x10ffff).filter_map(char::from_u32).collect();
         assert!(!escape(&every).chars().any(char::is_control));

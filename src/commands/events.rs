@@ -6,24 +6,26 @@ use kata_runtime::stats;
 use kata_runtime::survey::{AskError, Lane, Sample};
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
-use tokio::time::MissedTickBehavior;
 
 use super::{Context, ambiguous, id, with_remedy};
 use crate::cli::{EventFormat, Events};
 use crate::failure::Failure;
 use crate::output;
+use crate::ticks::Ticks;
 
 pub async fn run(context: &Context, arguments: &Events) -> Result<(), Failure> {
     let subject = Subject::find(context, &arguments.container)?;
     let show = |sample: &Sample| output::answer(&print(&subject.bundle.id, sample, arguments.format));
     if arguments.stats {
-        let sample = subject.lane.sample(&subject.bundle.id).await.map_err(|e| subject.failure(&e, context))?;
+        let sample = subject
+            .lane
+            .sample(&subject.bundle.id)
+            .await
+            .map_err(|e| subject.failure(&e, context))?;
         return show(&sample);
     }
     let mut answered = false;
-    let mut ticks = tokio::time::interval(arguments.interval);
-    // An answer that takes longer than the interval costs the ticks that it covers; the next is on time.
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut ticks = Ticks::every(arguments.interval);
     loop {
         ticks.tick().await;
         match subject.lane.sample(&subject.bundle.id).await {
@@ -32,7 +34,10 @@ pub async fn run(context: &Context, arguments: &Events) -> Result<(), Failure> {
                 answered = true;
             }
             Err(AskError::NotRunning(why)) if answered => {
-                output::notice(&format!("container {} is no longer running: {why}", subject.bundle.id));
+                output::notice(&format!(
+                    "container {} is no longer running: {why}",
+                    subject.bundle.id
+                ));
                 return Ok(());
             }
             Err(error @ AskError::NotRunning(_)) => return Err(subject.failure(&error, context)),
@@ -65,23 +70,34 @@ impl Subject {
         let endpoint = bundle
             .endpoint()
             .map_err(|error| with_remedy(format!("container {}: {error}", bundle.id)))?
-            .ok_or_else(|| does_not_exist(given, format!("no shim has been started in {}", bundle.path.display())))?;
+            .ok_or_else(|| {
+                does_not_exist(
+                    given,
+                    format!("no shim has been started in {}", bundle.path.display()),
+                )
+            })?;
         context.note(|| format!("container {}: bundle {}", bundle.id, bundle.path.display()));
         context.note(|| {
-            format!("container {}: shim {} ({:?})", bundle.id, endpoint.address, endpoint.version)
+            format!(
+                "container {}: shim {} ({:?})",
+                bundle.id, endpoint.address, endpoint.version
+            )
         });
-        Ok(Self { given: given.to_string(), bundle, lane: Lane::new(endpoint, context.timeout).counting_sockets() })
+        Ok(Self {
+            given: given.to_string(),
+            bundle,
+            lane: Lane::new(endpoint, context.timeout).counting_sockets(),
+        })
     }
 
     fn failure(&self, error: &AskError, context: &Context) -> Failure {
         match error {
             AskError::NotRunning(why) => does_not_exist(&self.given, why.to_string()),
-            AskError::Unanswered { .. } => {
-                Failure::new(format!("container {}: {error}", self.bundle.id)).and(format!(
+            AskError::Unanswered { .. } => Failure::new(format!("container {}: {error}", self.bundle.id))
+                .and(format!(
                     "the shim may be stopped, or its guest hung; wait longer than {} with --timeout",
                     duration::show(context.timeout)
-                ))
-            }
+                )),
             _ => with_remedy(format!("container {}: {error}", self.bundle.id)),
         }
     }

@@ -18,11 +18,22 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
     let addresses = sandbox.addresses()?;
     context.note(|| {
         let places: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-        format!("sandbox {}: its monitor may be at {}", sandbox.id, places.join(", "))
+        format!(
+            "sandbox {}: its monitor may be at {}",
+            sandbox.id,
+            places.join(", ")
+        )
     });
-    let scrape =
-        Scrape { sandbox: sandbox.id.as_str(), addresses: &addresses, path: PATH, force: arguments.force };
-    let (address, body) = scrape.run(context.timeout).await.map_err(|e| sandbox.failure(&e, context))?;
+    let scrape = Scrape {
+        sandbox: sandbox.id.as_str(),
+        addresses: &addresses,
+        path: PATH,
+        force: arguments.force,
+    };
+    let (address, body) = scrape
+        .run(context.timeout)
+        .await
+        .map_err(|e| sandbox.failure(&e, context))?;
     context.note(|| format!("sandbox {}: {address} sent {} bytes", sandbox.id, body.len()));
     if !has_guest_family(&body) {
         output::notice(&format!(
@@ -64,18 +75,35 @@ impl Sandbox {
         };
         let id = Id::parse(&bundle.id).map_err(|e| Failure::new(format!("task {:?}: {e}", bundle.id)))?;
         match role {
-            Role::Sandbox => Ok(Self { id, bundle: Some(bundle), found: None }),
+            Role::Sandbox => Ok(Self {
+                id,
+                bundle: Some(bundle),
+                found: None,
+            }),
             Role::Plain => {
-                let found = format!("container {id} is in no sandbox, and has no monitor of its own: see its events");
-                Ok(Self { id, bundle: Some(bundle), found: Some(found) })
+                let found =
+                    format!("container {id} is in no sandbox, and has no monitor of its own: see its events");
+                Ok(Self {
+                    id,
+                    bundle: Some(bundle),
+                    found: Some(found),
+                })
             }
             Role::InSandbox(sandbox) => {
                 let sandbox = Id::parse(&sandbox).map_err(|error| {
-                    Failure::new(format!("container {id}: its annotations name the sandbox {sandbox:?}: {error}"))
+                    Failure::new(format!(
+                        "container {id}: its annotations name the sandbox {sandbox:?}: {error}"
+                    ))
                 })?;
-                output::notice(&format!("container {id} runs in sandbox {sandbox}: these are the sandbox's metrics"));
+                output::notice(&format!(
+                    "container {id} runs in sandbox {sandbox}: these are the sandbox's metrics"
+                ));
                 let bundle = context.node.sibling(&bundle, &sandbox);
-                Ok(Self { id: sandbox, bundle, found: None })
+                Ok(Self {
+                    id: sandbox,
+                    bundle,
+                    found: None,
+                })
             }
         }
     }
@@ -95,7 +123,11 @@ impl Sandbox {
                 return Err(failure.and("give more of the id"));
             }
         };
-        Ok(Self { id, bundle: None, found: Some(looked) })
+        Ok(Self {
+            id,
+            bundle: None,
+            found: Some(looked),
+        })
     }
 
     fn addresses(&self) -> Result<Vec<Address>, Failure> {
@@ -108,16 +140,28 @@ impl Sandbox {
     /// does not answer State is not asked for more. A shim that is gone is left for its monitor to tell.
     async fn check_running(&self, context: &Context) -> Result<(), Failure> {
         let Some(bundle) = &self.bundle else { return Ok(()) };
-        let endpoint = bundle.endpoint().map_err(|e| with_remedy(format!("sandbox {}: {e}", self.id)))?;
+        let endpoint = bundle
+            .endpoint()
+            .map_err(|e| with_remedy(format!("sandbox {}: {e}", self.id)))?;
         let Some(endpoint) = endpoint else {
             let path = bundle.path.display();
-            return Err(Failure::new(format!("sandbox {} is being created: no shim is named in {path}", self.id)));
+            return Err(Failure::new(format!(
+                "sandbox {} is being created: no shim is named in {path}",
+                self.id
+            )));
         };
-        context.note(|| format!("sandbox {}: shim {} ({:?})", self.id, endpoint.address, endpoint.version));
+        context.note(|| {
+            format!(
+                "sandbox {}: shim {} ({:?})",
+                self.id, endpoint.address, endpoint.version
+            )
+        });
         let lane = Lane::new(endpoint, context.timeout);
         match lane.running(self.id.as_str()).await {
             Ok(_) | Err(AskError::NotRunning(NotRunning::Gone(_))) => Ok(()),
-            Err(AskError::NotRunning(why)) => Err(Failure::new(format!("sandbox {} is not running: {why}", self.id))),
+            Err(AskError::NotRunning(why)) => {
+                Err(Failure::new(format!("sandbox {} is not running: {why}", self.id)))
+            }
             Err(error @ AskError::Unanswered { .. }) => {
                 Err(Failure::new(format!("sandbox {}: {error}", self.id)).and(patience(context)))
             }
@@ -130,14 +174,19 @@ impl Sandbox {
         match error {
             // The words of Go's HTTP client, which users of Kata's own `metrics` know.
             ScrapeError::Shim(ShimError::Connect { address, source }) => {
-                let text = format!("Get \"http://shim{PATH}\": dial unix {address}: connect: {}", dial_text(source));
+                let text = format!(
+                    "Get \"http://shim{PATH}\": dial unix {address}: connect: {}",
+                    dial_text(source)
+                );
                 let failure = with_remedy(text);
                 match &self.found {
                     Some(found) => failure.and(found),
                     None => failure,
                 }
             }
-            ScrapeError::Unanswered { .. } => Failure::new(format!("sandbox {id}: {error}")).and(patience(context)),
+            ScrapeError::Unanswered { .. } => {
+                Failure::new(format!("sandbox {id}: {error}")).and(patience(context))
+            }
             ScrapeError::Risk(_) => Failure::new(format!("sandbox {id} was not asked: {error}"))
                 .and("--force asks all the same, and risks the sandbox with everything in it"),
             _ => with_remedy(format!("sandbox {id}: {error}")),
@@ -174,7 +223,10 @@ mod tests {
             .filter(|line| !line.starts_with("kata_agent_") && !line.starts_with("kata_guest_"))
             .map(|line| format!("{line}\n"))
             .collect();
-        assert!(hung.contains("kata_guest_"), "its HELP and TYPE alone are no family");
+        assert!(
+            hung.contains("kata_guest_"),
+            "its HELP and TYPE alone are no family"
+        );
         assert!(!has_guest_family(hung.as_bytes()));
     }
 }

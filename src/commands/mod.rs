@@ -85,5 +85,9 @@ fn with_remedy(line: impl Into<String>) -> Failure {
     let line = line.into();
     let denied = line.to_lowercase().contains("permission denied");
     let failure = Failure::new(line);
-    if denied { failure.and("containerd's state and the shims' sockets are root's: run this as root") } else { failure }
+    if denied {
+        failure.and("containerd's state and the shims' sockets are root's: run this as root")
+    } else {
+        failure
+    }
 }

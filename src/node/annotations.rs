@@ -59,7 +59,10 @@ const MANAGERS: [Keys; 3] = [
 /// Keys of the pod's namespace, name and uid and the container's name: containerd's CRI, then CRI-O and the
 /// kubelet's labels.
 const NAMES: [[&str; 2]; 4] = [
-    ["io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"],
+    [
+        "io.kubernetes.cri.sandbox-namespace",
+        "io.kubernetes.pod.namespace",
+    ],
     ["io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"],
     ["io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid"],
     ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"],
@@ -82,11 +85,16 @@ struct Spec {
 impl Annotations {
     /// Reads an OCI spec (`config.json`).
     pub fn from_spec(json: &[u8]) -> Result<Self, serde_json::Error> {
-        Ok(serde_json::from_slice::<Spec>(json)?.annotations.unwrap_or_default())
+        Ok(serde_json::from_slice::<Spec>(json)?
+            .annotations
+            .unwrap_or_default())
     }
 
     fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str).filter(|value| !value.is_empty())
+        self.0
+            .get(key)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 
     /// What this container is to its pod. `id` is its own: a sandbox may name itself as its sandbox.
@@ -109,13 +117,20 @@ impl Annotations {
     pub fn names(&self) -> PodNames {
         let [namespace, name, uid, container] =
             NAMES.map(|keys| keys.iter().find_map(|key| self.get(key)).map(str::to_string));
-        PodNames { namespace, name, uid, container }
+        PodNames {
+            namespace,
+            name,
+            uid,
+            container,
+        }
     }
 }
 
 fn known_key(key: &str) -> Option<&'static str> {
     let managers = MANAGERS.iter().flat_map(|keys| [keys.role, keys.sandbox_id]);
-    managers.chain(NAMES.into_iter().flatten()).find(|known| *known == key)
+    managers
+        .chain(NAMES.into_iter().flatten())
+        .find(|known| *known == key)
 }
 
 /// An annotation's key, where it is one of ours. Compared as it is read, so that the others cost no memory.
@@ -195,17 +210,38 @@ mod tests {
             container: None,
         };
         assert_eq!(sandbox.names(), names);
-        assert_eq!(child.names(), PodNames { container: Some("app".into()), ..names });
+        assert_eq!(
+            child.names(),
+            PodNames {
+                container: Some("app".into()),
+                ..names
+            }
+        );
     }
 
     #[test]
     fn knows_every_managers_keys() {
         for (role_key, id_key, sandbox) in [
-            ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id", "sandbox"),
-            ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID", "sandbox"),
-            ("io.kubernetes.docker.type", "io.kubernetes.sandbox.id", "podsandbox"),
+            (
+                "io.kubernetes.cri.container-type",
+                "io.kubernetes.cri.sandbox-id",
+                "sandbox",
+            ),
+            (
+                "io.kubernetes.cri-o.ContainerType",
+                "io.kubernetes.cri-o.SandboxID",
+                "sandbox",
+            ),
+            (
+                "io.kubernetes.docker.type",
+                "io.kubernetes.sandbox.id",
+                "podsandbox",
+            ),
         ] {
-            assert_eq!(spec(&[(role_key, sandbox), (id_key, "s1")]).role("s1"), Role::Sandbox);
+            assert_eq!(
+                spec(&[(role_key, sandbox), (id_key, "s1")]).role("s1"),
+                Role::Sandbox
+            );
             let child = spec(&[(role_key, "container"), (id_key, "s1")]);
             assert_eq!(child.role("c1"), Role::InSandbox("s1".into()), "{role_key}");
         }
@@ -214,10 +250,20 @@ mod tests {
     #[test]
     fn without_a_type_a_container_is_plain() {
         assert_eq!(spec(&[]).role("c1"), Role::Plain);
-        assert_eq!(spec(&[("io.kubernetes.cri.sandbox-id", "s1")]).role("c1"), Role::Plain);
-        assert_eq!(spec(&[("io.kubernetes.cri.container-type", "container")]).role("c1"), Role::Plain);
+        assert_eq!(
+            spec(&[("io.kubernetes.cri.sandbox-id", "s1")]).role("c1"),
+            Role::Plain
+        );
+        assert_eq!(
+            spec(&[("io.kubernetes.cri.container-type", "container")]).role("c1"),
+            Role::Plain
+        );
         for json in ["{}", "{\"annotations\":null}", "{\"annotations\":{}}"] {
-            assert_eq!(Annotations::from_spec(json.as_bytes()).unwrap().role("c1"), Role::Plain, "{json}");
+            assert_eq!(
+                Annotations::from_spec(json.as_bytes()).unwrap().role("c1"),
+                Role::Plain,
+                "{json}"
+            );
         }
     }
 

@@ -32,7 +32,10 @@ pub enum BundleError {
     #[error("{}: {source}", path.display())]
     Address { path: PathBuf, source: AddressError },
     #[error("{}: not an OCI spec: {source}", path.display())]
-    Spec { path: PathBuf, source: serde_json::Error },
+    Spec {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
 }
 
 impl Bundle {
@@ -56,7 +59,9 @@ impl Bundle {
     /// Whether the task has been created: its address file is written last. A bundle that may not be looked
     /// into counts as created, so that reading it says why not.
     pub(crate) fn is_complete(&self) -> bool {
-        ["bootstrap.json", "address"].iter().any(|name| self.path.join(name).try_exists().unwrap_or(true))
+        ["bootstrap.json", "address"]
+            .iter()
+            .any(|name| self.path.join(name).try_exists().unwrap_or(true))
     }
 
     /// The annotations of the task's OCI spec.
@@ -104,10 +109,19 @@ mod tests {
     fn bootstrap_json_decides_over_an_older_address() {
         let (_dir, bundle) = bundle(&[
             ("address", "unix:///run/old"),
-            ("bootstrap.json", r#"{"version":3,"address":"unix:///run/new","protocol":"ttrpc"}"#),
+            (
+                "bootstrap.json",
+                r#"{"version":3,"address":"unix:///run/new","protocol":"ttrpc"}"#,
+            ),
         ]);
         let endpoint = bundle.endpoint().unwrap().unwrap();
-        assert_eq!(endpoint, Endpoint { address: Address::Path("/run/new".into()), version: TaskVersion::V3 });
+        assert_eq!(
+            endpoint,
+            Endpoint {
+                address: Address::Path("/run/new".into()),
+                version: TaskVersion::V3
+            }
+        );
     }
 
     #[test]
@@ -121,17 +135,27 @@ mod tests {
     fn a_broken_file_is_an_error_that_names_it() {
         let (dir, bundle) = bundle(&[("bootstrap.json", "{"), ("config.json", "[")]);
         let error = bundle.endpoint().unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{}/bootstrap.json: not the JSON", dir.path().display())), "{error}");
+        assert!(
+            error.starts_with(&format!("{}/bootstrap.json: not the JSON", dir.path().display())),
+            "{error}"
+        );
         let error = bundle.annotations().unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{}/config.json: not an OCI spec", dir.path().display())), "{error}");
+        assert!(
+            error.starts_with(&format!("{}/config.json: not an OCI spec", dir.path().display())),
+            "{error}"
+        );
     }
 
     #[test]
     fn only_a_go_sandbox_notes_its_monitor_address() {
         let text = include_str!("../../tests/fixtures/kata-3.30-go/bundle-sandbox/monitor_address");
         let (_dir, sandbox) = bundle(&[("monitor_address", text)]);
-        let path = "/run/vc/sbs/65e7a235858e772e3fab8d15f82f38bec74b7b8ebbba6033d79f0bc59753d99a/shim-monitor.sock";
-        assert_eq!(sandbox.monitor_address().unwrap(), Some(Address::Path(path.into())));
+        let path =
+            "/run/vc/sbs/65e7a235858e772e3fab8d15f82f38bec74b7b8ebbba6033d79f0bc59753d99a/shim-monitor.sock";
+        assert_eq!(
+            sandbox.monitor_address().unwrap(),
+            Some(Address::Path(path.into()))
+        );
         let (_dir, child) = bundle(&[]);
         assert_eq!(child.monitor_address().unwrap(), None);
     }

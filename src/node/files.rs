@@ -16,7 +16,10 @@ pub struct ReadError {
 impl ReadError {
     /// Whether the file is not there.
     pub fn is_missing(&self) -> bool {
-        matches!(self.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        )
     }
 }
 
@@ -25,12 +28,21 @@ const FIRST_READ: usize = 8 << 10;
 
 /// Reads a whole regular file of at most `limit` bytes. Never waits: a FIFO in its place is an error.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
-    let error = |source| ReadError { path: path.to_path_buf(), source };
+    let error = |source| ReadError {
+        path: path.to_path_buf(),
+        source,
+    };
     let mut file = open(path).map_err(error)?;
     let mut bytes = Vec::with_capacity(FIRST_READ);
-    (&mut file).take(limit + 1).read_to_end(&mut bytes).map_err(error)?;
+    (&mut file)
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(error)?;
     if bytes.len() as u64 > limit {
-        return Err(error(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes"))));
+        return Err(error(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("longer than {limit} bytes"),
+        )));
     }
     Ok(bytes)
 }
@@ -51,7 +63,10 @@ pub(crate) fn optional<T>(result: Result<T, ReadError>) -> Result<Option<T>, Rea
 
 /// Opens a regular file without waiting for anybody.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
@@ -69,7 +84,10 @@ mod tests {
         std::fs::write(&path, "12345").unwrap();
         assert_eq!(read(&path, 5).unwrap(), b"12345");
         let error = read(&path, 4).unwrap_err();
-        assert_eq!(error.to_string(), format!("read {}: longer than 4 bytes", path.display()));
+        assert_eq!(
+            error.to_string(),
+            format!("read {}: longer than 4 bytes", path.display())
+        );
     }
 
     #[test]
@@ -83,7 +101,18 @@ mod tests {
     fn a_fifo_is_refused_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fifo");
-        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-        assert!(read(&path, 1).unwrap_err().to_string().ends_with("not a regular file"));
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert!(
+            read(&path, 1)
+                .unwrap_err()
+                .to_string()
+                .ends_with("not a regular file")
+        );
     }
 }

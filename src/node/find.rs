@@ -47,7 +47,10 @@ impl Node {
             match fs::symlink_metadata(&candidate.path) {
                 Ok(_) => found.push(candidate),
                 Err(source) => {
-                    let error = ReadError { path: candidate.path, source };
+                    let error = ReadError {
+                        path: candidate.path,
+                        source,
+                    };
                     if !error.is_missing() {
                         return Err(error.into());
                     }
@@ -66,7 +69,10 @@ impl Node {
             (Some(bundle), false) => {
                 complete.push(bundle);
                 complete.sort();
-                Err(FindError::Ambiguous { wanted: wanted.to_string(), candidates: complete })
+                Err(FindError::Ambiguous {
+                    wanted: wanted.to_string(),
+                    candidates: complete,
+                })
             }
             (None, _) => Err(FindError::Missing(match creating.first() {
                 Some(bundle) => format!("a task is being created in {}: try again", bundle.path.display()),
@@ -81,7 +87,11 @@ impl Node {
         let path = bundle.path.with_file_name(id.as_str());
         // One that may not be looked at is kept, so that reading it says why not.
         let exists = path.try_exists().unwrap_or(true);
-        exists.then(|| Bundle { id: id.to_string(), path, ..bundle.clone() })
+        exists.then(|| Bundle {
+            id: id.to_string(),
+            path,
+            ..bundle.clone()
+        })
     }
 
     fn namespaces(&self, state_dir: &Path) -> Result<Vec<String>, ReadError> {
@@ -98,9 +108,16 @@ impl Node {
                 USUAL_STATE_DIRS.join(", ")
             );
         }
-        let places: Vec<_> = self.state_dirs.iter().map(|dir| tasks_dir(dir).display().to_string()).collect();
-        let namespace =
-            self.namespace.as_ref().map(|n| format!(" (namespace {n} only)")).unwrap_or_default();
+        let places: Vec<_> = self
+            .state_dirs
+            .iter()
+            .map(|dir| tasks_dir(dir).display().to_string())
+            .collect();
+        let namespace = self
+            .namespace
+            .as_ref()
+            .map(|n| format!(" (namespace {n} only)"))
+            .unwrap_or_default();
         format!("looked in {}{namespace}", places.join(", "))
     }
 }
@@ -108,7 +125,10 @@ impl Node {
 /// The names in a directory that are wanted, but for those that begin with a dot: containerd renames a bundle
 /// so before it deletes it. A directory that is not there has none.
 pub(super) fn list(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, ReadError> {
-    let error = |source| ReadError { path: directory.to_path_buf(), source };
+    let error = |source| ReadError {
+        path: directory.to_path_buf(),
+        source,
+    };
     let Some(entries) = files::optional(fs::read_dir(directory).map_err(error))? else {
         return Ok(Vec::new());
     };
@@ -116,7 +136,10 @@ pub(super) fn list(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<Ve
     for entry in entries {
         let name = entry.map_err(error)?.file_name();
         // A name that is no UTF-8 is none of containerd's.
-        if let Some(name) = name.to_str().filter(|name| !name.starts_with('.') && wanted(name)) {
+        if let Some(name) = name
+            .to_str()
+            .filter(|name| !name.starts_with('.') && wanted(name))
+        {
             names.push(name.to_string());
         }
     }
@@ -133,7 +156,9 @@ mod tests {
 
     impl Fixture {
         fn new(tasks: &[&str]) -> Self {
-            let fixture = Self { dir: tempfile::tempdir().unwrap() };
+            let fixture = Self {
+                dir: tempfile::tempdir().unwrap(),
+            };
             for task in tasks {
                 fixture.add(task);
                 fs::write(fixture.task(task).join("address"), "unix:///run/s").unwrap();
@@ -155,7 +180,8 @@ mod tests {
 
         fn find_in(&self, namespace: Option<&str>, wanted: &str) -> Result<String, FindError> {
             let node = Node::new(vec![self.dir.path().into()], namespace.map(str::to_string));
-            node.find(&Id::parse(wanted).unwrap()).map(|b| format!("{}/{}", b.namespace, b.id))
+            node.find(&Id::parse(wanted).unwrap())
+                .map(|b| format!("{}/{}", b.namespace, b.id))
         }
     }
 
@@ -173,8 +199,13 @@ mod tests {
         match node.find("abc").unwrap_err() {
             error @ FindError::Ambiguous { .. } => {
                 assert_eq!(error.to_string(), "multiple containers found (abc)");
-                let FindError::Ambiguous { candidates, .. } = error else { unreachable!() };
-                let names: Vec<_> = candidates.iter().map(|b| format!("{}/{}", b.namespace, b.id)).collect();
+                let FindError::Ambiguous { candidates, .. } = error else {
+                    unreachable!()
+                };
+                let names: Vec<_> = candidates
+                    .iter()
+                    .map(|b| format!("{}/{}", b.namespace, b.id))
+                    .collect();
                 assert_eq!(names, ["default/abc1", "k8s.io/abc2"]);
             }
             other => panic!("{other}"),
@@ -185,7 +216,9 @@ mod tests {
     #[test]
     fn the_same_id_in_two_namespaces_is_ambiguous() {
         let node = Fixture::new(&["default/x", "moby/x"]);
-        assert!(matches!(node.find("x"), Err(FindError::Ambiguous { candidates, .. }) if candidates.len() == 2));
+        assert!(
+            matches!(node.find("x"), Err(FindError::Ambiguous { candidates, .. }) if candidates.len() == 2)
+        );
         assert_eq!(node.find_in(Some("moby"), "x").unwrap(), "moby/x");
     }
 
@@ -205,17 +238,32 @@ mod tests {
     fn a_missing_id_says_where_was_looked() {
         let node = Fixture::new(&["default/x"]);
         let error = node.find("y").unwrap_err().to_string();
-        assert_eq!(error, format!("looked in {}", tasks_dir(node.dir.path()).display()));
-        let nowhere = Node { state_dirs: Vec::new(), namespace: None };
+        assert_eq!(
+            error,
+            format!("looked in {}", tasks_dir(node.dir.path()).display())
+        );
+        let nowhere = Node {
+            state_dirs: Vec::new(),
+            namespace: None,
+        };
         let error = nowhere.find(&Id::parse("y").unwrap()).unwrap_err().to_string();
-        assert!(error.contains("/run/k3s/containerd") && error.contains("--state"), "{error}");
+        assert!(
+            error.contains("/run/k3s/containerd") && error.contains("--state"),
+            "{error}"
+        );
     }
 
     #[test]
     fn several_state_directories_are_one_node() {
         let (a, b) = (Fixture::new(&["default/x1"]), Fixture::new(&["default/x2"]));
         let node = Node::new(vec![a.dir.path().into(), b.dir.path().into()], None);
-        assert_eq!(node.find(&Id::parse("x2").unwrap()).unwrap().state_dir, b.dir.path());
-        assert!(matches!(node.find(&Id::parse("x").unwrap()), Err(FindError::Ambiguous { .. })));
+        assert_eq!(
+            node.find(&Id::parse("x2").unwrap()).unwrap().state_dir,
+            b.dir.path()
+        );
+        assert!(matches!(
+            node.find(&Id::parse("x").unwrap()),
+            Err(FindError::Ambiguous { .. })
+        ));
     }
 }

@@ -39,13 +39,22 @@ fn risk_below(rust_root: &Path, go_root: &Path, id: &str, socket: &Address) -> R
     }
     match hypervisor_type(&state.join("state.json")) {
         Ok(Some(hypervisor)) => {
-            let deadly = DEADLY.iter().any(|name| hypervisor.to_ascii_lowercase().starts_with(name));
-            if deadly { Risk::Deadly { hypervisor } } else { Risk::None }
+            let deadly = DEADLY
+                .iter()
+                .any(|name| hypervisor.to_ascii_lowercase().starts_with(name));
+            if deadly {
+                Risk::Deadly { hypervisor }
+            } else {
+                Risk::None
+            }
         }
         // Kata 3.1.0 and 3.1.1: the Go shim's socket is here by mistake, and its state where it belongs.
         Ok(None) if go_root.join(id).join("persist.json").exists() => Risk::None,
         Ok(None) => Risk::Unknown {
-            reason: format!("{} is not there: the sandbox may be starting", state.join("state.json").display()),
+            reason: format!(
+                "{} is not there: the sandbox may be starting",
+                state.join("state.json").display()
+            ),
         },
         Err(reason) => Risk::Unknown { reason },
     }
@@ -58,7 +67,10 @@ fn hypervisor_type(path: &Path) -> Result<Option<String>, String> {
     };
     let state: serde_json::Value =
         serde_json::from_slice(&json).map_err(|e| format!("{}: {e}", path.display()))?;
-    match state.pointer("/hypervisor/hypervisor_type").and_then(|t| t.as_str()) {
+    match state
+        .pointer("/hypervisor/hypervisor_type")
+        .and_then(|t| t.as_str())
+    {
         Some(hypervisor) if !hypervisor.is_empty() => Ok(Some(hypervisor.chars().take(40).collect())),
         _ => Err(format!("{} names no hypervisor", path.display())),
     }
@@ -67,7 +79,10 @@ fn hypervisor_type(path: &Path) -> Result<Option<String>, String> {
 /// Whether the process is one of Kata's shims, by the name of its program; `true` where that cannot be told.
 pub fn is_kata_shim(pid: i32) -> bool {
     let exe: Option<PathBuf> = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-    exe.is_none_or(|exe| exe.file_name().is_some_and(|name| name.to_string_lossy().contains("kata")))
+    exe.is_none_or(|exe| {
+        exe.file_name()
+            .is_some_and(|name| name.to_string_lossy().contains("kata"))
+    })
 }
 
 #[cfg(test)]
@@ -81,7 +96,9 @@ mod tests {
 
     impl Roots {
         fn new() -> Self {
-            let roots = Self { dir: tempfile::tempdir().unwrap() };
+            let roots = Self {
+                dir: tempfile::tempdir().unwrap(),
+            };
             fs::create_dir_all(roots.dir.path().join("kata/s1")).unwrap();
             fs::create_dir_all(roots.dir.path().join("sbs/s1")).unwrap();
             roots
@@ -102,9 +119,15 @@ mod tests {
         let roots = Roots::new();
         for name in ["qemu", "firecracker", "QEMU"] {
             roots.state(&format!(r#"{{"hypervisor":{{"hypervisor_type":"{name}"}}}}"#));
-            let expected = Risk::Deadly { hypervisor: name.into() };
+            let expected = Risk::Deadly {
+                hypervisor: name.into(),
+            };
             assert_eq!(roots.risk("kata/s1/shim-monitor.sock"), expected);
-            assert_eq!(roots.risk("sbs/s1/shim-monitor.sock"), Risk::None, "that is the Go shim's socket");
+            assert_eq!(
+                roots.risk("sbs/s1/shim-monitor.sock"),
+                Risk::None,
+                "that is the Go shim's socket"
+            );
         }
     }
 
@@ -118,10 +141,22 @@ mod tests {
     #[test]
     fn what_cannot_be_told_is_unknown() {
         let roots = Roots::new();
-        assert!(matches!(roots.risk("kata/s1/shim-monitor.sock"), Risk::Unknown { .. }));
-        for broken in ["", "{", "[]", r#"{"hypervisor":{}}"#, r#"{"hypervisor":{"hypervisor_type":""}}"#] {
+        assert!(matches!(
+            roots.risk("kata/s1/shim-monitor.sock"),
+            Risk::Unknown { .. }
+        ));
+        for broken in [
+            "",
+            "{",
+            "[]",
+            r#"{"hypervisor":{}}"#,
+            r#"{"hypervisor":{"hypervisor_type":""}}"#,
+        ] {
             roots.state(broken);
-            assert!(matches!(roots.risk("kata/s1/shim-monitor.sock"), Risk::Unknown { .. }), "{broken}");
+            assert!(
+                matches!(roots.risk("kata/s1/shim-monitor.sock"), Risk::Unknown { .. }),
+                "{broken}"
+            );
         }
     }
 

@@ -60,7 +60,15 @@ mod tests {
     #[test]
     fn takes_ids_and_beginnings_of_ids() {
         let longest = "a".repeat(76);
-        for text in ["a", "0", "5779b2366f47", "my-box_1.x", "a-", "a.", longest.as_str()] {
+        for text in [
+            "a",
+            "0",
+            "5779b2366f47",
+            "my-box_1.x",
+            "a-",
+            "a.",
+            longest.as_str(),
+        ] {
             assert_eq!(Id::parse(text).unwrap().as_str(), text);
         }
     }
@@ -70,8 +78,24 @@ mod tests {
         assert_eq!(Id::parse(""), Err(IdError::Empty));
         assert_eq!(Id::parse(&"a".repeat(77)), Err(IdError::TooLong));
         for text in [
-            ".", "..", "../x", "a/b", "/", "-a", ".a", "a..b", "a--b", "a._b", "a b", "a\0", "a\n", "ä", "a*", "*",
-            "a\u{202e}", "--",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "/",
+            "-a",
+            ".a",
+            "a..b",
+            "a--b",
+            "a._b",
+            "a b",
+            "a\0",
+            "a\n",
+            "ä",
+            "a*",
+            "*",
+            "a\u{202e}",
+            "--",
         ] {
             assert_eq!(Id::parse(text), Err(IdError::Pattern), "{text:?}");
         }

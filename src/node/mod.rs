@@ -43,10 +43,17 @@ impl Node {
         let state_dirs = if state_dirs.is_empty() {
             // One that may not be looked into is kept, so that looking says why not.
             let exists = |dir: &PathBuf| bundle::tasks_dir(dir).try_exists().unwrap_or(true);
-            USUAL_STATE_DIRS.iter().map(PathBuf::from).filter(exists).collect()
+            USUAL_STATE_DIRS
+                .iter()
+                .map(PathBuf::from)
+                .filter(exists)
+                .collect()
         } else {
             state_dirs
         };
-        Self { state_dirs, namespace }
+        Self {
+            state_dirs,
+            namespace,
+        }
     }
 }

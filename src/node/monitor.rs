@@ -30,8 +30,17 @@ const SOCKET: &str = "shim-monitor.sock";
 /// nothing else is known: it is the one to name in an error.
 ///
 /// `id` must be an id (see [`Id`](super::Id)), as paths are made from it.
-pub fn candidates(id: &str, namespace: Option<&str>, bundle: Option<&Bundle>) -> Result<Vec<Address>, BundleError> {
-    let mut addresses: Vec<Address> = bundle.map(Bundle::monitor_address).transpose()?.flatten().into_iter().collect();
+pub fn candidates(
+    id: &str,
+    namespace: Option<&str>,
+    bundle: Option<&Bundle>,
+) -> Result<Vec<Address>, BundleError> {
+    let mut addresses: Vec<Address> = bundle
+        .map(Bundle::monitor_address)
+        .transpose()?
+        .flatten()
+        .into_iter()
+        .collect();
     for path in ROOTS.map(|root| socket(root, id)) {
         let address = Address::Path(path.clone());
         // One that may not be looked at is kept, so that connecting says why not.
@@ -42,7 +51,9 @@ pub fn candidates(id: &str, namespace: Option<&str>, bundle: Option<&Bundle>) ->
     if addresses.is_empty() {
         addresses.push(Address::Path(socket(GO_ROOT, id)));
     }
-    addresses.push(Address::Abstract(format!("/run/vc/{id}/shim-monitor").into_bytes()));
+    addresses.push(Address::Abstract(
+        format!("/run/vc/{id}/shim-monitor").into_bytes(),
+    ));
     if let Some(namespace) = namespace {
         let name = format!("/containerd-shim/{namespace}/{id}/{SOCKET}");
         addresses.push(Address::Abstract(name.into_bytes()));
@@ -60,7 +71,11 @@ fn sandboxes_below(roots: &[&Path], prefix: &str) -> Result<Vec<String>, ReadErr
     let mut ids = Vec::new();
     for root in roots {
         let names = list(root, |name| name.starts_with(prefix))?;
-        ids.extend(names.into_iter().filter(|name| root.join(name).join(SOCKET).exists()));
+        ids.extend(
+            names
+                .into_iter()
+                .filter(|name| root.join(name).join(SOCKET).exists()),
+        );
     }
     ids.sort();
     ids.dedup();
@@ -83,7 +98,11 @@ mod tests {
     #[test]
     fn the_bundle_names_its_socket_first() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("monitor_address"), "unix:///elsewhere/monitor.sock").unwrap();
+        fs::write(
+            dir.path().join("monitor_address"),
+            "unix:///elsewhere/monitor.sock",
+        )
+        .unwrap();
         let bundle = Bundle {
             state_dir: dir.path().into(),
             namespace: "k8s.io".into(),
@@ -106,7 +125,10 @@ mod tests {
         let addresses = candidates("no-such-sandbox", None, None).unwrap();
         assert_eq!(
             paths(&addresses),
-            ["/run/vc/sbs/no-such-sandbox/shim-monitor.sock", "@/run/vc/no-such-sandbox/shim-monitor"]
+            [
+                "/run/vc/sbs/no-such-sandbox/shim-monitor.sock",
+                "@/run/vc/no-such-sandbox/shim-monitor"
+            ]
         );
     }
 
@@ -114,7 +136,13 @@ mod tests {
     fn sandboxes_are_the_directories_with_a_socket() {
         let dir = tempfile::tempdir().unwrap();
         let (go, rust) = (dir.path().join("go"), dir.path().join("rust"));
-        for path in [go.join("s1"), go.join("both"), rust.join("both"), rust.join("r1"), go.join("empty")] {
+        for path in [
+            go.join("s1"),
+            go.join("both"),
+            rust.join("both"),
+            rust.join("r1"),
+            go.join("empty"),
+        ] {
             fs::create_dir_all(&path).unwrap();
             if !path.ends_with("empty") {
                 fs::write(path.join(SOCKET), "").unwrap();

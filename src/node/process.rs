@@ -59,7 +59,8 @@ fn interfaces(pid: u32) -> Option<Vec<Interface>> {
 /// whole machine's hash table, 2 to 10 ms for each of the two; `sockstat` tells for 15 µs that a table is empty,
 /// which it is in most sandboxes seen from the host.
 fn sockets(pid: u32, deadline: Instant) -> Sockets {
-    let summary = |name| files::read(format!("/proc/{pid}/net/{name}").as_ref(), SOCKSTAT_LIMIT).unwrap_or_default();
+    let summary =
+        |name| files::read(format!("/proc/{pid}/net/{name}").as_ref(), SOCKSTAT_LIMIT).unwrap_or_default();
     let (v4, v6) = (summary("sockstat"), summary("sockstat6"));
     // Sockets in TIME_WAIT are counted apart, for both families together.
     let waiting = in_summary(&v4, "TCP", "tw");
@@ -75,7 +76,9 @@ fn sockets(pid: u32, deadline: Instant) -> Sockets {
 /// A number of a `sockstat` file: lines such as `TCP: inuse 2 orphan 0 tw 1 alloc 3 mem 0`.
 fn in_summary(summary: &[u8], protocol: &str, key: &str) -> Option<u64> {
     let text = std::str::from_utf8(summary).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(protocol)?.strip_prefix(':'))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(protocol)?.strip_prefix(':'))?;
     let mut words = line.split_whitespace();
     while let Some(word) = words.next() {
         if word == key {
@@ -86,11 +89,17 @@ fn in_summary(summary: &[u8], protocol: &str, key: &str) -> Option<u64> {
 }
 
 fn table<Counts: SocketCounts>(pid: u32, name: &str, is_empty: bool, deadline: Instant) -> Option<Counts> {
-    if is_empty { Some(Counts::default()) } else { count(pid, name, deadline) }
+    if is_empty {
+        Some(Counts::default())
+    } else {
+        count(pid, name, deadline)
+    }
 }
 
 fn count<Counts: SocketCounts>(pid: u32, table: &str, deadline: Instant) -> Option<Counts> {
-    let mut file = files::open(format!("/proc/{pid}/net/{table}").as_ref()).ok()?.take(SOCKETS_LIMIT);
+    let mut file = files::open(format!("/proc/{pid}/net/{table}").as_ref())
+        .ok()?
+        .take(SOCKETS_LIMIT);
     let mut counts = SocketTable::<Counts>::default();
     let mut buffer = [0; 32 << 10];
     loop {
@@ -134,8 +143,16 @@ mod tests {
         // Both ends are in this namespace; other programs' sockets may come and go.
         assert!(after.established >= 2, "{after:?}");
         drop(client);
-        assert_eq!(count::<stats::TcpCounts>(std::process::id(), "tcp", Instant::now()), None);
-        assert!(interfaces(std::process::id()).unwrap().iter().any(|i| i.name == "lo"));
+        assert_eq!(
+            count::<stats::TcpCounts>(std::process::id(), "tcp", Instant::now()),
+            None
+        );
+        assert!(
+            interfaces(std::process::id())
+                .unwrap()
+                .iter()
+                .any(|i| i.name == "lo")
+        );
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Address {
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let text = text.trim_matches(['\n', '\r', ' ', '\t']);
         match text.split_once("://") {
-            Some(("unix", path)) if path.is_empty() => Err(AddressError::Empty),
+            Some(("unix", "")) => Err(AddressError::Empty),
             // Kata up to 2.1 writes abstract names as `unix://@name`, Go's spelling of the leading NUL.
             Some(("unix", path)) => match path.strip_prefix(['@', '\0']) {
                 Some(name) => Self::abstract_name(name),
@@ -60,7 +60,11 @@ impl Address {
     }
 
     fn abstract_name(name: &str) -> Result<Self, AddressError> {
-        if name.is_empty() { Err(AddressError::Empty) } else { Ok(Self::Abstract(name.as_bytes().to_vec())) }
+        if name.is_empty() {
+            Err(AddressError::Empty)
+        } else {
+            Ok(Self::Abstract(name.as_bytes().to_vec()))
+        }
     }
 }
 
@@ -77,7 +81,10 @@ impl fmt::Display for Address {
 impl Endpoint {
     /// The contents of a bundle's `address` file (containerd 1.x), for which containerd assumes version 2.
     pub fn from_address_file(text: &str) -> Result<Self, AddressError> {
-        Ok(Self { address: Address::parse(text)?, version: TaskVersion::V2 })
+        Ok(Self {
+            address: Address::parse(text)?,
+            version: TaskVersion::V2,
+        })
     }
 
     /// The contents of a bundle's `bootstrap.json` (containerd 2.x):
@@ -100,10 +107,17 @@ impl Endpoint {
                 Some(0..=2) => TaskVersion::V2,
                 Some(3) => TaskVersion::V3,
                 Some(other) => return Err(AddressError::Version(other)),
-                None => return Err(AddressError::Json("its \"version\" is no whole number".to_string())),
+                None => {
+                    return Err(AddressError::Json(
+                        "its \"version\" is no whole number".to_string(),
+                    ));
+                }
             },
         };
-        Ok(Self { address: Address::parse(address)?, version })
+        Ok(Self {
+            address: Address::parse(address)?,
+            version,
+        })
     }
 }
 
@@ -113,13 +127,18 @@ mod tests {
     use proptest::prelude::*;
 
     const GO_SHIM: &str = include_str!("../../tests/fixtures/kata-3.30-go/bundle-sandbox/bootstrap.json");
-    const SOCKET: &str =
-        "/run/containerd/s/e88d0b010538e89a2f42a8c0d11fe2418de893f3b0195ba0690b9d656fc87715";
+    const SOCKET: &str = "/run/containerd/s/e88d0b010538e89a2f42a8c0d11fe2418de893f3b0195ba0690b9d656fc87715";
 
     #[test]
     fn reads_the_bundle_of_a_kata_sandbox() {
         let endpoint = Endpoint::from_bootstrap(GO_SHIM.as_bytes()).unwrap();
-        assert_eq!(endpoint, Endpoint { address: Address::Path(SOCKET.into()), version: TaskVersion::V2 });
+        assert_eq!(
+            endpoint,
+            Endpoint {
+                address: Address::Path(SOCKET.into()),
+                version: TaskVersion::V2
+            }
+        );
         let old = include_str!("../../tests/fixtures/kata-3.30-go/bundle-sandbox/address");
         assert_eq!(Endpoint::from_address_file(old).unwrap(), endpoint);
     }
@@ -127,8 +146,17 @@ mod tests {
     #[test]
     fn without_a_scheme_the_address_is_abstract() {
         let name = "/containerd-shim/k8s.io/abc/shim.sock";
-        for text in [name.to_string(), format!("@{name}"), format!("unix://@{name}"), format!("{name}\n")] {
-            assert_eq!(Address::parse(&text), Ok(Address::Abstract(name.as_bytes().to_vec())), "{text:?}");
+        for text in [
+            name.to_string(),
+            format!("@{name}"),
+            format!("unix://@{name}"),
+            format!("{name}\n"),
+        ] {
+            assert_eq!(
+                Address::parse(&text),
+                Ok(Address::Abstract(name.as_bytes().to_vec())),
+                "{text:?}"
+            );
         }
         assert_eq!(Address::parse(name).unwrap().to_string(), format!("@{name}"));
     }
@@ -137,13 +165,28 @@ mod tests {
     fn says_what_it_cannot_speak() {
         assert_eq!(Address::parse(""), Err(AddressError::Empty));
         assert_eq!(Address::parse("unix://"), Err(AddressError::Empty));
-        assert_eq!(Address::parse("vsock://2:1024"), Err(AddressError::Scheme("vsock://2:1024".into())));
+        assert_eq!(
+            Address::parse("vsock://2:1024"),
+            Err(AddressError::Scheme("vsock://2:1024".into()))
+        );
         let grpc = br#"{"version":3,"address":"unix:///s","protocol":"grpc"}"#;
-        assert_eq!(Endpoint::from_bootstrap(grpc), Err(AddressError::Protocol("grpc".into())));
+        assert_eq!(
+            Endpoint::from_bootstrap(grpc),
+            Err(AddressError::Protocol("grpc".into()))
+        );
         let newer = br#"{"version":4,"address":"unix:///s","protocol":"ttrpc"}"#;
         assert_eq!(Endpoint::from_bootstrap(newer), Err(AddressError::Version(4)));
-        for broken in [&b""[..], b"{", b"[]", b"{\"version\":2}", b"{\"address\":\"unix:///s\",\"version\":\"3\"}"] {
-            assert!(matches!(Endpoint::from_bootstrap(broken), Err(AddressError::Json(_))), "{broken:?}");
+        for broken in [
+            &b""[..],
+            b"{",
+            b"[]",
+            b"{\"version\":2}",
+            b"{\"address\":\"unix:///s\",\"version\":\"3\"}",
+        ] {
+            assert!(
+                matches!(Endpoint::from_bootstrap(broken), Err(AddressError::Json(_))),
+                "{broken:?}"
+            );
         }
     }
 

@@ -15,13 +15,22 @@ pub enum ShimError {
     Closed { address: Address },
     /// The shim answered with an error of its own.
     #[error("{address} answered {method} with code {code}: {}", first_line(message))]
-    Rpc { address: Address, method: &'static str, code: i32, message: String },
+    Rpc {
+        address: Address,
+        method: &'static str,
+        code: i32,
+        message: String,
+    },
     #[error("{address} serves neither containerd.task.v2.Task nor containerd.task.v3.Task")]
     NoTaskService { address: Address },
     #[error("{address} sent an answer that cannot be read: {reason}")]
     Malformed { address: Address, reason: String },
     #[error("{address} answered {path} with HTTP status {status}")]
-    Status { address: Address, path: String, status: u16 },
+    Status {
+        address: Address,
+        path: String,
+        status: u16,
+    },
     #[error("{address} sent a body encoded as {encoding:?}, which was not asked for")]
     Encoding { address: Address, encoding: String },
     #[error("{address} sent a body of more than {limit} bytes")]
@@ -44,7 +53,11 @@ impl ShimError {
 
 /// The first line of what a shim says: Kata's Rust shim sends a backtrace of 2 KB along.
 fn first_line(message: &str) -> &str {
-    message.lines().find(|line| !line.trim().is_empty()).unwrap_or("(no message)").trim()
+    message
+        .lines()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or("(no message)")
+        .trim()
 }
 
 /// The words that Go's tools, and so people's runbooks and scripts, have for a failed connect:
@@ -71,14 +84,19 @@ mod tests {
             code: 2,
             message: "\nother: not found\n\nStack backtrace:\n   0: anyhow\n".into(),
         };
-        assert_eq!(error.to_string(), "/s answered State with code 2: other: not found");
+        assert_eq!(
+            error.to_string(),
+            "/s answered State with code 2: other: not found"
+        );
     }
 
     #[test]
     fn dial_errors_read_as_in_go() {
-        for (errno, text) in
-            [(111, "connection refused"), (2, "no such file or directory"), (13, "permission denied")]
-        {
+        for (errno, text) in [
+            (111, "connection refused"),
+            (2, "no such file or directory"),
+            (13, "permission denied"),
+        ] {
             assert_eq!(dial_text(&io::Error::from_raw_os_error(errno)), text);
         }
     }

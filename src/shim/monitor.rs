@@ -23,7 +23,10 @@ pub async fn get(stream: UnixStream, address: &Address, path: &str) -> Result<Ve
         // The name that Kata's own client sends, and that its users know from its error texts.
         .header(HOST, "shim")
         .body(Empty::<Bytes>::new())
-        .map_err(|e| ShimError::Malformed { address: address.clone(), reason: e.to_string() })?;
+        .map_err(|e| ShimError::Malformed {
+            address: address.clone(),
+            reason: e.to_string(),
+        })?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(http)?;
         check(&response, address, path)?;
@@ -49,27 +52,41 @@ fn check<B>(response: &Response<B>, address: &Address, path: &str) -> Result<(),
         header_values(response.headers(), name).find(|value| !value.eq_ignore_ascii_case(plain))
     };
     match coding(CONTENT_ENCODING, "identity").or_else(|| coding(TRANSFER_ENCODING, "chunked")) {
-        Some(encoding) => Err(ShimError::Encoding { address: address.clone(), encoding }),
+        Some(encoding) => Err(ShimError::Encoding {
+            address: address.clone(),
+            encoding,
+        }),
         None => Ok(()),
     }
 }
 
 fn header_values(headers: &HeaderMap, name: hyper::header::HeaderName) -> impl Iterator<Item = String> {
-    let values: Vec<String> =
-        headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).collect();
-    values
-        .into_iter()
-        .flat_map(|v| v.split(',').map(|part| part.trim().chars().take(40).collect()).collect::<Vec<_>>())
+    let values: Vec<String> = headers
+        .get_all(name)
+        .iter()
+        .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned())
+        .collect();
+    values.into_iter().flat_map(|v| {
+        v.split(',')
+            .map(|part| part.trim().chars().take(40).collect())
+            .collect::<Vec<_>>()
+    })
 }
 
-async fn read_body(response: Response<hyper::body::Incoming>, address: &Address) -> Result<Vec<u8>, ShimError> {
+async fn read_body(
+    response: Response<hyper::body::Incoming>,
+    address: &Address,
+) -> Result<Vec<u8>, ShimError> {
     let mut incoming = response.into_body();
     let mut body = Vec::new();
     while let Some(frame) = incoming.frame().await {
         let frame = frame.map_err(|e| http_error(address, &e))?;
         if let Some(data) = frame.data_ref() {
             if body.len() + data.len() > BODY_LIMIT {
-                return Err(ShimError::TooLarge { address: address.clone(), limit: BODY_LIMIT });
+                return Err(ShimError::TooLarge {
+                    address: address.clone(),
+                    limit: BODY_LIMIT,
+                });
             }
             body.extend_from_slice(data);
         }
@@ -79,7 +96,9 @@ async fn read_body(response: Response<hyper::body::Incoming>, address: &Address)
 
 fn http_error(address: &Address, error: &hyper::Error) -> ShimError {
     if error.is_incomplete_message() {
-        return ShimError::Closed { address: address.clone() };
+        return ShimError::Closed {
+            address: address.clone(),
+        };
     }
     // hyper keeps what really happened in the source.
     let mut reason = error.to_string();
@@ -88,7 +107,10 @@ fn http_error(address: &Address, error: &hyper::Error) -> ShimError {
         reason = format!("{reason}: {cause}");
         source = cause.source();
     }
-    ShimError::Malformed { address: address.clone(), reason }
+    ShimError::Malformed {
+        address: address.clone(),
+        reason,
+    }
 }
 
 #[cfg(test)]
@@ -113,8 +135,11 @@ mod tests {
             String::from_utf8_lossy(&request[..n]).into_owned()
         });
         let address = Address::Path(path);
-        let body =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let body = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(async {
                 tokio::time::timeout(Duration::from_secs(30), async {
                     get(connect(&address).await?, &address, "/metrics").await
                 })
@@ -123,7 +148,10 @@ mod tests {
             });
         let request = server.join().unwrap();
         assert!(request.starts_with("GET /metrics HTTP/1.1\r\n"), "{request}");
-        assert!(!request.to_ascii_lowercase().contains("accept-encoding"), "{request}");
+        assert!(
+            !request.to_ascii_lowercase().contains("accept-encoding"),
+            "{request}"
+        );
         body
     }
 
@@ -135,7 +163,10 @@ mod tests {
     fn takes_plain_and_chunked_bodies_as_they_are() {
         let plain = http("200 OK\r\nContent-Length: 6", "a 1\nb\r");
         assert_eq!(answer(&plain).unwrap(), b"a 1\nb\r");
-        let chunked = http("200 OK\r\nTransfer-Encoding: chunked", "3\r\na 1\r\n2\r\n\nb\r\n0\r\n\r\n");
+        let chunked = http(
+            "200 OK\r\nTransfer-Encoding: chunked",
+            "3\r\na 1\r\n2\r\n\nb\r\n0\r\n\r\n",
+        );
         assert_eq!(answer(&chunked).unwrap(), b"a 1\nb");
         let until_close = http("200 OK\r\nConnection: close", "a 1\n");
         assert_eq!(answer(&until_close).unwrap(), b"a 1\n");
@@ -153,7 +184,10 @@ mod tests {
             Vec::new(),
         ] {
             let error = answer(&bytes).unwrap_err();
-            assert!(matches!(error, ShimError::Closed { .. } | ShimError::Malformed { .. }), "{error}");
+            assert!(
+                matches!(error, ShimError::Closed { .. } | ShimError::Malformed { .. }),
+                "{error}"
+            );
         }
     }
 
@@ -161,7 +195,10 @@ mod tests {
     fn anything_but_200_is_an_error_with_its_status() {
         for status in [204, 301, 404, 500] {
             let error = answer(&http(&format!("{status} X\r\nContent-Length: 0"), "")).unwrap_err();
-            assert!(matches!(error, ShimError::Status { status: s, .. } if s == status), "{error}");
+            assert!(
+                matches!(error, ShimError::Status { status: s, .. } if s == status),
+                "{error}"
+            );
         }
     }
 
@@ -172,19 +209,31 @@ mod tests {
             "200 OK\r\nTransfer-Encoding: gzip, chunked",
         ] {
             let error = answer(&http(head, "1\r\na\r\n0\r\n\r\n")).unwrap_err();
-            assert!(matches!(&error, ShimError::Encoding { encoding, .. } if encoding == "gzip"), "{error}");
+            assert!(
+                matches!(&error, ShimError::Encoding { encoding, .. } if encoding == "gzip"),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_http_is_an_error() {
-        assert!(matches!(answer(b"\0\0\0\x05ttrpc\r\n\r\n"), Err(ShimError::Malformed { .. })));
+        assert!(matches!(
+            answer(b"\0\0\0\x05ttrpc\r\n\r\n"),
+            Err(ShimError::Malformed { .. })
+        ));
     }
 
     #[test]
     fn a_body_beyond_the_limit_is_an_error() {
         let mut bytes = http("200 OK\r\nConnection: close", "");
         bytes.resize(BODY_LIMIT + 1024, b'x');
-        assert!(matches!(answer(&bytes), Err(ShimError::TooLarge { limit: BODY_LIMIT, .. })));
+        assert!(matches!(
+            answer(&bytes),
+            Err(ShimError::TooLarge {
+                limit: BODY_LIMIT,
+                ..
+            })
+        ));
     }
 }

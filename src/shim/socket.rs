@@ -24,8 +24,15 @@ pub async fn connect(address: &Address) -> Result<UnixStream, ShimError> {
     loop {
         match UnixStream::connect(&path).await {
             Ok(stream) => return Ok(stream),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(BACKLOG_RETRY).await,
-            Err(source) => return Err(ShimError::Connect { address: address.clone(), source }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(BACKLOG_RETRY).await
+            }
+            Err(source) => {
+                return Err(ShimError::Connect {
+                    address: address.clone(),
+                    source,
+                });
+            }
         }
     }
 }
@@ -37,7 +44,11 @@ mod tests {
     use std::os::unix::net::{SocketAddr, UnixListener, UnixStream as StdStream};
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(future)
     }
 
     #[test]
@@ -48,8 +59,7 @@ mod tests {
         assert!(block_on(connect(&Address::Path(path))).is_ok());
 
         let name = format!("kata-runtime-test-{}", std::process::id());
-        let _listener =
-            UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         assert!(block_on(connect(&Address::Abstract(name.into_bytes()))).is_ok());
     }
 
@@ -64,7 +74,10 @@ mod tests {
         );
         drop(UnixListener::bind(&path).unwrap());
         let dead = block_on(connect(&Address::Path(path.clone()))).unwrap_err();
-        assert_eq!(dead.to_string(), format!("connect to {}: connection refused", path.display()));
+        assert_eq!(
+            dead.to_string(),
+            format!("connect to {}: connection refused", path.display())
+        );
         assert!(missing.is_gone() && dead.is_gone());
         let overlong = Address::Path(dir.path().join("x".repeat(200)));
         assert!(!block_on(connect(&overlong)).unwrap_err().is_gone());

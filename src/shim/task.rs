@@ -5,13 +5,14 @@
 //! caller that must not ask a hung shim again needs to hear when the old call has ended.
 
 use containerd_shim_protos::api::{StateRequest, StateResponse, StatsRequest, StatsResponse};
-use protobuf::well_known_types::any::Any;
 use protobuf::Message;
+use protobuf::well_known_types::any::Any;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use ttrpc::proto::{
-    GenMessage, GenMessageError, MESSAGE_HEADER_LENGTH, MESSAGE_TYPE_RESPONSE, MessageHeader, Request, Response,
+    GenMessage, GenMessageError, MESSAGE_HEADER_LENGTH, MESSAGE_TYPE_RESPONSE, MessageHeader, Request,
+    Response,
 };
 
 use super::address::{Address, Endpoint, TaskVersion};
@@ -81,7 +82,12 @@ impl TaskConnection {
     /// Connects to a shim. Put a deadline around it.
     pub async fn connect(endpoint: &Endpoint) -> Result<Self, ShimError> {
         let stream = socket::connect(&endpoint.address).await?;
-        Ok(Self { stream, address: endpoint.address.clone(), version: endpoint.version, next_stream_id: 1 })
+        Ok(Self {
+            stream,
+            address: endpoint.address.clone(),
+            version: endpoint.version,
+            next_stream_id: 1,
+        })
     }
 
     /// Asks for a task's state. It needs no guest, so a shim that does not answer this is stuck.
@@ -93,7 +99,10 @@ impl TaskConnection {
         let reply: StateResponse = self.call("State", &request, limit).await?;
         // A shim that answers for another task would have us print its numbers under this one's name.
         if !reply.id.is_empty() && reply.id != id {
-            return Err(self.malformed(format!("asked for task {id:?}, it answered for {:?}", clip(&reply.id))));
+            return Err(self.malformed(format!(
+                "asked for task {id:?}, it answered for {:?}",
+                clip(&reply.id)
+            )));
         }
         Ok(TaskState {
             status: TaskStatus::from_wire(reply.status.value()),
@@ -109,7 +118,10 @@ impl TaskConnection {
         let mut request = StatsRequest::new();
         request.set_id(id.to_string());
         let reply: StatsResponse = self.call("Stats", &request, limit).await?;
-        reply.stats.into_option().ok_or_else(|| self.malformed("the Stats reply has no statistics in it".into()))
+        reply
+            .stats
+            .into_option()
+            .ok_or_else(|| self.malformed("the Stats reply has no statistics in it".into()))
     }
 
     /// One call; where the shim does not know the generation of the service, once more with the other one.
@@ -119,7 +131,9 @@ impl TaskConnection {
         request: &impl Message,
         limit: Duration,
     ) -> Result<R, ShimError> {
-        let payload = request.write_to_bytes().map_err(|e| self.malformed(e.to_string()))?;
+        let payload = request
+            .write_to_bytes()
+            .map_err(|e| self.malformed(e.to_string()))?;
         let mut reply = self.round_trip(method, &payload, limit).await;
         if self.is_unknown_service(&reply) {
             self.version = match self.version {
@@ -128,7 +142,9 @@ impl TaskConnection {
             };
             reply = self.round_trip(method, &payload, limit).await;
             if self.is_unknown_service(&reply) {
-                return Err(ShimError::NoTaskService { address: self.address.clone() });
+                return Err(ShimError::NoTaskService {
+                    address: self.address.clone(),
+                });
             }
         }
         R::parse_from_bytes(&reply?).map_err(|e| self.malformed(format!("{method}: {e}")))
@@ -148,7 +164,9 @@ impl TaskConnection {
         request.set_method(method.to_string());
         request.set_timeout_nano(i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX));
         request.set_payload(payload.to_vec());
-        let body = request.write_to_bytes().map_err(|e| self.malformed(e.to_string()))?;
+        let body = request
+            .write_to_bytes()
+            .map_err(|e| self.malformed(e.to_string()))?;
         self.send(stream_id, &body).await?;
         let response = self.receive(stream_id).await?;
         let response = Response::parse_from_bytes(&response)
@@ -165,16 +183,23 @@ impl TaskConnection {
     }
 
     async fn send(&mut self, stream_id: u32, body: &[u8]) -> Result<(), ShimError> {
-        let length = u32::try_from(body.len()).map_err(|_| self.malformed("the request is too long".into()))?;
+        let length =
+            u32::try_from(body.len()).map_err(|_| self.malformed("the request is too long".into()))?;
         let mut frame = Vec::with_capacity(MESSAGE_HEADER_LENGTH + body.len());
         frame.extend(Vec::from(MessageHeader::new_request(stream_id, length)));
         frame.extend_from_slice(body);
-        self.stream.write_all(&frame).await.map_err(|source| match source.kind() {
-            std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => {
-                ShimError::Closed { address: self.address.clone() }
-            }
-            _ => ShimError::Io { address: self.address.clone(), source },
-        })
+        self.stream
+            .write_all(&frame)
+            .await
+            .map_err(|source| match source.kind() {
+                std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => ShimError::Closed {
+                    address: self.address.clone(),
+                },
+                _ => ShimError::Io {
+                    address: self.address.clone(),
+                    source,
+                },
+            })
     }
 
     /// Reads frames until the answer to our call. Frames for other streams are none of ours: skipped.
@@ -184,7 +209,9 @@ impl TaskConnection {
                 Ok(frame) => frame,
                 // ttrpc gives I/O errors as texts; on a read they mean that the other side has closed.
                 Err(GenMessageError::InternalError(_)) => {
-                    return Err(ShimError::Closed { address: self.address.clone() });
+                    return Err(ShimError::Closed {
+                        address: self.address.clone(),
+                    });
                 }
                 Err(GenMessageError::ReturnError(header, error)) if header.stream_id == stream_id => {
                     return Err(self.malformed(error.to_string()));
@@ -195,7 +222,10 @@ impl TaskConnection {
                 continue;
             }
             if frame.header.type_ != MESSAGE_TYPE_RESPONSE {
-                return Err(self.malformed(format!("frame type {} where a response belongs", frame.header.type_)));
+                return Err(self.malformed(format!(
+                    "frame type {} where a response belongs",
+                    frame.header.type_
+                )));
             }
             return Ok(frame.payload);
         }
@@ -209,14 +239,18 @@ impl TaskConnection {
             Err(ShimError::Rpc { code, message, .. }) => {
                 let service = service(self.version);
                 CODES_OF_AN_UNKNOWN_SERVICE.contains(code)
-                    && (message.contains(&format!("/{service}/")) || message.contains(&format!("service {service}")))
+                    && (message.contains(&format!("/{service}/"))
+                        || message.contains(&format!("service {service}")))
             }
             _ => false,
         }
     }
 
     fn malformed(&self, reason: String) -> ShimError {
-        ShimError::Malformed { address: self.address.clone(), reason }
+        ShimError::Malformed {
+            address: self.address.clone(),
+            reason,
+        }
     }
 }
 

@@ -39,14 +39,22 @@ pub enum AskError {
     NotRunning(NotRunning),
     /// A call got no answer in time. It is left waiting, and nothing new is sent until it has ended.
     #[error("the shim at {address} has not answered {call} for {}", crate::duration::show(*waited))]
-    Unanswered { address: Address, call: &'static str, waited: Duration },
+    Unanswered {
+        address: Address,
+        call: &'static str,
+        waited: Duration,
+    },
     /// The last `Stats` came late, and held others up meanwhile: the shim is left alone for as long.
     #[error(
         "the shim at {address} took {} for its last Stats: it is asked again in {}",
         crate::duration::show(*took),
         crate::duration::show(*rest)
     )]
-    Resting { address: Address, took: Duration, rest: Duration },
+    Resting {
+        address: Address,
+        took: Duration,
+        rest: Duration,
+    },
     #[error(transparent)]
     Shim(ShimError),
     #[error("the shim at {address}: {source}")]
@@ -88,7 +96,10 @@ impl Lane {
 
     /// Has samples count the task's sockets as well, which can cost 20 ms of CPU each.
     pub fn counting_sockets(self) -> Self {
-        Self { count_sockets: true, ..self }
+        Self {
+            count_sockets: true,
+            ..self
+        }
     }
 
     /// The state of a task, whether it runs or has stopped.
@@ -112,7 +123,9 @@ impl Lane {
         let (state, stats) = self.run(id, true).await?;
         match stats {
             Some((stats, taken)) => Ok(Sample { state, stats, taken }),
-            None if state.status == TaskStatus::Stopped => Err(AskError::NotRunning(NotRunning::Stopped(state))),
+            None if state.status == TaskStatus::Stopped => {
+                Err(AskError::NotRunning(NotRunning::Stopped(state)))
+            }
             None => Err(self.unanswered()),
         }
     }
@@ -122,7 +135,12 @@ impl Lane {
     async fn run(&self, id: &str, with_stats: bool) -> Result<Answer, AskError> {
         let kept = self.turn().await?;
         let (asked, mut answered) = oneshot::channel();
-        let visit = Visit { lane: self.clone(), kept, id: id.to_string(), asked };
+        let visit = Visit {
+            lane: self.clone(),
+            kept,
+            id: id.to_string(),
+            asked,
+        };
         tokio::spawn(visit.make(with_stats));
         loop {
             let deadline = match self.progress().call {
@@ -153,7 +171,11 @@ impl Lane {
             if let Some((took, until)) = rest {
                 let rest = until.saturating_duration_since(Instant::now());
                 if !rest.is_zero() {
-                    return Err(AskError::Resting { address: self.endpoint.address.clone(), took, rest });
+                    return Err(AskError::Resting {
+                        address: self.endpoint.address.clone(),
+                        took,
+                        rest,
+                    });
                 }
             }
             let deadline = deadline.unwrap_or_else(|| Instant::now() + self.limit);
@@ -166,12 +188,18 @@ impl Lane {
 
     /// Whether the call in flight is past its time.
     fn is_overdue(&self) -> bool {
-        self.progress().call.is_some_and(|(_, since)| since.elapsed() >= self.limit)
+        self.progress()
+            .call
+            .is_some_and(|(_, since)| since.elapsed() >= self.limit)
     }
 
     fn unanswered(&self) -> AskError {
         let (call, since) = self.progress().call.unwrap_or(("a call", Instant::now()));
-        AskError::Unanswered { address: self.endpoint.address.clone(), call, waited: since.elapsed() }
+        AskError::Unanswered {
+            address: self.endpoint.address.clone(),
+            call,
+            waited: since.elapsed(),
+        }
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -212,7 +240,11 @@ impl Visit {
             Ok(reply) => reply,
             Err(error @ ShimError::Rpc { .. }) if !error.is_deadline() => {
                 // The task may have stopped between the two calls; if not, the error is what it says.
-                return match self.state(&mut connection).await.map_err(|e| self.state_failed(e))? {
+                return match self
+                    .state(&mut connection)
+                    .await
+                    .map_err(|e| self.state_failed(e))?
+                {
                     state if state.status == TaskStatus::Stopped => Ok((state, None)),
                     _ => Err(AskError::Shim(error)),
                 };
@@ -221,10 +253,16 @@ impl Visit {
         };
         *self.kept = Some(connection);
         let taken = Instant::now();
-        let mut stats = stats::decode(&reply.type_url, &reply.value)
-            .map_err(|source| AskError::Decode { address: self.address(), source })?;
+        let mut stats = stats::decode(&reply.type_url, &reply.value).map_err(|source| AskError::Decode {
+            address: self.address(),
+            source,
+        })?;
         if stats.network.is_none() {
-            process::add_network(&mut stats, state.pid, self.lane.count_sockets.then(|| taken + self.lane.limit));
+            process::add_network(
+                &mut stats,
+                state.pid,
+                self.lane.count_sockets.then(|| taken + self.lane.limit),
+            );
         }
         Ok((state, Some((stats, taken))))
     }
@@ -288,7 +326,11 @@ impl Visit {
     }
 
     fn failed(&self, error: ShimError) -> AskError {
-        if error.is_deadline() { self.lane.unanswered() } else { AskError::Shim(error) }
+        if error.is_deadline() {
+            self.lane.unanswered()
+        } else {
+            AskError::Shim(error)
+        }
     }
 
     fn address(&self) -> Address {

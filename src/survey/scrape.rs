@@ -12,7 +12,11 @@ pub enum ScrapeError {
     #[error("{}", risk_text(.0))]
     Risk(Risk),
     #[error("the monitor at {address} has not answered GET {path} for {}", crate::duration::show(*waited))]
-    Unanswered { address: Address, path: String, waited: Duration },
+    Unanswered {
+        address: Address,
+        path: String,
+        waited: Duration,
+    },
     #[error("no address is known for its monitor")]
     NoAddress,
     #[error(transparent)]
@@ -63,13 +67,15 @@ impl Scrape<'_> {
                 Risk::None => {}
                 // Only Kata's shim dies of it. Who listens is known once connected, and nothing was asked yet.
                 Risk::Unknown { .. }
-                    if stream.peer_cred().is_ok_and(|peer| {
-                        peer.pid().is_some_and(|pid| !hypervisor::is_kata_shim(pid))
-                    }) => {}
+                    if stream
+                        .peer_cred()
+                        .is_ok_and(|peer| peer.pid().is_some_and(|pid| !hypervisor::is_kata_shim(pid))) => {}
                 risk => return Err(ScrapeError::Risk(risk)),
             }
         }
-        monitor::get(stream, address, self.path).await.map_err(ScrapeError::Shim)
+        monitor::get(stream, address, self.path)
+            .await
+            .map_err(ScrapeError::Shim)
     }
 }
 
