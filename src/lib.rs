@@ -6,10 +6,14 @@
 //! A sandbox goes the other way: [`shim`] fetches its metrics text, [`exposition`] joins the texts
 //! of several sandboxes.
 //!
+//! [`survey`] is how shims are asked without harm to what they run: one call at a time, each with a deadline.
+//!
 //! [`stats`] and [`exposition`] do no I/O, [`node`] reads files and nothing else, [`shim`] opens
 //! sockets and nothing else.
 
+pub mod duration;
 pub mod exposition;
 pub mod node;
 pub mod shim;
 pub mod stats;
+pub mod survey;

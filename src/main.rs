@@ -1,1 +1,22 @@
-fn main() {}
+//! `kata-runtime`: what a sandboxed container uses and what its sandbox costs, straight from its shim.
+
+mod cli;
+mod commands;
+mod failure;
+mod handover;
+mod output;
+mod terminal;
+mod ticks;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(unparsed) => return handover::run_or_exit(unparsed),
+    };
+    match commands::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,1 +1,14 @@
-//! (being written)
+//! The two sockets of a shim: its task service ([`task`], ttrpc) and its monitor ([`monitor`], HTTP).
+//!
+//! Nothing here reads a file or knows where sockets are: addresses come from [`crate::node`]. A call has no
+//! deadline of its own, because a caller that watches a hung shim has to keep waiting for the call that it
+//! made (a second one would make matters worse); every caller puts its own around it.
+
+pub mod address;
+mod error;
+pub mod monitor;
+mod socket;
+pub mod task;
+
+pub use error::{ShimError, dial_text};
+pub use socket::connect;

@@ -1,0 +1,105 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kata_runtime::duration;
+
+/// What a sandboxed container uses and what its sandbox costs, straight from its shim.
+#[derive(Parser, Debug)]
+#[command(
+    name = "kata-runtime",
+    version = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("KATA_RUNTIME_COMMIT"), ")"),
+    after_help = "Exit status: 0 when the answer was given, 1 when it could not be, 2 for wrong usage.\n\
+                  A subcommand that is not listed is handed to the next kata-runtime on PATH."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Debug)]
+pub struct Global {
+    /// containerd's state directory; may be given more than once [default: the usual ones that exist]
+    #[arg(long = "state", value_name = "DIR", global = true)]
+    pub state_dirs: Vec<PathBuf>,
+    /// containerd's namespace (k8s.io, moby, default, ...) [default: all]
+    #[arg(
+        short,
+        long,
+        value_name = "NS",
+        env = "CONTAINERD_NAMESPACE",
+        hide_env_values = true,
+        global = true
+    )]
+    pub namespace: Option<String>,
+    /// How long to wait for each answer, such as 500ms, 3s or 1m30s
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration::parse_positive,
+          allow_hyphen_values = true, global = true)]
+    pub timeout: Duration,
+    /// Say on stderr what is found and asked
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Statistics of a container, as JSON: an event at once, then one every interval until it stops
+    Events(Events),
+    /// Prometheus metrics of a sandbox, as its monitor sends them; a container leads to its sandbox
+    Metrics(Metrics),
+}
+
+#[derive(Args, Debug)]
+pub struct Events {
+    /// Time between two events, such as 500ms, 3s or 1h2m
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse_positive,
+          allow_hyphen_values = true)]
+    pub interval: Duration,
+    /// One event, then exit
+    #[arg(long)]
+    pub stats: bool,
+    /// How to print an event
+    #[arg(long, value_enum, default_value_t = EventFormat::Pretty)]
+    pub format: EventFormat,
+    /// The container's id, or a beginning of it that fits no other
+    // Not required for clap: the sentence that users know for a missing id is our own.
+    #[arg(value_name = "CONTAINER-ID", default_value = "", hide_default_value = true)]
+    pub container: String,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventFormat {
+    /// Indented by four spaces
+    Pretty,
+    /// One line an event
+    Json,
+}
+
+#[derive(Args, Debug)]
+pub struct Metrics {
+    /// Ask even where Kata's Rust shim may abort for it, and take the sandbox down
+    #[arg(long)]
+    pub force: bool,
+    /// The id of a sandbox or of a container in one, or a beginning of it that fits no other
+    #[arg(value_name = "SANDBOX-ID", default_value = "", hide_default_value = true)]
+    pub sandbox: String,
+}
+
+/// Reads the process's arguments.
+pub fn parse() -> Result<Cli, clap::Error> {
+    Cli::try_parse()
+}
+
+/// The names of our own subcommands.
+pub fn subcommands() -> Vec<String> {
+    <Cli as clap::CommandFactory>::command()
+        .get_subcommands()
+        .map(|command| command.get_name().to_string())
+        .chain(["help".to_string()])
+        .collect()
+}

@@ -1,0 +1,232 @@
+//! `metrics`: the Prometheus metrics of a sandbox, as its monitor sends them.
+
+use kata_runtime::duration;
+use kata_runtime::node::{Bundle, FindError, Id, Role, monitor};
+use kata_runtime::shim::{ShimError, address::Address, dial_text};
+use kata_runtime::survey::{AskError, Lane, NotRunning, Scrape, ScrapeError};
+
+use super::{Context, ambiguous, id, with_remedy};
+use crate::cli::Metrics;
+use crate::failure::Failure;
+use crate::output;
+
+const PATH: &str = "/metrics";
+
+pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> {
+    let sandbox = Sandbox::find(context, &arguments.sandbox)?;
+    sandbox.check_running(context).await?;
+    let addresses = sandbox.addresses()?;
+    context.note(|| {
+        let places: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        format!(
+            "sandbox {}: its monitor may be at {}",
+            sandbox.id,
+            places.join(", ")
+        )
+    });
+    let scrape = Scrape {
+        sandbox: sandbox.id.as_str(),
+        addresses: &addresses,
+        path: PATH,
+        force: arguments.force,
+    };
+    let (address, body) = scrape
+        .run(context.timeout)
+        .await
+        .map_err(|e| sandbox.failure(&e, context))?;
+    context.note(|| format!("sandbox {}: {address} sent {} bytes", sandbox.id, body.len()));
+    if !has_guest_family(&body) {
+        output::notice(&format!(
+            "sandbox {}: the answer has no family of the guest (kata_agent_*, kata_guest_*): the guest may be hung",
+            sandbox.id
+        ));
+    }
+    output::answer(&body)
+}
+
+/// The sandbox that is asked about.
+struct Sandbox {
+    id: Id,
+    /// `None` where containerd's state does not know it.
+    bundle: Option<Bundle>,
+    /// What was found instead of a sandbox, where that explains why there is no monitor.
+    found: Option<String>,
+}
+
+impl Sandbox {
+    fn find(context: &Context, given: &str) -> Result<Self, Failure> {
+        let wanted = id(given)?;
+        match context.node.find(&wanted) {
+            Ok(bundle) => Self::of(context, bundle),
+            Err(FindError::Missing(looked)) => Self::without_bundle(wanted, looked),
+            Err(error) => Err(match &error {
+                FindError::Ambiguous { candidates, .. } => ambiguous(&error, candidates),
+                _ => with_remedy(error.to_string()),
+            }),
+        }
+    }
+
+    /// The sandbox of a task: itself, or the one that it runs in.
+    fn of(context: &Context, bundle: Bundle) -> Result<Self, Failure> {
+        context.note(|| format!("task {}: bundle {}", bundle.id, bundle.path.display()));
+        let role = match bundle.annotations() {
+            Ok(annotations) => annotations.role(&bundle.id),
+            Err(error) => return Err(with_remedy(format!("container {}: {error}", bundle.id))),
+        };
+        let id = Id::parse(&bundle.id).map_err(|e| Failure::new(format!("task {:?}: {e}", bundle.id)))?;
+        match role {
+            Role::Sandbox => Ok(Self {
+                id,
+                bundle: Some(bundle),
+                found: None,
+            }),
+            Role::Plain => {
+                let found =
+                    format!("container {id} is in no sandbox, and has no monitor of its own: see its events");
+                Ok(Self {
+                    id,
+                    bundle: Some(bundle),
+                    found: Some(found),
+                })
+            }
+            Role::InSandbox(sandbox) => {
+                let sandbox = Id::parse(&sandbox).map_err(|error| {
+                    Failure::new(format!(
+                        "container {id}: its annotations name the sandbox {sandbox:?}: {error}"
+                    ))
+                })?;
+                output::notice(&format!(
+                    "container {id} runs in sandbox {sandbox}: these are the sandbox's metrics"
+                ));
+                let bundle = context.node.sibling(&bundle, &sandbox);
+                Ok(Self {
+                    id: sandbox,
+                    bundle,
+                    found: None,
+                })
+            }
+        }
+    }
+
+    /// containerd does not know it, but its monitor's socket may be there.
+    fn without_bundle(wanted: Id, looked: String) -> Result<Self, Failure> {
+        let below = monitor::sandboxes(wanted.as_str()).map_err(|error| with_remedy(error.to_string()))?;
+        let id = match below.as_slice() {
+            _ if below.iter().any(|id| id == wanted.as_str()) => wanted,
+            [] => wanted,
+            [only] => Id::parse(only).map_err(|e| Failure::new(format!("sandbox {only:?}: {e}")))?,
+            several => {
+                let mut failure = Failure::new(format!("multiple containers found ({wanted})"));
+                for id in several {
+                    failure = failure.and(format!("  {id}"));
+                }
+                return Err(failure.and("give more of the id"));
+            }
+        };
+        Ok(Self {
+            id,
+            bundle: None,
+            found: Some(looked),
+        })
+    }
+
+    fn addresses(&self) -> Result<Vec<Address>, Failure> {
+        let namespace = self.bundle.as_ref().map(|bundle| bundle.namespace.as_str());
+        monitor::candidates(self.id.as_str(), namespace, self.bundle.as_ref())
+            .map_err(|error| with_remedy(format!("sandbox {}: {error}", self.id)))
+    }
+
+    /// A stopped sandbox is not running, even where its shim still serves its own families; and a shim that
+    /// does not answer State is not asked for more. A shim that is gone is left for its monitor to tell.
+    async fn check_running(&self, context: &Context) -> Result<(), Failure> {
+        let Some(bundle) = &self.bundle else { return Ok(()) };
+        let endpoint = bundle
+            .endpoint()
+            .map_err(|e| with_remedy(format!("sandbox {}: {e}", self.id)))?;
+        let Some(endpoint) = endpoint else {
+            let path = bundle.path.display();
+            return Err(Failure::new(format!(
+                "sandbox {} is being created: no shim is named in {path}",
+                self.id
+            )));
+        };
+        context.note(|| {
+            format!(
+                "sandbox {}: shim {} ({:?})",
+                self.id, endpoint.address, endpoint.version
+            )
+        });
+        let lane = Lane::new(endpoint, context.timeout);
+        match lane.running(self.id.as_str()).await {
+            Ok(_) | Err(AskError::NotRunning(NotRunning::Gone(_))) => Ok(()),
+            Err(AskError::NotRunning(why)) => {
+                Err(Failure::new(format!("sandbox {} is not running: {why}", self.id)))
+            }
+            Err(error @ AskError::Unanswered { .. }) => {
+                Err(Failure::new(format!("sandbox {}: {error}", self.id)).and(patience(context)))
+            }
+            Err(error) => Err(with_remedy(format!("sandbox {}: {error}", self.id))),
+        }
+    }
+
+    fn failure(&self, error: &ScrapeError, context: &Context) -> Failure {
+        let id = &self.id;
+        match error {
+            // The words of Go's HTTP client, which users of Kata's own `metrics` know.
+            ScrapeError::Shim(ShimError::Connect { address, source }) => {
+                let text = format!(
+                    "Get \"http://shim{PATH}\": dial unix {address}: connect: {}",
+                    dial_text(source)
+                );
+                let failure = with_remedy(text);
+                match &self.found {
+                    Some(found) => failure.and(found),
+                    None => failure,
+                }
+            }
+            ScrapeError::Unanswered { .. } => {
+                Failure::new(format!("sandbox {id}: {error}")).and(patience(context))
+            }
+            ScrapeError::Risk(_) => Failure::new(format!("sandbox {id} was not asked: {error}"))
+                .and("--force asks all the same, and risks the sandbox with everything in it"),
+            _ => with_remedy(format!("sandbox {id}: {error}")),
+        }
+    }
+}
+
+/// What to do about a shim that keeps silent.
+fn patience(context: &Context) -> String {
+    format!(
+        "the shim may be stopped, or its guest hung; wait longer than {} with --timeout (Kata gives up on a hung \
+         guest after 10 to 60s)",
+        duration::show(context.timeout)
+    )
+}
+
+/// Whether a sandbox's metrics have a family of its guest. A Kata shim whose guest does not answer leaves those
+/// out, and says nothing of it.
+fn has_guest_family(body: &[u8]) -> bool {
+    body.split(|byte| *byte == b'\n')
+        .any(|line| line.starts_with(b"kata_agent_") || line.starts_with(b"kata_guest_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hung_guest_shows_by_its_missing_families() {
+        let healthy = include_str!("../../tests/fixtures/kata-3.30-go/metrics.txt");
+        assert!(has_guest_family(healthy.as_bytes()));
+        let hung: String = healthy
+            .lines()
+            .filter(|line| !line.starts_with("kata_agent_") && !line.starts_with("kata_guest_"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert!(
+            hung.contains("kata_guest_"),
+            "its HELP and TYPE alone are no family"
+        );
+        assert!(!has_guest_family(hung.as_bytes()));
+    }
+}

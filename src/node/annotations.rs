@@ -1,0 +1,297 @@
+//! What the annotations of an OCI spec say of a container: sandbox or container in one, and the pod's names.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+
+/// What a bundle's container is to its pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// A container that no pod manager made (`ctr run`, Docker).
+    Plain,
+    /// The sandbox of a pod.
+    Sandbox,
+    /// A container in the sandbox of that id.
+    InSandbox(String),
+}
+
+/// The names that people know a container by, as the manager wrote them: untrusted text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodNames {
+    /// The pod's Kubernetes namespace.
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+    pub uid: Option<String>,
+    /// The container's name in its pod; a sandbox has none.
+    pub container: Option<String>,
+}
+
+/// A manager's annotation keys.
+struct Keys {
+    role: &'static str,
+    sandbox_id: &'static str,
+    sandbox_word: &'static str,
+}
+
+const CONTAINER_WORD: &str = "container";
+
+/// containerd's CRI and iSulad; CRI-O; the Docker shim.
+const MANAGERS: [Keys; 3] = [
+    Keys {
+        role: "io.kubernetes.cri.container-type",
+        sandbox_id: "io.kubernetes.cri.sandbox-id",
+        sandbox_word: "sandbox",
+    },
+    Keys {
+        role: "io.kubernetes.cri-o.ContainerType",
+        sandbox_id: "io.kubernetes.cri-o.SandboxID",
+        sandbox_word: "sandbox",
+    },
+    Keys {
+        role: "io.kubernetes.docker.type",
+        sandbox_id: "io.kubernetes.sandbox.id",
+        sandbox_word: "podsandbox",
+    },
+];
+
+/// Keys of the pod's namespace, name and uid and the container's name: containerd's CRI, then CRI-O and the
+/// kubelet's labels.
+const NAMES: [[&str; 2]; 4] = [
+    [
+        "io.kubernetes.cri.sandbox-namespace",
+        "io.kubernetes.pod.namespace",
+    ],
+    ["io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"],
+    ["io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid"],
+    ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"],
+];
+
+/// Annotation values longer than this are not names or ids.
+const MAX_VALUE: usize = 4096;
+
+/// The annotations of an OCI spec that this crate knows; all others are skipped as they are read.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Annotations(HashMap<&'static str, String>);
+
+/// The one part of an OCI spec that is read here.
+#[derive(Deserialize)]
+struct Spec {
+    #[serde(default)]
+    annotations: Option<Annotations>,
+}
+
+impl Annotations {
+    /// Reads an OCI spec (`config.json`).
+    pub fn from_spec(json: &[u8]) -> Result<Self, serde_json::Error> {
+        Ok(serde_json::from_slice::<Spec>(json)?
+            .annotations
+            .unwrap_or_default())
+    }
+
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0
+            .get(key)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// What this container is to its pod. `id` is its own: a sandbox may name itself as its sandbox.
+    pub fn role(&self, id: &str) -> Role {
+        for keys in &MANAGERS {
+            match self.get(keys.role) {
+                Some(word) if word == keys.sandbox_word => return Role::Sandbox,
+                Some(CONTAINER_WORD) => {
+                    return match self.get(keys.sandbox_id) {
+                        Some(sandbox) if sandbox != id => Role::InSandbox(sandbox.to_string()),
+                        _ => Role::Plain,
+                    };
+                }
+                _ => {}
+            }
+        }
+        Role::Plain
+    }
+
+    pub fn names(&self) -> PodNames {
+        let [namespace, name, uid, container] =
+            NAMES.map(|keys| keys.iter().find_map(|key| self.get(key)).map(str::to_string));
+        PodNames {
+            namespace,
+            name,
+            uid,
+            container,
+        }
+    }
+}
+
+fn known_key(key: &str) -> Option<&'static str> {
+    let managers = MANAGERS.iter().flat_map(|keys| [keys.role, keys.sandbox_id]);
+    managers
+        .chain(NAMES.into_iter().flatten())
+        .find(|known| *known == key)
+}
+
+/// An annotation's key, where it is one of ours. Compared as it is read, so that the others cost no memory.
+struct Key(Option<&'static str>);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an annotation's key")
+            }
+
+            fn visit_str<E>(self, key: &str) -> Result<Key, E> {
+                Ok(Key(known_key(key)))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Annotations {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Known;
+        impl<'de> Visitor<'de> for Known {
+            type Value = Annotations;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("annotations")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Annotations, A::Error> {
+                let mut known = HashMap::new();
+                while let Some(Key(key)) = map.next_key()? {
+                    let Some(key) = key else {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    };
+                    let value: String = map.next_value()?;
+                    if value.len() <= MAX_VALUE {
+                        known.insert(key, value);
+                    }
+                }
+                Ok(Annotations(known))
+            }
+        }
+        deserializer.deserialize_map(Known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn spec(pairs: &[(&str, &str)]) -> Annotations {
+        let map: serde_json::Map<_, _> = pairs.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect();
+        let json = serde_json::json!({"ociVersion": "1.1.0", "annotations": map, "linux": {"x": [1, 2]}});
+        Annotations::from_spec(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn reads_the_roles_of_a_recorded_kata_pod() {
+        let sandbox = include_bytes!("../../tests/fixtures/kata-3.30-go/bundle-sandbox/config.json");
+        let child = include_bytes!("../../tests/fixtures/kata-3.30-go/bundle-child/config.json");
+        let id = "65e7a235858e772e3fab8d15f82f38bec74b7b8ebbba6033d79f0bc59753d99a";
+        let sandbox = Annotations::from_spec(sandbox).unwrap();
+        let child = Annotations::from_spec(child).unwrap();
+        assert_eq!(sandbox.role(id), Role::Sandbox);
+        assert_eq!(child.role("f15bfda5d303"), Role::InSandbox(id.into()));
+        let names = PodNames {
+            namespace: Some("default".into()),
+            name: Some("kpod".into()),
+            uid: Some("11111111-2222-3333-4444-555555555555".into()),
+            container: None,
+        };
+        assert_eq!(sandbox.names(), names);
+        assert_eq!(
+            child.names(),
+            PodNames {
+                container: Some("app".into()),
+                ..names
+            }
+        );
+    }
+
+    #[test]
+    fn knows_every_managers_keys() {
+        for (role_key, id_key, sandbox) in [
+            (
+                "io.kubernetes.cri.container-type",
+                "io.kubernetes.cri.sandbox-id",
+                "sandbox",
+            ),
+            (
+                "io.kubernetes.cri-o.ContainerType",
+                "io.kubernetes.cri-o.SandboxID",
+                "sandbox",
+            ),
+            (
+                "io.kubernetes.docker.type",
+                "io.kubernetes.sandbox.id",
+                "podsandbox",
+            ),
+        ] {
+            assert_eq!(
+                spec(&[(role_key, sandbox), (id_key, "s1")]).role("s1"),
+                Role::Sandbox
+            );
+            let child = spec(&[(role_key, "container"), (id_key, "s1")]);
+            assert_eq!(child.role("c1"), Role::InSandbox("s1".into()), "{role_key}");
+        }
+    }
+
+    #[test]
+    fn without_a_type_a_container_is_plain() {
+        assert_eq!(spec(&[]).role("c1"), Role::Plain);
+        assert_eq!(
+            spec(&[("io.kubernetes.cri.sandbox-id", "s1")]).role("c1"),
+            Role::Plain
+        );
+        assert_eq!(
+            spec(&[("io.kubernetes.cri.container-type", "container")]).role("c1"),
+            Role::Plain
+        );
+        for json in ["{}", "{\"annotations\":null}", "{\"annotations\":{}}"] {
+            assert_eq!(
+                Annotations::from_spec(json.as_bytes()).unwrap().role("c1"),
+                Role::Plain,
+                "{json}"
+            );
+        }
+    }
+
+    #[test]
+    fn reads_crio_names() {
+        let names = spec(&[
+            ("io.kubernetes.pod.namespace", "shop"),
+            ("io.kubernetes.pod.name", "web-1"),
+            ("io.kubernetes.pod.uid", "u"),
+            ("io.kubernetes.container.name", "nginx"),
+        ])
+        .names();
+        assert_eq!(names.namespace.as_deref(), Some("shop"));
+        assert_eq!(names.name.as_deref(), Some("web-1"));
+        assert_eq!(names.uid.as_deref(), Some("u"));
+        assert_eq!(names.container.as_deref(), Some("nginx"));
+    }
+
+    #[test]
+    fn escaped_keys_are_the_same_keys() {
+        let json = br#"{"annotations":{"io.kubernetes.cri.container\u002dtype":"sandbox"}}"#;
+        assert_eq!(Annotations::from_spec(json).unwrap().role("s"), Role::Sandbox);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Annotations::from_spec(&bytes);
+        }
+    }
+}

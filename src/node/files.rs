@@ -1,0 +1,118 @@
+//! Reading the small files that containerd, shims and the kernel leave for us.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// A file that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("read {}: {source}", path.display())]
+pub struct ReadError {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+impl ReadError {
+    /// Whether the file is not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        )
+    }
+}
+
+/// Room for most of the files that are read here, so that one read gets the whole.
+const FIRST_READ: usize = 8 << 10;
+
+/// Reads a whole regular file of at most `limit` bytes. Never waits: a FIFO in its place is an error.
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
+    let error = |source| ReadError {
+        path: path.to_path_buf(),
+        source,
+    };
+    let mut file = open(path).map_err(error)?;
+    let mut bytes = Vec::with_capacity(FIRST_READ);
+    (&mut file)
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(error)?;
+    if bytes.len() as u64 > limit {
+        return Err(error(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("longer than {limit} bytes"),
+        )));
+    }
+    Ok(bytes)
+}
+
+/// Reads a text of at most `limit` bytes; bytes that are no UTF-8 are replaced.
+pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, ReadError> {
+    Ok(String::from_utf8_lossy(&read(path, limit)?).into_owned())
+}
+
+/// `None` where the file is not there, else what became of reading it.
+pub(crate) fn optional<T>(result: Result<T, ReadError>) -> Result<Option<T>, ReadError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a regular file without waiting for anybody.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_up_to_the_limit_and_not_beyond() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "12345").unwrap();
+        assert_eq!(read(&path, 5).unwrap(), b"12345");
+        let error = read(&path, 4).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("read {}: longer than 4 bytes", path.display())
+        );
+    }
+
+    #[test]
+    fn a_missing_file_is_told_from_one_that_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(optional(read(&dir.path().join("no"), 1)), Ok(None)));
+        assert!(optional(read(dir.path(), 1)).is_err());
+    }
+
+    #[test]
+    fn a_fifo_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert!(
+            read(&path, 1)
+                .unwrap_err()
+                .to_string()
+                .ends_with("not a regular file")
+        );
+    }
+}

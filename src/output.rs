@@ -1,0 +1,22 @@
+//! Writing answers to stdout and everything else to stderr.
+
+use std::io::{self, Write};
+
+use crate::failure::Failure;
+use crate::terminal::escape;
+
+/// Writes an answer to stdout at once. A reader that has gone away ends the program quietly, as `| head` wants.
+pub fn answer(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::quiet()),
+        Err(error) => Err(Failure::new(format!("write to standard output: {error}"))),
+    }
+}
+
+/// Writes a line to stderr. What shims and files say is in it, so it is made safe for a terminal.
+pub fn notice(line: &str) {
+    // Nothing can be said where stderr is gone.
+    let _ = writeln!(io::stderr().lock(), "{}", escape(line));
+}

@@ -1,0 +1,239 @@
+//! A sandbox's monitor socket: HTTP/1.1, with Kata's Prometheus metrics at `/metrics`.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_ENCODING, HOST, HeaderMap, TRANSFER_ENCODING};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use super::address::Address;
+use super::error::ShimError;
+
+/// The longest body that is taken, in bytes. Kata's are 17 to 135 KB.
+pub const BODY_LIMIT: usize = 64 << 20;
+
+/// Asks for `path` over a connection from [`connect`](super::connect) and gives back the whole body. Anything
+/// but a complete 200 is an error: what comes back is the body that the shim meant. Put a deadline around it.
+pub async fn get(stream: UnixStream, address: &Address, path: &str) -> Result<Vec<u8>, ShimError> {
+    let http = |e: hyper::Error| http_error(address, &e);
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
+    let request = Request::get(path)
+        // The name that Kata's own client sends, and that its users know from its error texts.
+        .header(HOST, "shim")
+        .body(Empty::<Bytes>::new())
+        .map_err(|e| ShimError::Malformed {
+            address: address.clone(),
+            reason: e.to_string(),
+        })?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(http)?;
+        check(&response, address, path)?;
+        read_body(response, address).await
+    };
+    tokio::pin!(exchange, connection);
+    // The connection makes the exchange move, and may end before the exchange has read what it brought.
+    tokio::select! {
+        body = &mut exchange => body,
+        _ = &mut connection => exchange.await,
+    }
+}
+
+fn check<B>(response: &Response<B>, address: &Address, path: &str) -> Result<(), ShimError> {
+    if response.status() != StatusCode::OK {
+        return Err(ShimError::Status {
+            address: address.clone(),
+            path: path.to_string(),
+            status: response.status().as_u16(),
+        });
+    }
+    let coding = |name, plain: &str| {
+        header_values(response.headers(), name).find(|value| !value.eq_ignore_ascii_case(plain))
+    };
+    match coding(CONTENT_ENCODING, "identity").or_else(|| coding(TRANSFER_ENCODING, "chunked")) {
+        Some(encoding) => Err(ShimError::Encoding {
+            address: address.clone(),
+            encoding,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn header_values(headers: &HeaderMap, name: hyper::header::HeaderName) -> impl Iterator<Item = String> {
+    let values: Vec<String> = headers
+        .get_all(name)
+        .iter()
+        .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned())
+        .collect();
+    values.into_iter().flat_map(|v| {
+        v.split(',')
+            .map(|part| part.trim().chars().take(40).collect())
+            .collect::<Vec<_>>()
+    })
+}
+
+async fn read_body(
+    response: Response<hyper::body::Incoming>,
+    address: &Address,
+) -> Result<Vec<u8>, ShimError> {
+    let mut incoming = response.into_body();
+    let mut body = Vec::new();
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|e| http_error(address, &e))?;
+        if let Some(data) = frame.data_ref() {
+            if body.len() + data.len() > BODY_LIMIT {
+                return Err(ShimError::TooLarge {
+                    address: address.clone(),
+                    limit: BODY_LIMIT,
+                });
+            }
+            body.extend_from_slice(data);
+        }
+    }
+    Ok(body)
+}
+
+fn http_error(address: &Address, error: &hyper::Error) -> ShimError {
+    if error.is_incomplete_message() {
+        return ShimError::Closed {
+            address: address.clone(),
+        };
+    }
+    // hyper keeps what really happened in the source.
+    let mut reason = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        reason = format!("{reason}: {cause}");
+        source = cause.source();
+    }
+    ShimError::Malformed {
+        address: address.clone(),
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shim::connect;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::time::Duration;
+
+    /// Serves one connection the bytes given, then closes; the client's result comes back.
+    fn answer(bytes: &[u8]) -> Result<Vec<u8>, ShimError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("monitor.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let bytes = bytes.to_vec();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let n = stream.read(&mut request).unwrap();
+            let _ = stream.write_all(&bytes);
+            String::from_utf8_lossy(&request[..n]).into_owned()
+        });
+        let address = Address::Path(path);
+        let body = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(async {
+                tokio::time::timeout(Duration::from_secs(30), async {
+                    get(connect(&address).await?, &address, "/metrics").await
+                })
+                .await
+                .expect("no answer in time")
+            });
+        let request = server.join().unwrap();
+        assert!(request.starts_with("GET /metrics HTTP/1.1\r\n"), "{request}");
+        assert!(
+            !request.to_ascii_lowercase().contains("accept-encoding"),
+            "{request}"
+        );
+        body
+    }
+
+    fn http(head: &str, body: &str) -> Vec<u8> {
+        format!("HTTP/1.1 {head}\r\n\r\n{body}").into_bytes()
+    }
+
+    #[test]
+    fn takes_plain_and_chunked_bodies_as_they_are() {
+        let plain = http("200 OK\r\nContent-Length: 6", "a 1\nb\r");
+        assert_eq!(answer(&plain).unwrap(), b"a 1\nb\r");
+        let chunked = http(
+            "200 OK\r\nTransfer-Encoding: chunked",
+            "3\r\na 1\r\n2\r\n\nb\r\n0\r\n\r\n",
+        );
+        assert_eq!(answer(&chunked).unwrap(), b"a 1\nb");
+        let until_close = http("200 OK\r\nConnection: close", "a 1\n");
+        assert_eq!(answer(&until_close).unwrap(), b"a 1\n");
+        let identity = http("200 OK\r\nContent-Encoding: identity\r\nContent-Length: 1", "a");
+        assert_eq!(answer(&identity).unwrap(), b"a");
+    }
+
+    #[test]
+    fn a_body_that_ends_early_is_an_error() {
+        for bytes in [
+            http("200 OK\r\nContent-Length: 10", "a 1\n"),
+            http("200 OK\r\nTransfer-Encoding: chunked", "20\r\na 1"),
+            http("200 OK\r\nTransfer-Encoding: chunked", "3\r\na 1\r\n"),
+            b"HTTP/1.1 200 O".to_vec(),
+            Vec::new(),
+        ] {
+            let error = answer(&bytes).unwrap_err();
+            assert!(
+                matches!(error, ShimError::Closed { .. } | ShimError::Malformed { .. }),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn anything_but_200_is_an_error_with_its_status() {
+        for status in [204, 301, 404, 500] {
+            let error = answer(&http(&format!("{status} X\r\nContent-Length: 0"), "")).unwrap_err();
+            assert!(
+                matches!(error, ShimError::Status { status: s, .. } if s == status),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_coding_that_nobody_asked_for_is_an_error() {
+        for head in [
+            "200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1",
+            "200 OK\r\nTransfer-Encoding: gzip, chunked",
+        ] {
+            let error = answer(&http(head, "1\r\na\r\n0\r\n\r\n")).unwrap_err();
+            assert!(
+                matches!(&error, ShimError::Encoding { encoding, .. } if encoding == "gzip"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_http_is_an_error() {
+        assert!(matches!(
+            answer(b"\0\0\0\x05ttrpc\r\n\r\n"),
+            Err(ShimError::Malformed { .. })
+        ));
+    }
+
+    #[test]
+    fn a_body_beyond_the_limit_is_an_error() {
+        let mut bytes = http("200 OK\r\nConnection: close", "");
+        bytes.resize(BODY_LIMIT + 1024, b'x');
+        assert!(matches!(
+            answer(&bytes),
+            Err(ShimError::TooLarge {
+                limit: BODY_LIMIT,
+                ..
+            })
+        ));
+    }
+}

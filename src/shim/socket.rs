@@ -1,0 +1,113 @@
+//! Connecting to a unix socket without ever blocking the thread.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+
+use super::address::Address;
+use super::error::ShimError;
+
+/// How long to wait before trying again where a socket's backlog is full. The kernel gives no way to be told.
+const BACKLOG_RETRY: Duration = Duration::from_millis(20);
+
+/// Connects. Waits as long as the other side's backlog is full, so put a deadline around it.
+pub async fn connect(address: &Address) -> Result<UnixStream, ShimError> {
+    let path = match address {
+        Address::Path(path) => path.clone(),
+        // The spelling of an abstract name that tokio understands.
+        Address::Abstract(name) => PathBuf::from(OsString::from_vec([b"\0", name.as_slice()].concat())),
+    };
+    loop {
+        match UnixStream::connect(&path).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(BACKLOG_RETRY).await
+            }
+            Err(source) => {
+                return Err(ShimError::Connect {
+                    address: address.clone(),
+                    source,
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream as StdStream};
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(future)
+    }
+
+    #[test]
+    fn connects_to_a_path_and_to_an_abstract_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let _listener = UnixListener::bind(&path).unwrap();
+        assert!(block_on(connect(&Address::Path(path))).is_ok());
+
+        let name = format!("kata-runtime-test-{}", std::process::id());
+        let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        assert!(block_on(connect(&Address::Abstract(name.into_bytes()))).is_ok());
+    }
+
+    #[test]
+    fn tells_a_dead_socket_from_a_missing_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let missing = block_on(connect(&Address::Path(path.clone()))).unwrap_err();
+        assert_eq!(
+            missing.to_string(),
+            format!("connect to {}: no such file or directory", path.display())
+        );
+        drop(UnixListener::bind(&path).unwrap());
+        let dead = block_on(connect(&Address::Path(path.clone()))).unwrap_err();
+        assert_eq!(
+            dead.to_string(),
+            format!("connect to {}: connection refused", path.display())
+        );
+        assert!(missing.is_gone() && dead.is_gone());
+        let overlong = Address::Path(dir.path().join("x".repeat(200)));
+        assert!(!block_on(connect(&overlong)).unwrap_err().is_gone());
+    }
+
+    #[test]
+    fn a_full_backlog_is_waited_for_and_can_be_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        // Fill the backlog with connects that nobody accepts.
+        let mut waiting = Vec::new();
+        loop {
+            let socket = block_on(async {
+                tokio::time::timeout(Duration::from_millis(200), connect(&Address::Path(path.clone()))).await
+            });
+            match socket {
+                Ok(stream) => waiting.push(stream.unwrap().into_std().unwrap()),
+                Err(_elapsed) => break,
+            }
+            assert!(waiting.len() < 10_000, "the backlog never fills");
+        }
+        let acceptor = std::thread::spawn(move || {
+            let accepted: StdStream = listener.accept().unwrap().0;
+            (listener, accepted)
+        });
+        let connected = block_on(async {
+            tokio::time::timeout(Duration::from_secs(10), connect(&Address::Path(path.clone()))).await
+        });
+        assert!(connected.is_ok_and(|c| c.is_ok()), "one place has become free");
+        drop(acceptor.join().unwrap());
+    }
+}

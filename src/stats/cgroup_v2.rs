@@ -1,0 +1,223 @@
+//! `io.containerd.cgroups.v2.Metrics`, put into cgroup v1's schema as runc does it.
+
+use std::collections::BTreeMap;
+
+use containerd_shim_protos::cgroups_v2::metrics::{
+    CPUStat, HugeTlbStat, IOEntry, IOStat, MemoryStat, Metrics, NetworkStat, PSIData, PSIStats, PidsStat,
+};
+
+use super::{
+    Blkio, BlkioEntry, Cpu, CpuUsage, Hugetlb, Interface, Memory, MemoryEntry, Pids, Pressure, Psi, Stats,
+    Throttling, reported,
+};
+
+/// The kernel's `max`, as every runtime sends it.
+const UNLIMITED: u64 = u64::MAX;
+
+pub(super) fn stats(metrics: Metrics) -> Stats {
+    let network: Vec<_> = metrics.network.into_iter().map(interface).collect();
+    Stats {
+        cpu: metrics.cpu.into_option().map(cpu).unwrap_or_default(),
+        memory: Memory {
+            oom_kill: metrics.memory_events.into_option().map(|events| events.oom_kill),
+            ..metrics.memory.into_option().map(memory).unwrap_or_default()
+        },
+        pids: metrics.pids.into_option().map(pids).unwrap_or_default(),
+        blkio: metrics.io.into_option().map(blkio).unwrap_or_default(),
+        hugetlb: metrics.hugetlb.into_iter().map(hugetlb).collect(),
+        network: (!network.is_empty()).then_some(network),
+        sockets: None,
+    }
+}
+
+fn cpu(cpu: CPUStat) -> Cpu {
+    let split = cpu.system_usec != 0 || cpu.user_usec != 0;
+    Cpu {
+        usage: CpuUsage {
+            total: reported(cpu.usage_usec, false).and_then(nanoseconds),
+            kernel: reported(cpu.system_usec, split).and_then(nanoseconds),
+            user: reported(cpu.user_usec, split).and_then(nanoseconds),
+            percpu: Vec::new(),
+        },
+        throttling: Throttling {
+            // A runtime that does not report the split (gVisor) sends these as empty as that.
+            periods: reported(cpu.nr_periods, split),
+            throttled_periods: reported(cpu.nr_throttled, split),
+            throttled_time: reported(cpu.throttled_usec, split && cpu.nr_throttled == 0)
+                .and_then(nanoseconds),
+        },
+        psi: cpu.psi.into_option().and_then(psi),
+    }
+}
+
+/// What does not fit is no measured time (it would be 584 years), and is not made into one.
+fn nanoseconds(microseconds: u64) -> Option<u64> {
+    microseconds.checked_mul(1000)
+}
+
+fn memory(stat: MemoryStat) -> Memory {
+    // A cgroup with a process in it has a kernel stack, so that this tells whether its memory.stat was
+    // read. Where kernel memory is not accounted, zeros are left out for nothing, and no harm is done.
+    let full = stat.kernel_stack != 0;
+    let usage = MemoryEntry {
+        limit: reported(stat.usage_limit, false),
+        usage: reported(stat.usage, stat.usage_limit != 0),
+        // memory.peak is there since Linux 5.19, and never 0 once a process ran.
+        max: reported(stat.max_usage, false),
+        failcnt: None,
+    };
+    Memory {
+        cache: reported(stat.file, full),
+        swap: memory_and_swap(&usage, &stat),
+        usage,
+        kernel: MemoryEntry::default(),
+        kernel_tcp: MemoryEntry::default(),
+        rss: reported(stat.anon, full),
+        mapped_file: reported(stat.file_mapped, full),
+        inactive_file: reported(stat.inactive_file, full),
+        pgfault: reported(stat.pgfault, full),
+        pgmajfault: reported(stat.pgmajfault, full),
+        oom_kill: None,
+        under_oom: None,
+        raw: raw(&stat, full),
+        psi: stat.psi.into_option().and_then(psi),
+    }
+}
+
+/// cgroup v1's `memsw`. There is no `max`: the two peaks need not have been at the same time.
+fn memory_and_swap(memory: &MemoryEntry, stat: &MemoryStat) -> MemoryEntry {
+    let (Some(usage), Some(limit)) = (memory.usage, memory.limit) else {
+        return MemoryEntry::default();
+    };
+    MemoryEntry {
+        limit: Some(limit.saturating_add(stat.swap_limit)),
+        usage: usage.checked_add(stat.swap_usage),
+        max: None,
+        failcnt: None,
+    }
+}
+
+fn raw(stat: &MemoryStat, full: bool) -> BTreeMap<&'static str, u64> {
+    let keys = [
+        ("anon", stat.anon, full),
+        ("file", stat.file, full),
+        ("kernel_stack", stat.kernel_stack, full),
+        ("slab", stat.slab, full),
+        ("sock", stat.sock, full),
+        ("shmem", stat.shmem, full),
+        ("file_mapped", stat.file_mapped, full),
+        ("file_dirty", stat.file_dirty, full),
+        ("file_writeback", stat.file_writeback, full),
+        // Of these, what `false` marks is not in every kernel's file: since Linux 5.9 the refaults and
+        // activations are split in two that the reply has no field for, and huge pages are an option.
+        ("anon_thp", stat.anon_thp, false),
+        ("inactive_anon", stat.inactive_anon, full),
+        ("active_anon", stat.active_anon, full),
+        ("inactive_file", stat.inactive_file, full),
+        ("active_file", stat.active_file, full),
+        ("unevictable", stat.unevictable, full),
+        ("slab_reclaimable", stat.slab_reclaimable, full),
+        ("slab_unreclaimable", stat.slab_unreclaimable, full),
+        ("pgfault", stat.pgfault, full),
+        ("pgmajfault", stat.pgmajfault, full),
+        ("workingset_refault", stat.workingset_refault, false),
+        ("workingset_activate", stat.workingset_activate, false),
+        ("workingset_nodereclaim", stat.workingset_nodereclaim, full),
+        ("pgrefill", stat.pgrefill, full),
+        ("pgscan", stat.pgscan, full),
+        ("pgsteal", stat.pgsteal, full),
+        ("pgactivate", stat.pgactivate, full),
+        ("pgdeactivate", stat.pgdeactivate, full),
+        ("pglazyfree", stat.pglazyfree, full),
+        ("pglazyfreed", stat.pglazyfreed, full),
+        ("thp_fault_alloc", stat.thp_fault_alloc, false),
+        ("thp_collapse_alloc", stat.thp_collapse_alloc, false),
+    ];
+    keys.into_iter()
+        .filter(|(_, value, measured)| *measured || *value != 0)
+        .map(|(key, value, _)| (key, value))
+        .collect()
+}
+
+fn pids(pids: PidsStat) -> Pids {
+    Pids {
+        current: Some(pids.current),
+        // Kata's agent sends 0 for "max".
+        limit: Some(pids.limit).filter(|limit| *limit != 0 && *limit != UNLIMITED),
+    }
+}
+
+fn blkio(io: IOStat) -> Blkio {
+    let mut blkio = Blkio {
+        psi: io.psi.into_option().and_then(psi),
+        ..Blkio::default()
+    };
+    // Kata's Go shim sends an empty entry where there is no device.
+    for device in io
+        .usage
+        .into_iter()
+        .filter(|device| *device != IOEntry::default())
+    {
+        let entry = |op: &str, value| BlkioEntry {
+            major: device.major,
+            minor: device.minor,
+            op: op.to_owned(),
+            value,
+        };
+        blkio
+            .io_service_bytes_recursive
+            .push(entry("Read", device.rbytes));
+        blkio
+            .io_service_bytes_recursive
+            .push(entry("Write", device.wbytes));
+        blkio.io_serviced_recursive.push(entry("Read", device.rios));
+        blkio.io_serviced_recursive.push(entry("Write", device.wios));
+    }
+    blkio
+}
+
+/// The reply's `max` is left out: it is the limit from containerd and the highest usage from Kata, and
+/// the schema's is the latter; runc prints none on cgroup v2. Containerd's `failcnt` is 0 because it
+/// cannot read the file that has it.
+fn hugetlb(pages: HugeTlbStat) -> (String, Hugetlb) {
+    let numbers = Hugetlb {
+        usage: Some(pages.current),
+        max: None,
+        failcnt: reported(pages.failcnt, false),
+    };
+    (pages.pagesize, numbers)
+}
+
+fn psi(stats: PSIStats) -> Option<Psi> {
+    let psi = Psi {
+        some: stats.some.into_option().map(pressure),
+        full: stats.full.into_option().map(pressure),
+    };
+    (psi.some.is_some() || psi.full.is_some()).then_some(psi)
+}
+
+fn pressure(data: PSIData) -> Pressure {
+    Pressure {
+        avg10: data.avg10,
+        avg60: data.avg60,
+        avg300: data.avg300,
+        total: data.total,
+    }
+}
+
+fn interface(network: NetworkStat) -> Interface {
+    Interface {
+        name: network.name,
+        rx_bytes: network.rx_bytes,
+        rx_packets: network.rx_packets,
+        rx_errors: network.rx_errors,
+        rx_dropped: network.rx_dropped,
+        tx_bytes: network.tx_bytes,
+        tx_packets: network.tx_packets,
+        tx_errors: network.tx_errors,
+        tx_dropped: network.tx_dropped,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,424 @@
+//! One model for the statistics of a container, whatever its cgroup version and runtime.
+//!
+//! `None` is "the runtime did not say". Memory is in bytes, times are in nanoseconds unless a field
+//! says otherwise.
+
+use std::collections::BTreeMap;
+
+/// What a container uses.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stats {
+    /// Processor time.
+    pub cpu: Cpu,
+    /// Memory and swap.
+    pub memory: Memory,
+    /// Processes and threads.
+    pub pids: Pids,
+    /// Block devices.
+    pub blkio: Blkio,
+    /// Huge pages, by page size as the kernel names it (`2MB`).
+    pub hugetlb: BTreeMap<String, Hugetlb>,
+    /// Network interfaces. A reply without any is `None`: no runtime sends an empty list to say that
+    /// there are none.
+    pub network: Option<Vec<Interface>>,
+    /// Sockets of the network namespace. No reply carries them.
+    pub sockets: Option<Sockets>,
+}
+
+/// Processor time.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Cpu {
+    /// Time used.
+    pub usage: CpuUsage,
+    /// Time withheld by a quota.
+    pub throttling: Throttling,
+    /// Pressure; cgroup v2 only.
+    pub psi: Option<Psi>,
+}
+
+/// Processor time used, in nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CpuUsage {
+    /// All of it. A zero counts as not reported: starting a container takes time already.
+    pub total: Option<u64>,
+    /// In the kernel. `None` where both parts are zero: the runtime reports no split.
+    pub kernel: Option<u64>,
+    /// In user mode. Kata's Go shim swaps it with `kernel` in its cgroup v2 replies.
+    pub user: Option<u64>,
+    /// By processor. Empty where it was not reported (always on cgroup v2).
+    pub percpu: Vec<u64>,
+}
+
+/// Processor time withheld by a quota.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Throttling {
+    /// Enforcement periods that have passed; 0 without a quota.
+    pub periods: Option<u64>,
+    /// Periods in which the container was throttled.
+    pub throttled_periods: Option<u64>,
+    /// For how long, in nanoseconds. `None` where throttled periods come with no time.
+    pub throttled_time: Option<u64>,
+}
+
+/// Memory and swap, in bytes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Memory {
+    /// Page cache.
+    pub cache: Option<u64>,
+    /// All memory that is charged to the container.
+    pub usage: MemoryEntry,
+    /// Memory **plus** swap, on both cgroup versions.
+    pub swap: MemoryEntry,
+    /// Kernel memory; cgroup v1 only.
+    pub kernel: MemoryEntry,
+    /// Buffers of TCP sockets; cgroup v1 only.
+    pub kernel_tcp: MemoryEntry,
+    /// `memory.stat`, under the kernel's own keys, which differ between the cgroup versions. Holds
+    /// what the runtime filled and nothing else.
+    pub raw: BTreeMap<&'static str, u64>,
+    /// Anonymous memory, transparent huge pages included: `total_rss` on v1, `anon` on v2.
+    pub rss: Option<u64>,
+    /// Mapped file pages.
+    pub mapped_file: Option<u64>,
+    /// File pages that the kernel would reclaim first: `total_inactive_file` on v1.
+    pub inactive_file: Option<u64>,
+    /// Page faults.
+    pub pgfault: Option<u64>,
+    /// Page faults that needed the disk.
+    pub pgmajfault: Option<u64>,
+    /// Processes killed for want of memory.
+    pub oom_kill: Option<u64>,
+    /// Whether processes wait for memory just now; cgroup v1 only.
+    pub under_oom: Option<bool>,
+    /// Pressure; cgroup v2 only.
+    pub psi: Option<Psi>,
+}
+
+impl Memory {
+    /// Memory that cannot be reclaimed at once: usage less the inactive file pages. Where those were
+    /// not reported it is the usage itself, as in containerd's CRI plugin, hence too high rather
+    /// than missing.
+    pub fn working_set(&self) -> Option<u64> {
+        Some(self.usage.usage?.saturating_sub(self.inactive_file.unwrap_or(0)))
+    }
+
+    /// Memory that was swapped out: memory plus swap, less memory. The two were not read at the same
+    /// instant on v1, so that a small number may be a movement between them. A cgroup v2 reply that
+    /// does not report swap looks like one of a container that may not swap: 0.
+    pub fn swapped(&self) -> Option<u64> {
+        Some(self.swap.usage?.saturating_sub(self.usage.usage?))
+    }
+
+    /// The limit on memory. `None` when there is none, or none was reported.
+    pub fn limit(&self) -> Option<u64> {
+        self.usage.finite_limit()
+    }
+}
+
+/// One kind of memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryEntry {
+    /// As sent: "unlimited" is 9223372036854771712 from cgroup v1 and 2^64-1 from cgroup v2 (and from
+    /// Kata's shims). A limit of 0, under which nothing could run, counts as not reported.
+    pub limit: Option<u64>,
+    /// Now.
+    pub usage: Option<u64>,
+    /// The highest that `usage` has been.
+    pub max: Option<u64>,
+    /// How often the limit was hit; cgroup v1 only. A zero of a reply that carries no full
+    /// `memory.stat` counts as not reported: runtimes in cgroup v2 guests send it for want of a value.
+    pub failcnt: Option<u64>,
+}
+
+impl MemoryEntry {
+    /// The kernel's "unlimited" on cgroup v1 is 2^63-1 rounded down to a page, 4 to 256 KiB.
+    const UNLIMITED: u64 = (1 << 63) - (256 << 10);
+
+    /// The limit. `None` when there is none, or none was reported.
+    pub fn finite_limit(&self) -> Option<u64> {
+        self.limit.filter(|limit| *limit < Self::UNLIMITED)
+    }
+}
+
+/// Processes and threads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pids {
+    /// How many there are.
+    pub current: Option<u64>,
+    /// How many there may be. `None` when there is no limit, or none was reported.
+    pub limit: Option<u64>,
+}
+
+/// Block devices: one list an aspect, named as in cgroup v1. cgroup v2 has the first two.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Blkio {
+    /// Bytes.
+    pub io_service_bytes_recursive: Vec<BlkioEntry>,
+    /// Operations.
+    pub io_serviced_recursive: Vec<BlkioEntry>,
+    /// Operations waiting now.
+    pub io_queued_recursive: Vec<BlkioEntry>,
+    /// Time from dispatch to completion.
+    pub io_service_time_recursive: Vec<BlkioEntry>,
+    /// Time spent in queues.
+    pub io_wait_time_recursive: Vec<BlkioEntry>,
+    /// Operations merged into others.
+    pub io_merged_recursive: Vec<BlkioEntry>,
+    /// Disk time, in milliseconds.
+    pub io_time_recursive: Vec<BlkioEntry>,
+    /// Sectors.
+    pub sectors_recursive: Vec<BlkioEntry>,
+    /// Pressure; cgroup v2 only.
+    pub psi: Option<Psi>,
+}
+
+impl Blkio {
+    /// Reads and writes by device (major, minor), whatever the runtime calls them: `Read` from the
+    /// kernel, `read` from Kata's agent, which in a cgroup v2 guest puts the operations (`rios`,
+    /// `wios`) among the bytes.
+    pub fn devices(&self) -> BTreeMap<(u64, u64), DeviceIo> {
+        let mut devices: BTreeMap<_, DeviceIo> = BTreeMap::new();
+        for entry in &self.io_service_bytes_recursive {
+            let device = devices.entry((entry.major, entry.minor)).or_default();
+            match entry.op.to_ascii_lowercase().as_str() {
+                "read" => add(&mut device.read_bytes, entry.value),
+                "write" => add(&mut device.write_bytes, entry.value),
+                "rios" => add(&mut device.reads, entry.value),
+                "wios" => add(&mut device.writes, entry.value),
+                _ => {}
+            }
+        }
+        for entry in &self.io_serviced_recursive {
+            let device = devices.entry((entry.major, entry.minor)).or_default();
+            match entry.op.to_ascii_lowercase().as_str() {
+                "read" => add(&mut device.reads, entry.value),
+                "write" => add(&mut device.writes, entry.value),
+                _ => {}
+            }
+        }
+        devices
+    }
+
+    /// Reads and writes of all devices together.
+    pub fn total(&self) -> DeviceIo {
+        let mut total = DeviceIo::default();
+        for device in self.devices().values() {
+            for (sum, part) in [
+                (&mut total.read_bytes, device.read_bytes),
+                (&mut total.write_bytes, device.write_bytes),
+                (&mut total.reads, device.reads),
+                (&mut total.writes, device.writes),
+            ] {
+                if let Some(part) = part {
+                    add(sum, part);
+                }
+            }
+        }
+        total
+    }
+}
+
+fn add(sum: &mut Option<u64>, part: u64) {
+    *sum = Some(sum.unwrap_or(0).saturating_add(part));
+}
+
+/// One number of one device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BlkioEntry {
+    /// Major number of the device.
+    pub major: u64,
+    /// Minor number of the device.
+    pub minor: u64,
+    /// `Read`, `Write`, `Sync`, `Async`, `Discard`, `Total`, or empty; as sent.
+    pub op: String,
+    /// The number.
+    pub value: u64,
+}
+
+/// Reads and writes of a device, since the container started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeviceIo {
+    /// Bytes read.
+    pub read_bytes: Option<u64>,
+    /// Bytes written.
+    pub write_bytes: Option<u64>,
+    /// Read operations.
+    pub reads: Option<u64>,
+    /// Write operations.
+    pub writes: Option<u64>,
+}
+
+/// Huge pages of one size, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hugetlb {
+    /// Now.
+    pub usage: Option<u64>,
+    /// The highest that `usage` has been; cgroup v1 only.
+    pub max: Option<u64>,
+    /// How often the limit was hit.
+    pub failcnt: Option<u64>,
+}
+
+/// Pressure stall information, as in the kernel's `*.pressure` files.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Psi {
+    /// Some tasks were stalled.
+    pub some: Option<Pressure>,
+    /// All tasks were stalled at once.
+    pub full: Option<Pressure>,
+}
+
+/// One line of a `*.pressure` file.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Pressure {
+    /// Per cent of the last 10 seconds.
+    pub avg10: f64,
+    /// Per cent of the last 60 seconds.
+    pub avg60: f64,
+    /// Per cent of the last 300 seconds.
+    pub avg300: f64,
+    /// Microseconds altogether.
+    pub total: u64,
+}
+
+/// A network interface's counters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name in the container's network namespace. Untrusted: a container with the capability
+    /// for it chooses its interfaces' names.
+    pub name: String,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets received with an error.
+    pub rx_errors: u64,
+    /// Packets received and dropped.
+    pub rx_dropped: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Packets not sent for an error.
+    pub tx_errors: u64,
+    /// Packets dropped instead of being sent.
+    pub tx_dropped: u64,
+}
+
+/// Sockets of a network namespace. `None`: that table could not be read (there is no `tcp6` where
+/// IPv6 is off).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sockets {
+    /// TCP over IPv4.
+    pub tcp: Option<TcpCounts>,
+    /// TCP over IPv6.
+    pub tcp6: Option<TcpCounts>,
+    /// UDP over IPv4.
+    pub udp: Option<UdpCounts>,
+    /// UDP over IPv6.
+    pub udp6: Option<UdpCounts>,
+}
+
+/// TCP sockets by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // The states' own names say it all.
+pub struct TcpCounts {
+    pub established: u64,
+    pub syn_sent: u64,
+    pub syn_recv: u64,
+    pub fin_wait1: u64,
+    pub fin_wait2: u64,
+    pub time_wait: u64,
+    pub close: u64,
+    pub close_wait: u64,
+    pub last_ack: u64,
+    pub listen: u64,
+    pub closing: u64,
+}
+
+/// UDP sockets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UdpCounts {
+    /// Sockets that are bound and not connected (state 07).
+    pub listen: u64,
+    /// Packets dropped by the sockets that are open now.
+    pub dropped: u64,
+    /// Bytes waiting to be read.
+    pub rx_queued: u64,
+    /// Bytes waiting to be sent.
+    pub tx_queued: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(usage: Option<u64>, inactive_file: Option<u64>) -> Memory {
+        Memory {
+            usage: MemoryEntry {
+                usage,
+                ..Default::default()
+            },
+            inactive_file,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn the_working_set_is_the_usage_less_the_inactive_file_pages() {
+        assert_eq!(memory(Some(100), Some(30)).working_set(), Some(70));
+        assert_eq!(memory(Some(100), None).working_set(), Some(100));
+        assert_eq!(
+            memory(Some(30), Some(100)).working_set(),
+            Some(0),
+            "read at different instants"
+        );
+        assert_eq!(memory(None, Some(30)).working_set(), None);
+    }
+
+    #[test]
+    fn swapped_out_is_what_memory_and_swap_is_more_than_memory() {
+        let swapped = |usage, swap| {
+            let swap = MemoryEntry {
+                usage: swap,
+                ..Default::default()
+            };
+            Memory {
+                swap,
+                ..memory(usage, None)
+            }
+            .swapped()
+        };
+        assert_eq!(swapped(Some(100), Some(130)), Some(30));
+        assert_eq!(
+            swapped(Some(100), Some(99)),
+            Some(0),
+            "read at different instants"
+        );
+        assert_eq!(swapped(Some(100), None), None);
+        assert_eq!(swapped(None, Some(130)), None);
+    }
+
+    #[test]
+    fn the_kernels_unlimited_is_no_limit() {
+        let limit = |limit| {
+            MemoryEntry {
+                limit,
+                ..Default::default()
+            }
+            .finite_limit()
+        };
+        // 2^63-1 rounded down to a page of 4 KiB, 16 KiB, 64 KiB; cgroup v2's "max".
+        for unlimited in [
+            9_223_372_036_854_771_712,
+            9_223_372_036_854_759_424,
+            9_223_372_036_854_710_272,
+            18_446_744_073_709_551_615,
+        ] {
+            assert_eq!(limit(Some(unlimited)), None, "{unlimited}");
+        }
+        assert_eq!(limit(Some(1 << 62)), Some(1 << 62), "large, but a limit");
+        assert_eq!(limit(Some(33_554_432)), Some(33_554_432));
+        assert_eq!(limit(None), None);
+    }
+}
