@@ -244,6 +244,8 @@ ctd_clean() {
         for cgroup in /sys/fs/cgroup/"$namespace"/"$id" /sys/fs/cgroup/*/"$namespace"/"$id"; do
             [ -d "$cgroup" ] || continue
             ctd_empty_cgroup "$cgroup"
+            # Others use the namespace `default` as well, and may be making a container there just now.
+            [ "$namespace" = default ] || rmdir "$(dirname "$cgroup")" 2>/dev/null || true
         done
     done < <(cat "$dir/ids" 2>/dev/null | sort -u)
     while read -r mount; do
