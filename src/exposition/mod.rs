@@ -22,6 +22,8 @@ mod number;
 mod page;
 mod plan;
 mod relabel;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use fault::{Fault, LineFault, MAX_LABELS, MAX_LINE, MAX_NAMES};
