@@ -17,3 +17,4 @@ pub mod node;
 pub mod shim;
 pub mod stats;
 pub mod survey;
+mod wire;
