@@ -12,6 +12,7 @@ pub mod hypervisor;
 mod id;
 mod inventory;
 pub mod monitor;
+mod names;
 pub mod process;
 mod runtime;
 
@@ -23,6 +24,7 @@ pub use files::ReadError;
 pub use find::FindError;
 pub use id::{Id, IdError};
 pub use inventory::{Container, Inventory};
+pub use names::Wanted;
 pub use runtime::Runtime;
 
 /// containerd's usual state directories: its own, k3s's and RKE2's, Docker's, MicroK8s's.
