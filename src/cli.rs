@@ -50,6 +50,8 @@ pub struct Global {
 pub enum Command {
     /// Statistics of containers: an event at once, then one every interval until they stop
     Events(Events),
+    /// The node's sandboxes with their containers, then the containers that are in none
+    List(List),
     /// Prometheus metrics of a sandbox, as its monitor sends them; a container leads to its sandbox
     Metrics(Metrics),
 }
@@ -83,6 +85,38 @@ pub enum EventFormat {
     Json,
     /// Rows for people, with what was used since the last one
     Table,
+}
+
+#[derive(Args, Debug)]
+pub struct List {
+    /// Full ids only, a line each; no shim is asked
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How to print the list
+    #[arg(long, value_enum, default_value_t = ListFormat::Table)]
+    pub format: ListFormat,
+    /// Show ids in full
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Pods of this Kubernetes namespace only (--namespace is containerd's)
+    #[arg(long, value_name = "NS")]
+    pub pod_namespace: Option<String>,
+    /// This pod only: its name, or namespace/name
+    #[arg(long, value_name = "POD")]
+    pub pod: Option<String>,
+    /// This runtime only (runc, kata, gvisor, ...), or Kata on this hypervisor (qemu, clh, ...)
+    #[arg(long, value_name = "NAME")]
+    pub runtime: Option<String>,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListFormat {
+    /// Columns for people
+    Table,
+    /// An array of objects, on one line
+    Json,
+    /// The table with containerd's namespace, the pod's uid and the shim's socket
+    Wide,
 }
 
 #[derive(Args, Debug)]

@@ -1,6 +1,15 @@
 //! Points in time as text.
 
-/// Seconds since 1970 as RFC 3339 has them, in UTC: `2026-11-21T22:35:01Z`.
+use std::time::SystemTime;
+
+/// A time in UTC as RFC 3339 has it, to the second: `2026-11-21T22:35:01Z`. Times before 1970 are shown as its
+/// beginning: nothing here is as old.
+pub fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    rfc3339_seconds(since.as_secs())
+}
+
+/// The same for seconds since 1970.
 pub fn rfc3339_seconds(seconds: u64) -> String {
     let (year, month, day) = date(seconds / 86_400);
     let second = seconds % 86_400;
@@ -48,6 +57,8 @@ mod tests {
         ] {
             assert_eq!(rfc3339_seconds(seconds), text);
         }
+        let before = SystemTime::UNIX_EPOCH - std::time::Duration::from_secs(1);
+        assert_eq!(rfc3339(before), "1970-01-01T00:00:00Z");
         let _ = rfc3339_seconds(u64::MAX);
     }
 

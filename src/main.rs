@@ -8,6 +8,7 @@ mod failure;
 mod handover;
 mod json;
 mod output;
+mod table;
 mod terminal;
 mod ticks;
 

@@ -2,6 +2,7 @@
 
 mod events;
 mod find;
+mod list;
 mod metrics;
 
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     runtime.block_on(async {
         match cli.command {
             Command::Events(arguments) => events::run(&context, &arguments).await,
+            Command::List(arguments) => list::run(&context, &arguments).await,
             Command::Metrics(arguments) => metrics::run(&context, &arguments).await,
         }
     })

@@ -13,6 +13,7 @@ mod id;
 mod inventory;
 pub mod monitor;
 mod names;
+mod pods;
 pub mod process;
 mod runtime;
 
@@ -25,6 +26,7 @@ pub use find::FindError;
 pub use id::{Id, IdError};
 pub use inventory::{Container, Inventory};
 pub use names::Wanted;
+pub use pods::{Pod, pods};
 pub use runtime::Runtime;
 
 /// containerd's usual state directories: its own, k3s's and RKE2's, Docker's, MicroK8s's.
