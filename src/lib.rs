@@ -14,7 +14,9 @@
 pub mod duration;
 pub mod exposition;
 pub mod node;
+pub mod rates;
 pub mod shim;
 pub mod stats;
 pub mod survey;
+pub mod units;
 mod wire;

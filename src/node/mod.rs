@@ -12,7 +12,10 @@ pub mod hypervisor;
 mod id;
 mod inventory;
 pub mod monitor;
+mod names;
+mod pods;
 pub mod process;
+mod runtime;
 
 use std::path::PathBuf;
 
@@ -22,6 +25,9 @@ pub use files::ReadError;
 pub use find::FindError;
 pub use id::{Id, IdError};
 pub use inventory::{Container, Inventory};
+pub use names::Wanted;
+pub use pods::{Pod, pods};
+pub use runtime::Runtime;
 
 /// containerd's usual state directories: its own, k3s's and RKE2's, Docker's, MicroK8s's.
 pub const USUAL_STATE_DIRS: [&str; 4] = [
