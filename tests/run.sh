@@ -38,6 +38,9 @@ for bin in ${KATA_RUNTIME_TEST_CONTAINERDS//:/ }; do
     echo "    $("$bin/containerd" --version)"
 done
 
+# The example shim, as a program: what follows builds its unit tests only.
+cargo build --examples </dev/null
+
 status=0
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --no-fail-fast "$@" </dev/null || status=$?

@@ -76,7 +76,7 @@ impl Containerd {
         let examples = Path::new(env!("CARGO_BIN_EXE_kata-runtime")).with_file_name("examples");
         assert!(
             examples.join("containerd-shim-sandbox-example-v2").exists(),
-            "the example shim is not built: cargo build --examples"
+            "the example shim is not built: run tests/run.sh, or cargo build --examples before the tests"
         );
         let base = env::var_os("KATA_RUNTIME_TEST_DIR").map_or_else(env::temp_dir, PathBuf::from);
         // Short, because sockets live in it.
