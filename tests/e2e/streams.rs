@@ -1,7 +1,6 @@
 //! `events` as a stream: its rhythm and its end.
 
 use std::{
-    os::unix::process::ExitStatusExt,
     thread,
     time::{Duration, Instant},
 };
@@ -74,11 +73,8 @@ fn a_stream_ends_when_it_is_interrupted() {
             begin.elapsed() < Duration::from_secs(1),
             "not only at the next tick, 5 s later"
         );
-        // Ended by the signal itself, so that a script around it sees that it was.
-        assert_eq!(
-            (status.signal(), stderr.as_str()),
-            (Some(Signal::SIGINT as i32), "")
-        );
+        // The user has seen enough: the answer was given.
+        assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
     });
 }
 
