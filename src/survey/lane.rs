@@ -307,19 +307,20 @@ impl Visit {
         Ok((state, Some((stats, taken))))
     }
 
-    /// Asks for the state over the lane's old connection; where the shim has closed that, a new one tells.
+    /// Asks for the state over the lane's old connection, or a new one. Where the shim closes it without an
+    /// answer (it has closed an old one meanwhile, or is dying just now), a new one tells what is the matter.
     async fn first_state(&mut self) -> Result<(TaskConnection, TaskState), AskError> {
-        if let Some(mut connection) = self.kept.take() {
+        let mut again = true;
+        loop {
+            let mut connection = match self.kept.take() {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
             match self.state(&mut connection).await {
                 Ok(state) => return Ok((connection, state)),
-                Err(ShimError::Closed { .. }) => {}
+                Err(ShimError::Closed { .. }) if std::mem::take(&mut again) => {}
                 Err(error) => return Err(self.state_failed(error)),
             }
-        }
-        let mut connection = self.connect().await?;
-        match self.state(&mut connection).await {
-            Ok(state) => Ok((connection, state)),
-            Err(error) => Err(self.state_failed(error)),
         }
     }
 

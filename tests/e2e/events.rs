@@ -103,6 +103,8 @@ fn a_busy_container_used_what_its_cgroup_counted_meanwhile() {
             );
             assert!(total > last, "time goes on: {total}");
             last = total;
+            // Longer than a period: whatever of it the container is held back, it gets its share.
+            std::thread::sleep(std::time::Duration::from_millis(250));
             let (periods, throttled) = (
                 "/data/cpu/throttling/periods",
                 "/data/cpu/throttling/throttledPeriods",

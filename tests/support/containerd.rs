@@ -91,20 +91,29 @@ impl Containerd {
             version: String::new(),
         };
         library("ctd_start", &[&containerd.directory, bin, &examples]).expect("containerd starts");
-        let image = containerd.image();
-        containerd.ctr(&["image", "import", image.to_str().expect("a UTF-8 path")]);
+        containerd.import("default");
         containerd.version = containerd.ctr(&["--version"]).trim().to_owned();
         containerd
     }
 
-    /// The image that `tests/run.sh` made for all tests, or one made now.
-    fn image(&self) -> PathBuf {
-        if let Some(made) = env::var_os("KATA_RUNTIME_TEST_IMAGE") {
-            return made.into();
-        }
-        let image = self.directory.join("busybox.tar");
-        library("ctd_image", &[&image]).expect("an image is made");
-        image
+    /// Imports the image that `tests/run.sh` made for all tests, or one made now.
+    #[track_caller]
+    fn import(&self, namespace: &str) {
+        let image = env::var_os("KATA_RUNTIME_TEST_IMAGE").map_or_else(
+            || {
+                let image = self.directory.join("busybox.tar");
+                library("ctd_image", &[&image]).expect("an image is made");
+                image
+            },
+            PathBuf::from,
+        );
+        self.ctr(&[
+            "--namespace",
+            namespace,
+            "image",
+            "import",
+            image.to_str().expect("a UTF-8 path"),
+        ]);
     }
 
     /// What `--state` takes.
@@ -148,6 +157,9 @@ impl Containerd {
         let ids = self.directory.join("ids");
         let noted = fs::read_to_string(&ids).unwrap_or_default();
         fs::write(&ids, format!("{noted}{namespace} {id}\n")).expect("the id is noted");
+        if namespace != "default" {
+            self.import(namespace);
+        }
         let run = ["--namespace", namespace, "run", "--detach", "--null-io"];
         self.ctr(&[&run, options, &[IMAGE, id], command].concat());
         let task = Task {

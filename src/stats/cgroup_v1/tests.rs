@@ -92,6 +92,12 @@ fn a_total_without_its_parts_has_no_split() {
 }
 
 #[test]
+fn a_total_of_zero_was_not_measured() {
+    let cpu = stats(with_cpu(CPUUsage::default(), Throttle::default())).cpu;
+    assert_eq!(cpu, Cpu::default());
+}
+
+#[test]
 fn one_part_alone_is_a_split() {
     let usage = CPUUsage {
         total: 5,

@@ -265,6 +265,28 @@ fn the_limit_on_memory_and_swap() {
 }
 
 #[test]
+fn the_usage_beside_a_limit_is_a_number_even_if_zero() {
+    let usage = |usage_limit| {
+        let stat = MemoryStat {
+            usage_limit,
+            kernel_stack: 16_384,
+            ..Default::default()
+        };
+        stats(with_memory(stat)).memory.usage
+    };
+    assert_eq!(
+        usage(100),
+        MemoryEntry {
+            limit: Some(100),
+            usage: Some(0),
+            max: None,
+            failcnt: None
+        }
+    );
+    assert_eq!(usage(0), MemoryEntry::default());
+}
+
+#[test]
 fn unlimited_memory_is_printed_and_is_no_limit() {
     let stat = MemoryStat {
         usage: 10,
@@ -440,6 +462,23 @@ fn hugetlb_field_by_field() {
     assert_eq!(
         data(metrics, "hugetlb"),
         json!({ "2MB": { "usage": 1, "failcnt": 3 }, "1GB": { "usage": 4, "failcnt": 6 } })
+    );
+    let unlimited = HugeTlbStat {
+        max: UNLIMITED,
+        pagesize: "2MB".into(),
+        ..Default::default()
+    };
+    let metrics = Metrics {
+        hugetlb: vec![unlimited],
+        ..Default::default()
+    };
+    assert_eq!(
+        stats(metrics).hugetlb["2MB"],
+        Hugetlb {
+            usage: Some(0),
+            max: None,
+            failcnt: None
+        }
     );
 }
 
