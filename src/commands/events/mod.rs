@@ -156,7 +156,7 @@ impl<'a> Run<'a> {
         inventory: &mut Inventory,
         followed: &mut HashMap<PathBuf, Arc<Container>>,
     ) -> Result<(), Failure> {
-        let containers = inventory.read().map_err(|error| with_remedy(error.to_string()))?;
+        let containers = self.context.read(inventory)?;
         let mut new = Vec::new();
         let mut there = HashMap::with_capacity(containers.len());
         for container in containers {
