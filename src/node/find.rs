@@ -81,6 +81,24 @@ impl Node {
         }
     }
 
+    /// The bundles of all tasks, those being created too, in the order of state directory, namespace and id.
+    pub fn bundles(&self) -> Result<Vec<Bundle>, ReadError> {
+        let mut bundles = Vec::new();
+        for state_dir in &self.state_dirs {
+            for namespace in self.namespaces(state_dir)? {
+                let directory = tasks_dir(state_dir).join(&namespace);
+                bundles.extend(list(&directory, |_| true)?.into_iter().map(|id| Bundle {
+                    state_dir: state_dir.clone(),
+                    namespace: namespace.clone(),
+                    path: directory.join(&id),
+                    id,
+                }));
+            }
+        }
+        bundles.sort();
+        Ok(bundles)
+    }
+
     /// The bundle of another task beside this one, where there is one: a container's sandbox is in the same
     /// namespace of the same containerd.
     pub fn sibling(&self, bundle: &Bundle, id: &Id) -> Option<Bundle> {

@@ -10,6 +10,7 @@ mod files;
 mod find;
 pub mod hypervisor;
 mod id;
+mod inventory;
 pub mod monitor;
 pub mod process;
 
@@ -20,6 +21,7 @@ pub use bundle::{Bundle, BundleError};
 pub use files::ReadError;
 pub use find::FindError;
 pub use id::{Id, IdError};
+pub use inventory::{Container, Inventory};
 
 /// containerd's usual state directories: its own, k3s's and RKE2's, Docker's, MicroK8s's.
 pub const USUAL_STATE_DIRS: [&str; 4] = [

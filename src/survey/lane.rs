@@ -57,6 +57,8 @@ pub enum AskError {
     },
     #[error(transparent)]
     Shim(ShimError),
+    #[error("its shim's address cannot be told: {0}")]
+    NoAddress(String),
     #[error("the shim at {address}: {source}")]
     Decode { address: Address, source: DecodeError },
 }
@@ -99,6 +101,19 @@ impl Lane {
         Self {
             count_sockets: true,
             ..self
+        }
+    }
+
+    /// Whether nothing is in flight and nothing has to be remembered of it.
+    pub(super) fn is_idle(&self) -> bool {
+        let progress = *self.progress();
+        progress.call.is_none() && progress.rest.is_none_or(|(_, until)| until <= Instant::now())
+    }
+
+    /// Closes the connection where nothing is in flight: an idle lane holds no descriptor.
+    pub(super) fn hang_up(&self) {
+        if let Ok(mut connection) = self.connection.try_lock() {
+            *connection = None;
         }
     }
 

@@ -5,8 +5,15 @@
 //! call in flight at the most, `State` (which needs no guest) before `Stats`, no `Stats` where `State` does not
 //! answer in time, nothing new while a call past its time has not ended, and a rest after one that was late.
 
+//!
+//! A [`Survey`] asks many shims at once, each on its lane: a hung one costs its own answer, never the others'.
+
+mod bound;
 mod lane;
+mod many;
 mod scrape;
 
+pub use bound::Bound;
 pub use lane::{AskError, Lane, NotRunning, Sample};
+pub use many::Survey;
 pub use scrape::{Scrape, ScrapeError};
