@@ -44,14 +44,15 @@ pub enum AskError {
         call: &'static str,
         waited: Duration,
     },
-    /// The last `Stats` came late, and held others up meanwhile: the shim is left alone for as long.
+    /// The last answer came late, and may have held others up meanwhile: the shim is left alone for as long.
     #[error(
-        "the shim at {address} took {} for its last Stats: it is asked again in {}",
+        "the shim at {address} took {} for its last {call}: it is asked again in {}",
         crate::duration::show(*took),
         crate::duration::show(*rest)
     )]
     Resting {
         address: Address,
+        call: &'static str,
         took: Duration,
         rest: Duration,
     },
@@ -68,8 +69,15 @@ pub enum AskError {
 struct Progress {
     /// The call in flight, and since when.
     call: Option<(&'static str, Instant)>,
-    /// How long the last `Stats` took and until when the shim is left alone for it.
-    rest: Option<(Duration, Instant)>,
+    rest: Option<Rest>,
+}
+
+/// After a call that was late: which, how long it took, and until when the shim is left alone for it.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    call: &'static str,
+    took: Duration,
+    until: Instant,
 }
 
 /// The way to one shim. Clones are the same lane.
@@ -107,7 +115,7 @@ impl Lane {
     /// Whether nothing is in flight and nothing has to be remembered of it.
     pub(super) fn is_idle(&self) -> bool {
         let progress = *self.progress();
-        progress.call.is_none() && progress.rest.is_none_or(|(_, until)| until <= Instant::now())
+        progress.call.is_none() && progress.rest.is_none_or(|rest| rest.until <= Instant::now())
     }
 
     /// Closes the connection where nothing is in flight: an idle lane holds no descriptor.
@@ -119,7 +127,7 @@ impl Lane {
 
     /// The state of a task, whether it runs or has stopped.
     pub async fn state(&self, id: &str) -> Result<TaskState, AskError> {
-        Ok(self.run(id, false).await?.0)
+        Ok(self.run(id, Want::State).await?.0)
     }
 
     /// The state of a task that runs; one that has stopped is an error.
@@ -135,7 +143,17 @@ impl Lane {
     /// The statistics of a running task. Those of its network come from the task's network namespace where the
     /// reply has none.
     pub async fn sample(&self, id: &str) -> Result<Sample, AskError> {
-        let (state, stats) = self.run(id, true).await?;
+        self.sample_with(id, Want::StatsAndNetwork).await
+    }
+
+    /// The statistics of a running task as its reply has them: for a container that shares the network of a
+    /// sandbox, whose own sample has that.
+    pub async fn sample_without_network(&self, id: &str) -> Result<Sample, AskError> {
+        self.sample_with(id, Want::Stats).await
+    }
+
+    async fn sample_with(&self, id: &str, want: Want) -> Result<Sample, AskError> {
+        let (state, stats) = self.run(id, want).await?;
         match stats {
             Some((stats, taken)) => Ok(Sample { state, stats, taken }),
             None if state.status == TaskStatus::Stopped => {
@@ -147,16 +165,21 @@ impl Lane {
 
     /// Makes the calls in a task of their own, so that they are waited for to their end even where the asker
     /// gives up: when one call has taken longer than the limit.
-    async fn run(&self, id: &str, with_stats: bool) -> Result<Answer, AskError> {
+    async fn run(&self, id: &str, want: Want) -> Result<Answer, AskError> {
         let kept = self.turn().await?;
-        let (asked, mut answered) = oneshot::channel();
+        let (asked, answered) = oneshot::channel();
         let visit = Visit {
             lane: self.clone(),
             kept,
             id: id.to_string(),
             asked,
         };
-        tokio::spawn(visit.make(with_stats));
+        tokio::spawn(visit.make(want));
+        self.wait(answered).await?
+    }
+
+    /// Waits for what a task with the turn will send, until one of its calls has taken longer than the limit.
+    pub(super) async fn wait<T>(&self, mut answered: oneshot::Receiver<T>) -> Result<T, AskError> {
         loop {
             let deadline = match self.progress().call {
                 Some((_, since)) => since + self.limit,
@@ -164,7 +187,7 @@ impl Lane {
             };
             if let Ok(answer) = tokio::time::timeout_at(deadline.into(), &mut answered).await {
                 // The sender is dropped unsent only where the runtime is shutting down.
-                return answer.unwrap_or_else(|_| Err(self.unanswered()));
+                return answer.map_err(|_| self.unanswered());
             }
             // A later call of the same visit has its own time.
             if self.is_overdue() {
@@ -174,7 +197,7 @@ impl Lane {
     }
 
     /// Waits until nothing is in flight, but no longer than that call may take.
-    async fn turn(&self) -> Result<OwnedMutexGuard<Option<TaskConnection>>, AskError> {
+    pub(super) async fn turn(&self) -> Result<OwnedMutexGuard<Option<TaskConnection>>, AskError> {
         loop {
             let (deadline, rest) = {
                 let progress = self.progress();
@@ -183,11 +206,12 @@ impl Lane {
             if self.is_overdue() {
                 return Err(self.unanswered());
             }
-            if let Some((took, until)) = rest {
+            if let Some(Rest { call, took, until }) = rest {
                 let rest = until.saturating_duration_since(Instant::now());
                 if !rest.is_zero() {
                     return Err(AskError::Resting {
                         address: self.endpoint.address.clone(),
+                        call,
                         took,
                         rest,
                     });
@@ -217,9 +241,43 @@ impl Lane {
         }
     }
 
+    /// Notes that a call begins, and when.
+    pub(super) fn begin(&self, call: &'static str) -> Instant {
+        let since = Instant::now();
+        self.progress().call = Some((call, since));
+        since
+    }
+
+    /// Notes that nothing is in flight any more.
+    pub(super) fn end(&self) {
+        self.progress().call = None;
+    }
+
+    /// Leaves the shim alone for as long as a call took that was late.
+    pub(super) fn rest_after(&self, call: &'static str, since: Instant) {
+        let took = since.elapsed();
+        if took > self.limit {
+            let until = Instant::now() + took;
+            self.progress().rest = Some(Rest { call, took, until });
+        }
+    }
+
+    /// How long an answer is waited for.
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
+    }
+
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is asked about a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    State,
+    Stats,
+    StatsAndNetwork,
 }
 
 /// A task's state, and its statistics with the time they came where they were asked for and it runs.
@@ -235,19 +293,19 @@ struct Visit {
 }
 
 impl Visit {
-    async fn make(mut self, with_stats: bool) {
-        let answer = self.calls(with_stats).await;
-        self.lane.progress().call = None;
+    async fn make(mut self, want: Want) {
+        let answer = self.calls(want).await;
+        self.lane.end();
         // Free before the answer is out: whoever hears it finds the lane free.
         drop(self.kept);
         let _ = self.asked.send(answer);
     }
 
-    async fn calls(&mut self, with_stats: bool) -> Result<Answer, AskError> {
+    async fn calls(&mut self, want: Want) -> Result<Answer, AskError> {
         let (mut connection, state) = self.first_state().await?;
         // After an answer to State that was late, a Stats might hold up everyone else.
         let late = self.lane.is_overdue() || self.asked.is_closed();
-        if !with_stats || state.status == TaskStatus::Stopped || late {
+        if want == Want::State || state.status == TaskStatus::Stopped || late {
             *self.kept = Some(connection);
             return Ok((state, None));
         }
@@ -272,7 +330,7 @@ impl Visit {
             address: self.address(),
             source,
         })?;
-        if stats.network.is_none() {
+        if stats.network.is_none() && want == Want::StatsAndNetwork {
             process::add_network(
                 &mut stats,
                 state.pid,
@@ -299,7 +357,7 @@ impl Visit {
     }
 
     async fn connect(&self) -> Result<TaskConnection, AskError> {
-        self.begin("the connect");
+        self.lane.begin("the connect");
         // A connect asks nothing of the shim, so unlike a call it may be given up.
         let connect = TaskConnection::connect(&self.lane.endpoint);
         match tokio::time::timeout(self.lane.limit, connect).await {
@@ -311,24 +369,15 @@ impl Visit {
     }
 
     async fn state(&self, connection: &mut TaskConnection) -> Result<TaskState, ShimError> {
-        self.begin("State");
+        self.lane.begin("State");
         connection.state(&self.id, self.lane.limit).await
     }
 
     async fn stats(&self, connection: &mut TaskConnection) -> Result<Any, ShimError> {
-        let since = self.begin("Stats");
+        let since = self.lane.begin("Stats");
         let reply = connection.stats(&self.id, self.lane.limit).await;
-        let took = since.elapsed();
-        if took > self.lane.limit {
-            self.lane.progress().rest = Some((took, Instant::now() + took));
-        }
+        self.lane.rest_after("Stats", since);
         reply
-    }
-
-    fn begin(&self, call: &'static str) -> Instant {
-        let since = Instant::now();
-        self.lane.progress().call = Some((call, since));
-        since
     }
 
     /// A shim that answers State with an error does not run the task: what else it could mean, none of the

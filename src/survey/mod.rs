@@ -9,6 +9,7 @@
 //! A [`Survey`] asks many shims at once, each on its lane: a hung one costs its own answer, never the others'.
 
 mod bound;
+mod call;
 mod lane;
 mod many;
 mod scrape;
