@@ -128,6 +128,28 @@ fn throttled_periods_without_their_time_leave_the_time_unknown() {
 }
 
 #[test]
+fn the_split_of_the_total() {
+    let usage = |usage_usec, user_usec, system_usec| {
+        let cpu = CPUStat {
+            usage_usec,
+            user_usec,
+            system_usec,
+            ..Default::default()
+        };
+        let usage = stats(with_cpu(cpu)).cpu.usage;
+        (usage.total, usage.user, usage.kernel)
+    };
+    assert_eq!(usage(5, 5, 0), (Some(5000), Some(5000), Some(0)));
+    assert_eq!(usage(5, 0, 5), (Some(5000), Some(0), Some(5000)));
+    assert_eq!(usage(5, 0, 0), (Some(5000), None, None));
+    assert_eq!(
+        usage(0, 0, 0),
+        (None, None, None),
+        "nothing ran without taking time"
+    );
+}
+
+#[test]
 fn memory_field_by_field() {
     let memory = MemoryStat {
         anon: 1,
@@ -263,20 +285,44 @@ fn zeros_of_a_memory_stat_that_was_read_are_numbers() {
         ..Default::default()
     };
     let memory = stats(with_memory(stat)).memory;
-    assert_eq!(memory.raw.get("pgmajfault"), Some(&0));
+    // The fields of the reply that are in the memory.stat of every kernel since 4.13.
+    let keys = [
+        "active_anon",
+        "active_file",
+        "anon",
+        "file",
+        "file_dirty",
+        "file_mapped",
+        "file_writeback",
+        "inactive_anon",
+        "inactive_file",
+        "kernel_stack",
+        "pgactivate",
+        "pgdeactivate",
+        "pgfault",
+        "pglazyfree",
+        "pglazyfreed",
+        "pgmajfault",
+        "pgrefill",
+        "pgscan",
+        "pgsteal",
+        "shmem",
+        "slab",
+        "slab_reclaimable",
+        "slab_unreclaimable",
+        "sock",
+        "unevictable",
+        "workingset_nodereclaim",
+    ];
+    assert_eq!(memory.raw.keys().copied().collect::<Vec<_>>(), keys);
     assert_eq!(
-        (memory.rss, memory.pgmajfault, memory.cache),
+        (memory.rss, memory.cache, memory.mapped_file),
         (Some(0), Some(0), Some(0))
     );
-    // Not in every kernel's file.
-    for key in [
-        "workingset_refault",
-        "workingset_activate",
-        "anon_thp",
-        "thp_fault_alloc",
-    ] {
-        assert_eq!(memory.raw.get(key), None, "{key}");
-    }
+    assert_eq!(
+        (memory.inactive_file, memory.pgfault, memory.pgmajfault),
+        (Some(0), Some(0), Some(0))
+    );
 }
 
 #[test]
