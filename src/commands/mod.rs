@@ -2,6 +2,7 @@
 
 mod events;
 mod metrics;
+mod monitor;
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use kata_runtime::node::{Bundle, FindError, Id, Node};
 use crate::cli::{Cli, Command, Global};
 use crate::failure::Failure;
 use crate::output;
+
+pub use monitor::ListenAddress;
 
 /// What every command works with.
 struct Context {
@@ -31,6 +34,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         match cli.command {
             Command::Events(arguments) => events::run(&context, &arguments).await,
             Command::Metrics(arguments) => metrics::run(&context, &arguments).await,
+            Command::Monitor(arguments) => monitor::run(&context, &arguments).await,
         }
     })
 }

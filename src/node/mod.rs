@@ -6,6 +6,7 @@
 
 pub mod annotations;
 mod bundle;
+pub mod device;
 mod files;
 mod find;
 pub mod hypervisor;
@@ -57,5 +58,10 @@ impl Node {
             state_dirs,
             namespace,
         }
+    }
+
+    /// The one namespace that it is limited to, where it is.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 }

@@ -127,7 +127,7 @@ impl Lane {
 
     /// The state of a task, whether it runs or has stopped.
     pub async fn state(&self, id: &str) -> Result<TaskState, AskError> {
-        Ok(self.run(id, Want::State).await?.0)
+        Ok(self.run(id, Wish::State).await?.0)
     }
 
     /// The state of a task that runs; one that has stopped is an error.
@@ -143,17 +143,17 @@ impl Lane {
     /// The statistics of a running task. Those of its network come from the task's network namespace where the
     /// reply has none.
     pub async fn sample(&self, id: &str) -> Result<Sample, AskError> {
-        self.sample_with(id, Want::StatsAndNetwork).await
+        self.sampled(id, Wish::Stats).await
     }
 
     /// The statistics of a running task as its reply has them: for a container that shares the network of a
     /// sandbox, whose own sample has that.
     pub async fn sample_without_network(&self, id: &str) -> Result<Sample, AskError> {
-        self.sample_with(id, Want::Stats).await
+        self.sampled(id, Wish::BareStats).await
     }
 
-    async fn sample_with(&self, id: &str, want: Want) -> Result<Sample, AskError> {
-        let (state, stats) = self.run(id, want).await?;
+    async fn sampled(&self, id: &str, wish: Wish) -> Result<Sample, AskError> {
+        let (state, stats) = self.run(id, wish).await?;
         match stats {
             Some((stats, taken)) => Ok(Sample { state, stats, taken }),
             None if state.status == TaskStatus::Stopped => {
@@ -165,7 +165,7 @@ impl Lane {
 
     /// Makes the calls in a task of their own, so that they are waited for to their end even where the asker
     /// gives up: when one call has taken longer than the limit.
-    async fn run(&self, id: &str, want: Want) -> Result<Answer, AskError> {
+    async fn run(&self, id: &str, wish: Wish) -> Result<Answer, AskError> {
         let kept = self.turn().await?;
         let (asked, answered) = oneshot::channel();
         let visit = Visit {
@@ -174,7 +174,7 @@ impl Lane {
             id: id.to_string(),
             asked,
         };
-        tokio::spawn(visit.make(want));
+        tokio::spawn(visit.make(wish));
         self.wait(answered).await?
     }
 
@@ -262,22 +262,19 @@ impl Lane {
         }
     }
 
-    /// How long an answer is waited for.
-    pub(super) fn limit(&self) -> Duration {
-        self.limit
-    }
-
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What is asked about a task.
+/// What is asked of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Want {
+enum Wish {
     State,
+    /// Statistics as well, where it runs.
     Stats,
-    StatsAndNetwork,
+    /// The same, without looking for the network where the reply has none.
+    BareStats,
 }
 
 /// A task's state, and its statistics with the time they came where they were asked for and it runs.
@@ -293,19 +290,19 @@ struct Visit {
 }
 
 impl Visit {
-    async fn make(mut self, want: Want) {
-        let answer = self.calls(want).await;
+    async fn make(mut self, wish: Wish) {
+        let answer = self.calls(wish).await;
         self.lane.end();
         // Free before the answer is out: whoever hears it finds the lane free.
         drop(self.kept);
         let _ = self.asked.send(answer);
     }
 
-    async fn calls(&mut self, want: Want) -> Result<Answer, AskError> {
+    async fn calls(&mut self, wish: Wish) -> Result<Answer, AskError> {
         let (mut connection, state) = self.first_state().await?;
         // After an answer to State that was late, a Stats might hold up everyone else.
         let late = self.lane.is_overdue() || self.asked.is_closed();
-        if want == Want::State || state.status == TaskStatus::Stopped || late {
+        if wish == Wish::State || state.status == TaskStatus::Stopped || late {
             *self.kept = Some(connection);
             return Ok((state, None));
         }
@@ -330,7 +327,7 @@ impl Visit {
             address: self.address(),
             source,
         })?;
-        if stats.network.is_none() && want == Want::StatsAndNetwork {
+        if stats.network.is_none() && wish == Wish::Stats {
             process::add_network(
                 &mut stats,
                 state.pid,

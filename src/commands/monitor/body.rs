@@ -170,14 +170,17 @@ mod tests {
 
     /// The body's frames.
     fn frames(body: Answer) -> Vec<Bytes> {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-            let mut body = body;
-            let mut frames = Vec::new();
-            while let Some(frame) = body.frame().await {
-                frames.push(frame.unwrap().into_data().unwrap());
-            }
-            frames
-        })
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(async {
+                let mut body = body;
+                let mut frames = Vec::new();
+                while let Some(frame) = body.frame().await {
+                    frames.push(frame.unwrap().into_data().unwrap());
+                }
+                frames
+            })
     }
 
     #[test]
@@ -194,7 +197,9 @@ mod tests {
             assert!(frames.iter().all(|frame| !frame.is_empty()));
             let bytes = frames.concat();
             let mut plain = Vec::new();
-            flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).unwrap();
+            flate2::read::GzDecoder::new(&bytes[..])
+                .read_to_end(&mut plain)
+                .unwrap();
             assert!(plain == all(lines), "{lines} lines");
             assert!(lines < 50_000 || bytes.len() * 4 < plain.len());
         }

@@ -1,5 +1,6 @@
 //! The address to listen on.
 
+use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -21,6 +22,15 @@ pub enum ListenAddress {
     Tcp(String),
     /// `unix:///path`.
     Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(text) => f.write_str(text),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
 }
 
 impl ListenAddress {
@@ -75,7 +85,9 @@ impl Listener {
     /// Where it listens in the end, for people: `127.0.0.1:8090`, `unix:///run/x.sock`.
     pub fn place(&self) -> String {
         match self {
-            Self::Tcp(listener) => listener.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string()),
+            Self::Tcp(listener) => listener
+                .local_addr()
+                .map_or_else(|e| e.to_string(), |a| a.to_string()),
             Self::Unix(_, file) => format!("unix://{}", file.path.display()),
         }
     }
@@ -83,7 +95,9 @@ impl Listener {
     /// Whether others than this machine can connect.
     pub fn is_public(&self) -> bool {
         match self {
-            Self::Tcp(listener) => !listener.local_addr().is_ok_and(|a| a.ip().to_canonical().is_loopback()),
+            Self::Tcp(listener) => !listener
+                .local_addr()
+                .is_ok_and(|a| a.ip().to_canonical().is_loopback()),
             Self::Unix(..) => false,
         }
     }
@@ -231,14 +245,30 @@ mod tests {
 
     #[test]
     fn reads_what_go_programs_take_and_unix_sockets() {
-        for text in ["127.0.0.1:8090", ":8090", "[::1]:0", "localhost:8090", "0.0.0.0:1"] {
+        for text in [
+            "127.0.0.1:8090",
+            ":8090",
+            "[::1]:0",
+            "localhost:8090",
+            "0.0.0.0:1",
+        ] {
             assert_eq!(ListenAddress::parse(text), Ok(ListenAddress::Tcp(text.into())));
         }
         assert_eq!(
             ListenAddress::parse("unix:///run/x.sock"),
             Ok(ListenAddress::Unix("/run/x.sock".into()))
         );
-        for text in ["", "8090", "host", "host:", "host:http", "host:65536", "unix://", "unix://x", "unix:/x"] {
+        for text in [
+            "",
+            "8090",
+            "host",
+            "host:",
+            "host:http",
+            "host:65536",
+            "unix://",
+            "unix://x",
+            "unix:/x",
+        ] {
             assert!(ListenAddress::parse(text).is_err(), "{text:?}");
         }
     }

@@ -26,13 +26,21 @@ pub fn takes_html(headers: &HeaderMap) -> bool {
 
 /// The things that a header lists, in lower case, with their weights in thousandths.
 fn preferences(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = (String, u16)> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    let values = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).filter_map(|entry| {
         let mut parts = entry.split(';').map(str::trim);
-        let thing = parts.next().filter(|thing| !thing.is_empty())?.to_ascii_lowercase();
+        let thing = parts
+            .next()
+            .filter(|thing| !thing.is_empty())?
+            .to_ascii_lowercase();
         let weight = parts.find_map(|part| {
             let (key, value) = part.split_once('=')?;
-            key.trim().eq_ignore_ascii_case("q").then(|| thousandths(value.trim()))
+            key.trim()
+                .eq_ignore_ascii_case("q")
+                .then(|| thousandths(value.trim()))
         });
         Some((thing, weight.unwrap_or(1000)))
     })
@@ -98,7 +106,8 @@ mod tests {
     #[test]
     fn html_is_for_browsers() {
         let firefox = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
-        let prometheus = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        let prometheus =
+            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         assert!(takes_html(&headers(ACCEPT, &[firefox])));
         assert!(!takes_html(&headers(ACCEPT, &[prometheus])));
         assert!(!takes_html(&headers(ACCEPT, &["*/*"])));

@@ -156,11 +156,7 @@ impl<S> Patient<S> {
     }
 
     /// What came of a write, where it is the client's time that it takes.
-    fn written(
-        &mut self,
-        cx: &mut Context<'_>,
-        result: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
+    fn written(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if result.is_ready() {
             self.progress.state().blocked = None;
             return result;
@@ -235,7 +231,6 @@ struct Alarm(Option<Pin<Box<Sleep>>>);
 impl Alarm {
     /// Whether it is past the deadline. If not, the task is woken then.
     fn is_due(&mut self, deadline: Instant, cx: &mut Context<'_>) -> bool {
-        
         let sleep = self
             .0
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
@@ -276,7 +271,10 @@ mod tests {
     fn a_request_has_its_time_from_the_first_byte_to_the_last() {
         block_on(async {
             let (mut client, server) = duplex(64);
-            let patience = Patience { request: SHORT, ..patience() };
+            let patience = Patience {
+                request: SHORT,
+                ..patience()
+            };
             let mut server = Patient::new(server, Progress::new(), patience);
             let mut buffer = [0; 64];
             for _ in 0..3 {
@@ -294,7 +292,11 @@ mod tests {
         block_on(async {
             let (mut client, server) = duplex(64);
             let progress = Progress::new();
-            let patience = Patience { request: SHORT, idle: SHORT * 10, ..patience() };
+            let patience = Patience {
+                request: SHORT,
+                idle: SHORT * 10,
+                ..patience()
+            };
             let mut server = Patient::new(server, progress.clone(), patience);
             let mut buffer = [0; 64];
             client.write_all(b"GET").await.unwrap();
@@ -318,7 +320,10 @@ mod tests {
         block_on(async {
             let (client, server) = duplex(64);
             let progress = Progress::new();
-            let patience = Patience { stall: SHORT, ..patience() };
+            let patience = Patience {
+                stall: SHORT,
+                ..patience()
+            };
             let mut server = Patient::new(server, progress.clone(), patience);
             let _answering = progress.answering();
             let started = tokio::time::Instant::now();
@@ -335,7 +340,11 @@ mod tests {
         block_on(async {
             let (mut client, server) = duplex(64);
             let progress = Progress::new();
-            let patience = Patience { stall: SHORT, answer: SHORT * 20, ..patience() };
+            let patience = Patience {
+                stall: SHORT,
+                answer: SHORT * 20,
+                ..patience()
+            };
             let mut server = Patient::new(server, progress.clone(), patience);
             let _answering = progress.answering();
             let started = tokio::time::Instant::now();

@@ -63,7 +63,9 @@ impl Protection {
 impl Protection {
     pub fn load(file: Option<&Path>) -> Result<Self, String> {
         match file {
-            Some(_) => Err("--web.config.file: this program was built without the feature web-config".to_string()),
+            Some(_) => {
+                Err("--web.config.file: this program was built without the feature web-config".to_string())
+            }
             None => Ok(Self {}),
         }
     }

@@ -4,23 +4,25 @@
 pub fn value(query: Option<&str>, name: &str) -> Option<String> {
     query?.split('&').find_map(|parameter| {
         let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        (decode(key) == name).then(|| decode(value)).filter(|value| !value.is_empty())
+        (decode(key) == name)
+            .then(|| decode(value))
+            .filter(|value| !value.is_empty())
     })
 }
 
 /// Percent escapes and `+` decoded, as a form's are; bytes that are no UTF-8 are replaced.
 fn decode(text: &str) -> String {
-    let mut bytes = text.bytes();
+    let mut rest = text.as_bytes();
     let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        let escaped = bytes.as_slice().first_chunk::<2>();
-        match (byte, escaped.and_then(|digits| Some(hex(digits[0])? << 4 | hex(digits[1])?))) {
-            (b'%', Some(value)) => {
-                decoded.push(value);
-                bytes.nth(1);
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match (byte, after) {
+            (b'%', [high, low, after @ ..]) if hex(*high).is_some() && hex(*low).is_some() => {
+                decoded.push(hex(*high).unwrap_or(0) << 4 | hex(*low).unwrap_or(0));
+                rest = after;
             }
             (b'+', _) => decoded.push(b' '),
-            _ => decoded.push(byte),
+            _ => decoded.push(*byte),
         }
     }
     String::from_utf8_lossy(&decoded).into_owned()

@@ -89,7 +89,10 @@ async fn connection(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     #[cfg(feature = "web-config")]
     if app.protection().has_tls() {
-        let acceptor = app.protection().acceptor().ok_or("the web config file cannot be used")?;
+        let acceptor = app
+            .protection()
+            .acceptor()
+            .ok_or("the web config file cannot be used")?;
         let socket = acceptor.accept(socket).await?;
         return Ok(requests(socket, progress, app, ending).await?);
     }

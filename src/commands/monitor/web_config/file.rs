@@ -150,7 +150,9 @@ impl<'de> Deserialize<'de> for Users {
                 let mut users = BTreeMap::new();
                 while let Some((user, hash)) = map.next_entry::<String, String>()? {
                     if users.insert(user.clone(), hash).is_some() {
-                        return Err(serde::de::Error::custom(format!("the user {user:?} is there twice")));
+                        return Err(serde::de::Error::custom(format!(
+                            "the user {user:?} is there twice"
+                        )));
                     }
                 }
                 Ok(Users(users))
@@ -166,7 +168,10 @@ impl Settings {
         let document: Option<Document> = yaml_serde::from_str(text).map_err(|error| error.to_string())?;
         let document = document.unwrap_or_default();
         let headers = document.http_server_config.and_then(|http| http.headers);
-        let headers = headers.unwrap_or_default().into_iter().filter(|(_, value)| !value.is_empty());
+        let headers = headers
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty());
         Ok(Self {
             tls: match document.tls_server_config {
                 Some(section) => section.settings(directory)?,
@@ -280,9 +285,14 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> 
         _ => return Err(format!("HTTP header {name:?} can not be configured")),
     };
     if !allowed.is_empty() && !allowed.contains(&value) {
-        return Err(format!("invalid value for {name}: {value:?} is none of {allowed:?}"));
+        return Err(format!(
+            "invalid value for {name}: {value:?} is none of {allowed:?}"
+        ));
     }
-    match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+    match (
+        HeaderName::from_bytes(name.as_bytes()),
+        HeaderValue::from_str(value),
+    ) {
         (Ok(name), Ok(value)) => Ok((name, value)),
         _ => Err(format!("invalid value for {name}: {value:?}")),
     }
@@ -316,19 +326,30 @@ mod tests {
         assert_eq!(tls.certificate, Pem::File("/etc/monitor/server.crt".into()));
         assert_eq!(tls.key, Pem::File("/keys/server.key".into()));
         assert_eq!(tls.client_ca, Some(Pem::File("/etc/monitor/ca.pem".into())));
-        assert_eq!((tls.clients, tls.oldest, tls.newest), (Clients::Verified, Version::Tls13, Version::Tls13));
+        assert_eq!(
+            (tls.clients, tls.oldest, tls.newest),
+            (Clients::Verified, Version::Tls13, Version::Tls13)
+        );
         assert!(tls.own_order);
         assert_eq!(settings.headers.len(), 1, "one that is blank is not set");
         assert_eq!(settings.headers[0].1, "deny");
         assert_eq!(settings.users.len(), 2);
         assert!(settings.users["alice"].starts_with("$2y$10$mDwo"));
-        let rate = Rate { interval: Duration::from_millis(1500), burst: 4 };
+        let rate = Rate {
+            interval: Duration::from_millis(1500),
+            burst: 4,
+        };
         assert_eq!(settings.rate, Some(rate));
     }
 
     #[test]
     fn an_empty_file_protects_nothing() {
-        let nothing = Settings { tls: None, headers: Vec::new(), users: BTreeMap::new(), rate: None };
+        let nothing = Settings {
+            tls: None,
+            headers: Vec::new(),
+            users: BTreeMap::new(),
+            rate: None,
+        };
         for text in [
             "",
             "# a comment\n",
@@ -350,24 +371,57 @@ mod tests {
             ("hallo".to_string(), "expected"),
             ("hallo: 1".to_string(), "unknown field `hallo`"),
             ("tls_server_config: [".to_string(), ""),
-            ("tls_server_config:\n  cert_files: x\n".to_string(), "unknown field `cert_files`"),
-            ("http_server_config:\n  header: {}\n".to_string(), "unknown field `header`"),
-            ("tls_server_config:\n  cert_file: c\n".to_string(), "missing one of key or key_file"),
-            ("tls_server_config:\n  key_file: k\n".to_string(), "missing one of cert or cert_file"),
+            (
+                "tls_server_config:\n  cert_files: x\n".to_string(),
+                "unknown field `cert_files`",
+            ),
+            (
+                "http_server_config:\n  header: {}\n".to_string(),
+                "unknown field `header`",
+            ),
+            (
+                "tls_server_config:\n  cert_file: c\n".to_string(),
+                "missing one of key or key_file",
+            ),
+            (
+                "tls_server_config:\n  key_file: k\n".to_string(),
+                "missing one of cert or cert_file",
+            ),
             (
                 "tls_server_config:\n  client_auth_type: NoClientCert\n".to_string(),
                 "missing one of cert or cert_file",
             ),
-            (format!("{tls}  client_ca_file: a\n"), "without a client_auth_type"),
-            (format!("{tls}  client_auth_type: Some\n"), "invalid ClientAuth: Some"),
-            (format!("{tls}  client_auth_type: RequireAndVerifyClientCert\n"), "no client_ca_file"),
-            (format!("{tls}  min_version: TLS11\n"), "min_version: TLS11 is not supported"),
-            (format!("{tls}  max_version: TLS14\n"), "unknown TLS version: TLS14"),
-            (format!("{tls}  min_version: TLS13\n  max_version: TLS12\n"), "no TLS version satisfies"),
+            (
+                format!("{tls}  client_ca_file: a\n"),
+                "without a client_auth_type",
+            ),
+            (
+                format!("{tls}  client_auth_type: Some\n"),
+                "invalid ClientAuth: Some",
+            ),
+            (
+                format!("{tls}  client_auth_type: RequireAndVerifyClientCert\n"),
+                "no client_ca_file",
+            ),
+            (
+                format!("{tls}  min_version: TLS11\n"),
+                "min_version: TLS11 is not supported",
+            ),
+            (
+                format!("{tls}  max_version: TLS14\n"),
+                "unknown TLS version: TLS14",
+            ),
+            (
+                format!("{tls}  min_version: TLS13\n  max_version: TLS12\n"),
+                "no TLS version satisfies",
+            ),
             (format!("{tls}  cert_file: d\n"), "duplicate"),
             ("basic_auth_users:\n  a: x\n  a: y\n".to_string(), "twice"),
             ("basic_auth_users: [a]\n".to_string(), "users and their passwords"),
-            ("http_server_config:\n  headers:\n    Server: x\n".to_string(), "can not be configured"),
+            (
+                "http_server_config:\n  headers:\n    Server: x\n".to_string(),
+                "can not be configured",
+            ),
             (
                 "http_server_config:\n  headers:\n    X-Frame-Options: maybe\n".to_string(),
                 "invalid value for X-Frame-Options",
@@ -376,7 +430,10 @@ mod tests {
                 "http_server_config:\n  headers:\n    X-XSS-Protection: \"a\\nb\"\n".to_string(),
                 "invalid value for X-XSS-Protection",
             ),
-            ("rate_limit:\n  interval: soon\n".to_string(), "rate_limit: interval"),
+            (
+                "rate_limit:\n  interval: soon\n".to_string(),
+                "rate_limit: interval",
+            ),
             ("rate_limit:\n  interval: -1s\n".to_string(), "negative"),
         ] {
             let failure = parse(&text).expect_err(&text);

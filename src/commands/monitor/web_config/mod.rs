@@ -91,23 +91,30 @@ impl WebConfig {
 
     /// The headers that every answer gets.
     pub fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
-        self.rules().map_or_else(Vec::new, |rules| rules.settings.headers.clone())
+        self.rules()
+            .map_or_else(Vec::new, |rules| rules.settings.headers.clone())
     }
 
     /// Whether a request is to be answered.
     pub async fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let rules = self.rules().ok_or(Refusal::Broken)?;
         let settings = &rules.settings;
-        if settings.rate.is_some_and(|rate| !self.bucket.take(rate, Instant::now())) {
+        if settings
+            .rate
+            .is_some_and(|rate| !self.bucket.take(rate, Instant::now()))
+        {
             return Err(Refusal::TooManyRequests);
         }
         if settings.users.is_empty() {
             return Ok(());
         }
-        self.guard.admit(&settings.users, headers).await.map_err(|refusal| match refusal {
-            users::Refusal::Unauthorized => Refusal::Unauthorized,
-            users::Refusal::Busy => Refusal::Busy,
-        })
+        self.guard
+            .admit(&settings.users, headers)
+            .await
+            .map_err(|refusal| match refusal {
+                users::Refusal::Unauthorized => Refusal::Unauthorized,
+                users::Refusal::Busy => Refusal::Busy,
+            })
     }
 
     /// What the files say now; `None` where they cannot be used.
@@ -140,7 +147,9 @@ impl WebConfig {
         }
         let (tls, kept) = match (tls_config(&settings), before) {
             (Ok(tls), _) => (tls, None),
-            (Err(error), Some(before)) if before.settings.tls == settings.tls => (before.tls.clone(), Some(error)),
+            (Err(error), Some(before)) if before.settings.tls == settings.tls => {
+                (before.tls.clone(), Some(error))
+            }
             (Err(error), _) => return Err(error),
         };
         Ok(Arc::new(Rules { settings, tls, kept }))
@@ -167,19 +176,31 @@ fn settings(path: &Path, files: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Se
     }
     for (user, hash) in &settings.users {
         if !users::is_hash(hash) {
-            return Err(format!("basic_auth_users: {user}: the password is not hashed with bcrypt"));
+            return Err(format!(
+                "basic_auth_users: {user}: the password is not hashed with bcrypt"
+            ));
         }
     }
     Ok(settings)
 }
 
 fn tls_config(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, String> {
-    settings.tls.as_ref().map(|tls| tls::config(tls).map(Arc::new)).transpose()
+    settings
+        .tls
+        .as_ref()
+        .map(|tls| tls::config(tls).map(Arc::new))
+        .transpose()
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
     let file = fs::metadata(path).ok()?;
-    Some((file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
+    Some((
+        file.dev(),
+        file.ino(),
+        file.size(),
+        file.mtime(),
+        file.mtime_nsec(),
+    ))
 }
 
 #[cfg(test)]

@@ -64,8 +64,12 @@ fn general_names(mut names: &[u8]) -> Vec<String> {
 
 fn address(bytes: &[u8]) -> Option<String> {
     match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok().map(|bytes| Ipv4Addr::from(bytes).to_string()),
-        16 => <[u8; 16]>::try_from(bytes).ok().map(|bytes| Ipv6Addr::from(bytes).to_string()),
+        4 => <[u8; 4]>::try_from(bytes)
+            .ok()
+            .map(|bytes| Ipv4Addr::from(bytes).to_string()),
+        16 => <[u8; 16]>::try_from(bytes)
+            .ok()
+            .map(|bytes| Ipv6Addr::from(bytes).to_string()),
         _ => None,
     }
 }
@@ -81,7 +85,9 @@ fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
         if digits.len() > 4 {
             return None;
         }
-        let length = digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit));
+        let length = digits
+            .iter()
+            .fold(0, |length, digit| length << 8 | usize::from(*digit));
         (length, rest)
     };
     let (content, rest) = rest.split_at_checked(length)?;
@@ -101,8 +107,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut openssl = Command::new("openssl");
         openssl
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-            .args(["-keyout", "/dev/null", "-subj", "/CN=x", "-days", "2", "-outform", "PEM"]);
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+            ])
+            .args([
+                "-keyout",
+                "/dev/null",
+                "-subj",
+                "/CN=x",
+                "-days",
+                "2",
+                "-outform",
+                "PEM",
+            ]);
         if !names.is_empty() {
             openssl.args(["-addext", &format!("subjectAltName={names}")]);
         }
@@ -118,7 +141,14 @@ mod tests {
         let names = "DNS:a.example,email:me@b.example,IP:10.1.2.3,IP:::1,URI:spiffe://c/d,DNS:*.e.example";
         assert_eq!(
             alternative_names(&certificate(names)),
-            ["a.example", "me@b.example", "10.1.2.3", "::1", "spiffe://c/d", "*.e.example"]
+            [
+                "a.example",
+                "me@b.example",
+                "10.1.2.3",
+                "::1",
+                "spiffe://c/d",
+                "*.e.example"
+            ]
         );
         let critical = certificate("critical,DNS:only.example");
         assert_eq!(alternative_names(&critical), ["only.example"]);

@@ -20,7 +20,10 @@ impl Bucket {
     pub fn take(&self, rate: Rate, now: Instant) -> bool {
         let mut level = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full = f64::from(rate.burst);
-        let level = level.get_or_insert(Level { tokens: full, at: now });
+        let level = level.get_or_insert(Level {
+            tokens: full,
+            at: now,
+        });
         let filled = now.saturating_duration_since(level.at).as_secs_f64() / rate.interval.as_secs_f64();
         level.tokens = (level.tokens + filled).min(full);
         level.at = now;
@@ -49,7 +52,10 @@ mod tests {
         assert_eq!([0, 0, 0, 0].map(take), [true, true, true, false]);
         assert_eq!([1_999, 2_000, 3_000, 4_000].map(take), [false, true, false, true]);
         // However long nothing is asked, no more than the burst is there at once.
-        assert_eq!([100_000, 100_000, 100_000, 100_000].map(take), [true, true, true, false]);
+        assert_eq!(
+            [100_000, 100_000, 100_000, 100_000].map(take),
+            [true, true, true, false]
+        );
         let never = Rate { burst: 0, ..rate };
         assert!(!Bucket::default().take(never, start));
     }

@@ -29,8 +29,25 @@ impl Files {
     /// A certificate that signs itself, and its key.
     fn certificate(&self, name: &str) {
         let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-            .args(["-subj", &format!("/CN={name}"), "-keyout", "new.key", "-out", "new.crt"])
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "2",
+            ])
+            .args([
+                "-subj",
+                &format!("/CN={name}"),
+                "-keyout",
+                "new.key",
+                "-out",
+                "new.crt",
+            ])
             .current_dir(self.dir.path())
             .output()
             .unwrap();
@@ -70,13 +87,19 @@ const TLS: &str = "tls_server_config:\n  cert_file: server.crt\n  key_file: serv
 fn what_is_wrong_at_the_start_is_said() {
     let files = Files::new();
     for (text, error) in [
-        ("basic_auth_users:\n  bob: builder\n", "bob: the password is not hashed with bcrypt"),
+        (
+            "basic_auth_users:\n  bob: builder\n",
+            "bob: the password is not hashed with bcrypt",
+        ),
         (TLS, "cert_file"),
         ("tls: 1\n", "unknown field `tls`"),
     ] {
         let failure = files.load(text).err().unwrap();
         let start = format!("--web.config.file {}/web.yml: ", files.dir.path().display());
-        assert!(failure.starts_with(&start) && failure.contains(error), "{failure}");
+        assert!(
+            failure.starts_with(&start) && failure.contains(error),
+            "{failure}"
+        );
     }
     let missing = WebConfig::load(&files.dir.path().join("none.yml")).err().unwrap();
     assert!(missing.contains("No such file"), "{missing}");
@@ -99,9 +122,18 @@ fn what_tls_cannot_do_is_said() {
     let files = Files::new();
     files.certificate("server");
     for (line, error) in [
-        ("cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]", "cipher_suites: TLS_RSA_WITH_AES_128_CBC_SHA is not"),
-        ("curve_preferences: [CurveP521]", "curve_preferences: CurveP521 is not"),
-        ("client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: none.pem", "client_ca_file"),
+        (
+            "cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]",
+            "cipher_suites: TLS_RSA_WITH_AES_128_CBC_SHA is not",
+        ),
+        (
+            "curve_preferences: [CurveP521]",
+            "curve_preferences: CurveP521 is not",
+        ),
+        (
+            "client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: none.pem",
+            "client_ca_file",
+        ),
     ] {
         let failure = files.load(&format!("{TLS}  {line}\n")).err().unwrap();
         assert!(failure.contains(error), "{failure}");
@@ -130,8 +162,16 @@ fn a_changed_file_counts_at_once_and_a_broken_one_answers_nobody() {
     assert_eq!(admit(&config, "bob", "builder"), Err(Refusal::Unauthorized));
     for broken in ["users: {}", "basic_auth_users:\n  bob: builder\n", TLS] {
         files.write(broken);
-        assert_eq!(admit(&config, "alice", "builder"), Err(Refusal::Broken), "{broken}");
-        assert_eq!(admit(&config, "alice", "builder"), Err(Refusal::Broken), "{broken}");
+        assert_eq!(
+            admit(&config, "alice", "builder"),
+            Err(Refusal::Broken),
+            "{broken}"
+        );
+        assert_eq!(
+            admit(&config, "alice", "builder"),
+            Err(Refusal::Broken),
+            "{broken}"
+        );
     }
     fs::remove_file(files.dir.path().join("web.yml")).unwrap();
     assert_eq!(admit(&config, "alice", "builder"), Err(Refusal::Broken));
@@ -161,18 +201,35 @@ fn certificates_are_read_again_and_broken_ones_passed_over() {
     assert_ne!(second, first);
     // In the middle of being renewed.
     files.certificate("next");
-    fs::rename(files.dir.path().join("next.crt"), files.dir.path().join("server.crt")).unwrap();
+    fs::rename(
+        files.dir.path().join("next.crt"),
+        files.dir.path().join("server.crt"),
+    )
+    .unwrap();
     assert_eq!(served(), second);
-    fs::rename(files.dir.path().join("next.key"), files.dir.path().join("server.key")).unwrap();
+    fs::rename(
+        files.dir.path().join("next.key"),
+        files.dir.path().join("server.key"),
+    )
+    .unwrap();
     let third = served();
     assert_ne!(third, second);
     // A file that says something else, and cannot be followed, is another matter.
-    files.write(&format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: none.pem\n"));
+    files.write(&format!(
+        "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: none.pem\n"
+    ));
     assert!(config.acceptor().is_none());
-    fs::copy(files.dir.path().join("server.crt"), files.dir.path().join("none.pem")).unwrap();
+    fs::copy(
+        files.dir.path().join("server.crt"),
+        files.dir.path().join("none.pem"),
+    )
+    .unwrap();
     assert!(config.acceptor().is_some(), "what was missing has come");
     files.write("");
-    assert!(config.acceptor().is_none(), "TLS is not turned off by an empty file");
+    assert!(
+        config.acceptor().is_none(),
+        "TLS is not turned off by an empty file"
+    );
     files.write(TLS);
     assert!(config.acceptor().is_some());
 }

@@ -10,8 +10,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
-    SupportedCipherSuite, SupportedProtocolVersion, version,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
+    SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion, version,
 };
 
 use super::file::{Clients, Pem, Tls, Version};
@@ -67,7 +67,12 @@ pub fn config(tls: &Tls) -> Result<ServerConfig, String> {
         .map_err(|error| error.to_string())?
         .with_client_cert_verifier(clients(tls, provider)?)
         .with_single_cert(certificates, key)
-        .map_err(|error| format!("cert_file {:?} and key_file {:?}: {error}", tls.certificate, tls.key))?;
+        .map_err(|error| {
+            format!(
+                "cert_file {:?} and key_file {:?}: {error}",
+                tls.certificate, tls.key
+            )
+        })?;
     config.ignore_client_order = tls.own_order;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
@@ -92,11 +97,14 @@ fn certificates(key: &str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>, St
 }
 
 fn versions(tls: &Tls) -> Vec<&'static SupportedProtocolVersion> {
-    [(Version::Tls13, &version::TLS13), (Version::Tls12, &version::TLS12)]
-        .into_iter()
-        .filter(|(version, _)| (tls.oldest..=tls.newest).contains(version))
-        .map(|(_, version)| version)
-        .collect()
+    [
+        (Version::Tls13, &version::TLS13),
+        (Version::Tls12, &version::TLS12),
+    ]
+    .into_iter()
+    .filter(|(version, _)| (tls.oldest..=tls.newest).contains(version))
+    .map(|(_, version)| version)
+    .collect()
 }
 
 /// The suites that are named, in that order, behind those of TLS 1.3.
@@ -142,8 +150,14 @@ fn curves(names: &[String]) -> Result<Vec<&'static dyn SupportedKxGroup>, String
 fn clients(tls: &Tls, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let verifier: Arc<dyn ClientCertVerifier> = match tls.clients {
         Clients::NotAsked => return Ok(WebPkiClientVerifier::no_client_auth()),
-        Clients::Asked => Arc::new(Unverified { mandatory: false, provider }),
-        Clients::Any => Arc::new(Unverified { mandatory: true, provider }),
+        Clients::Asked => Arc::new(Unverified {
+            mandatory: false,
+            provider,
+        }),
+        Clients::Any => Arc::new(Unverified {
+            mandatory: true,
+            provider,
+        }),
         Clients::VerifiedIfGiven | Clients::Verified => {
             let mut roots = RootCertStore::empty();
             if let Some(pem) = &tls.client_ca {
@@ -158,11 +172,16 @@ fn clients(tls: &Tls, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCer
                 Clients::VerifiedIfGiven => builder.allow_unauthenticated(),
                 _ => builder,
             };
-            builder.build().map_err(|error| format!("client_ca_file: {error}"))?
+            builder
+                .build()
+                .map_err(|error| format!("client_ca_file: {error}"))?
         }
     };
     Ok(match &tls.client_names {
-        Some(names) => Arc::new(Named { names: names.clone(), verifier }),
+        Some(names) => Arc::new(Named {
+            names: names.clone(),
+            verifier,
+        }),
         None => verifier,
     })
 }
@@ -213,7 +232,9 @@ impl ClientCertVerifier for Unverified {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -239,8 +260,13 @@ impl ClientCertVerifier for Named {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.verifier.verify_client_cert(certificate, intermediates, now)?;
-        if alternative_names(certificate).iter().any(|name| self.names.contains(name)) {
+        let verified = self
+            .verifier
+            .verify_client_cert(certificate, intermediates, now)?;
+        if alternative_names(certificate)
+            .iter()
+            .any(|name| self.names.contains(name))
+        {
             Ok(verified)
         } else {
             Err(CertificateError::ApplicationVerificationFailure.into())
@@ -253,7 +279,8 @@ impl ClientCertVerifier for Named {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signature)
+        self.verifier
+            .verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -262,7 +289,8 @@ impl ClientCertVerifier for Named {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signature)
+        self.verifier
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

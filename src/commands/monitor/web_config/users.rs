@@ -73,8 +73,10 @@ impl Guard {
         let known_user = users.get(&user);
         // For an unknown user another's hash is checked all the same: it takes as long, and so does not tell
         // which users there are.
-        let hash = known_user.or(users.values().next()).ok_or(Refusal::Unauthorized)?;
-        let name = self.name(&user, hash, &password);
+        let hash = known_user
+            .or(users.values().next())
+            .ok_or(Refusal::Unauthorized)?;
+        let name = self.name(&user, known_user.is_some(), hash, &password);
         if let Some(right) = self.recall(&name) {
             return verdict(right);
         }
@@ -97,8 +99,10 @@ impl Guard {
         verdict(right)
     }
 
-    fn name(&self, user: &str, hash: &str, password: &[u8]) -> Name {
+    fn name(&self, user: &str, is_known: bool, hash: &str, password: &[u8]) -> Name {
         let mut context = hmac::Context::with_key(&self.key);
+        // The hash that an unknown user is held against may be that user's own one day.
+        context.update(&[u8::from(is_known)]);
         for part in [user.as_bytes(), hash.as_bytes(), password] {
             context.update(&part.len().to_le_bytes());
             context.update(part);
@@ -155,7 +159,9 @@ pub fn is_hash(text: &str) -> bool {
 /// Compares a password with a hash, in a thread that ends with it.
 async fn check(password: Vec<u8>, hash: String) -> bool {
     let (done, right) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("bcrypt".to_string()).stack_size(STACK);
+    let thread = std::thread::Builder::new()
+        .name("bcrypt".to_string())
+        .stack_size(STACK);
     let started = thread.spawn(move || {
         let _ = done.send(bcrypt::verify(password, &hash).unwrap_or(false));
     });
@@ -172,7 +178,10 @@ fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let decoded = BASE64_STANDARD.decode(encoded.trim()).ok()?;
     let colon = decoded.iter().position(|byte| *byte == b':')?;
     let (user, password) = decoded.split_at(colon);
-    Some((String::from_utf8(user.to_vec()).ok()?, password.get(1..)?.to_vec()))
+    Some((
+        String::from_utf8(user.to_vec()).ok()?,
+        password.get(1..)?.to_vec(),
+    ))
 }
 
 #[cfg(test)]
@@ -199,7 +208,10 @@ mod tests {
     }
 
     fn basic(user: &str, password: &str) -> HeaderMap {
-        request(&format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))))
+        request(&format!(
+            "Basic {}",
+            BASE64_STANDARD.encode(format!("{user}:{password}"))
+        ))
     }
 
     fn users() -> BTreeMap<String, String> {
@@ -254,7 +266,9 @@ mod tests {
             let guard = Guard::new().unwrap();
             guard.admit(&users(), &basic("bob", "builder")).await.unwrap();
             for number in 0..2 * KEPT {
-                let _ = guard.admit(&users(), &basic("bob", &format!("guess {number}"))).await;
+                let _ = guard
+                    .admit(&users(), &basic("bob", &format!("guess {number}")))
+                    .await;
             }
             assert_eq!(guard.known().wrong.len(), KEPT);
             assert_eq!(guard.known().right.len(), 1);
@@ -294,7 +308,13 @@ mod tests {
     #[test]
     fn hashes_are_told_from_other_texts() {
         assert!(is_hash(BUILDER) && is_hash(&BUILDER.replace("$2y$", "$2b$")));
-        for text in ["", "builder", "$1$x$y", "$2y$04$short", "$2y$40$LBYa0lJ0GtfEWl8LNN/IEuGRioK7L4Ys9Eg5j9wNC6qtJstaPg53e"] {
+        for text in [
+            "",
+            "builder",
+            "$1$x$y",
+            "$2y$04$short",
+            "$2y$40$LBYa0lJ0GtfEWl8LNN/IEuGRioK7L4Ys9Eg5j9wNC6qtJstaPg53e",
+        ] {
             assert!(!is_hash(text), "{text}");
         }
     }
