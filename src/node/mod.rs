@@ -13,6 +13,7 @@ mod id;
 mod inventory;
 pub mod monitor;
 pub mod process;
+mod usage;
 
 use std::path::PathBuf;
 
@@ -22,6 +23,7 @@ pub use files::ReadError;
 pub use find::FindError;
 pub use id::{Id, IdError};
 pub use inventory::{Container, Inventory};
+pub use usage::{ProcessMemory, ProcessUsage, ticks_per_second};
 
 /// containerd's usual state directories: its own, k3s's and RKE2's, Docker's, MicroK8s's.
 pub const USUAL_STATE_DIRS: [&str; 4] = [
