@@ -1,6 +1,8 @@
 //! A task's bundle: the directory that containerd keeps for it under its state directory.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::annotations::Annotations;
 use super::files::{self, ReadError};
@@ -71,6 +73,17 @@ impl Bundle {
         Annotations::from_spec(&json).map_err(|source| BundleError::Spec { path, source })
     }
 
+    /// A short text that a shim or containerd left in the bundle; `None` where it cannot be read.
+    pub(super) fn note(&self, name: &str) -> Option<String> {
+        files::read_text(&self.path.join(name), ADDRESS_LIMIT).ok()
+    }
+
+    /// When the task was created: the time of its spec, which is written once. containerd's state is in memory, so
+    /// nothing is there from before the machine's start.
+    pub fn created(&self) -> Option<SystemTime> {
+        fs::metadata(self.path.join("config.json")).ok()?.modified().ok()
+    }
+
     /// The monitor socket that Kata's Go shim noted in its sandbox's bundle.
     pub fn monitor_address(&self) -> Result<Option<Address>, BundleError> {
         let path = self.path.join("monitor_address");
@@ -89,7 +102,6 @@ pub(crate) fn tasks_dir(state_dir: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use crate::shim::address::TaskVersion;
-    use std::fs;
 
     fn bundle(files: &[(&str, &str)]) -> (tempfile::TempDir, Bundle) {
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,7 @@
-//! Which hypervisor a Kata sandbox runs on, and so whether its metrics may be asked for.
+//! What Kata's shims note of a sandbox's virtual machine: which hypervisor it runs on, and so whether its metrics
+//! may be asked for, and the processes behind it.
+//!
+//! The Go shim keeps `/run/vc/sbs/<id>/persist.json`, the Rust shim `/run/kata/<id>/state.json`; both are root's.
 //!
 //! Kata's Rust shim, the default since 4.0, has no implementation of hypervisor metrics for QEMU and
 //! Firecracker: `GET /metrics` reaches a `todo!()`, the shim aborts, and the sandbox dies with it
@@ -6,7 +9,10 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::files;
+use super::id::Id;
 use super::monitor::{GO_ROOT, RUST_ROOT};
 use crate::shim::address::Address;
 
@@ -15,6 +21,79 @@ const STATE_LIMIT: u64 = 4 << 20;
 
 /// Hypervisors for which Kata's Rust shim dies of being asked for metrics.
 const DEADLY: [&str; 2] = ["qemu", "firecracker"];
+
+/// The longest name of a hypervisor that is passed on, in characters.
+const NAME_LIMIT: usize = 40;
+
+/// The virtual machine of a Kata sandbox, as its shim noted it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtualMachine {
+    pub shim: KataShim,
+    /// `qemu`, `clh`, `firecracker`, `dragonball`, …
+    pub hypervisor: Option<String>,
+    /// The hypervisor's process on the host, as noted when it started: it may be gone, and its pid another's. The
+    /// Rust shim does not note it for every hypervisor (3.30 leaves Cloud Hypervisor's out), and Dragonball runs
+    /// within the shim; the task service's `State` names it too.
+    pub vmm_pid: Option<u32>,
+    /// The process that shares files with the guest, where it is one of its own.
+    pub virtiofsd_pid: Option<u32>,
+}
+
+/// Kata's two implementations of its shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KataShim {
+    Go,
+    Rust,
+}
+
+/// The virtual machine of the sandbox `id`. `None` where no Kata shim has noted one that can be read: another
+/// runtime, a sandbox that is just starting, or a file that is not ours to read.
+pub fn virtual_machine(id: &str) -> Option<VirtualMachine> {
+    virtual_machine_below(Path::new(GO_ROOT), Path::new(RUST_ROOT), id)
+}
+
+fn virtual_machine_below(go_root: &Path, rust_root: &Path, id: &str) -> Option<VirtualMachine> {
+    // It may come from an annotation, and becomes part of a path here.
+    let id = Id::parse(id).ok()?;
+    let of = |shim, path: PathBuf, [object, name, vmm, virtiofsd]: [&str; 4]| {
+        let state = read_json(&path).ok()??;
+        let state = state.get(object)?;
+        let pid = |key| {
+            let pid = state.get(key)?.as_u64()?;
+            u32::try_from(pid).ok().filter(|pid| *pid != 0)
+        };
+        Some(VirtualMachine {
+            shim,
+            hypervisor: state.get(name).and_then(hypervisor_name),
+            vmm_pid: pid(vmm),
+            virtiofsd_pid: pid(virtiofsd),
+        })
+    };
+    let go = ["HypervisorState", "Type", "Pid", "VirtiofsDaemonPid"];
+    let rust = ["hypervisor", "hypervisor_type", "pid", "virtiofs_daemon_pid"];
+    of(KataShim::Go, go_root.join(id.as_str()).join("persist.json"), go).or_else(|| {
+        of(
+            KataShim::Rust,
+            rust_root.join(id.as_str()).join("state.json"),
+            rust,
+        )
+    })
+}
+
+/// A file of JSON that a shim keeps; `None` where it is not there.
+fn read_json(path: &Path) -> Result<Option<Value>, String> {
+    let Some(json) = files::optional(files::read(path, STATE_LIMIT)).map_err(|e| e.to_string())? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&json)
+        .map(Some)
+        .map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn hypervisor_name(value: &Value) -> Option<String> {
+    let name = value.as_str().filter(|name| !name.is_empty())?;
+    Some(name.chars().take(NAME_LIMIT).collect())
+}
 
 /// Whether a sandbox survives being asked for its metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,17 +141,15 @@ fn risk_below(rust_root: &Path, go_root: &Path, id: &str, socket: &Address) -> R
 
 /// The `hypervisor_type` in a Rust shim's `state.json`; `None` where there is no such file.
 fn hypervisor_type(path: &Path) -> Result<Option<String>, String> {
-    let Some(json) = files::optional(files::read(path, STATE_LIMIT)).map_err(|e| e.to_string())? else {
+    let Some(state) = read_json(path)? else {
         return Ok(None);
     };
-    let state: serde_json::Value =
-        serde_json::from_slice(&json).map_err(|e| format!("{}: {e}", path.display()))?;
     match state
         .pointer("/hypervisor/hypervisor_type")
-        .and_then(|t| t.as_str())
+        .and_then(hypervisor_name)
     {
-        Some(hypervisor) if !hypervisor.is_empty() => Ok(Some(hypervisor.chars().take(40).collect())),
-        _ => Err(format!("{} names no hypervisor", path.display())),
+        Some(hypervisor) => Ok(Some(hypervisor)),
+        None => Err(format!("{} names no hypervisor", path.display())),
     }
 }
 
@@ -112,6 +189,50 @@ mod tests {
             let (rust, go) = (self.dir.path().join("kata"), self.dir.path().join("sbs"));
             risk_below(&rust, &go, "s1", &Address::Path(self.dir.path().join(socket)))
         }
+    }
+
+    #[test]
+    fn reads_the_recorded_virtual_machines() {
+        let roots = Roots::new();
+        let (go, rust) = (roots.dir.path().join("sbs"), roots.dir.path().join("kata"));
+        let read = |id| virtual_machine_below(&go, &rust, id);
+        assert_eq!(read("s1"), None);
+        roots.state(include_str!("../../tests/fixtures/kata-3.30-rs/state.json"));
+        let expected = VirtualMachine {
+            shim: KataShim::Rust,
+            hypervisor: Some("clh".into()),
+            vmm_pid: None,
+            virtiofsd_pid: None,
+        };
+        assert_eq!(read("s1"), Some(expected), "null and 0 are no pids");
+        let recorded = include_str!("../../tests/fixtures/kata-3.30-go/persist.json");
+        fs::write(go.join("s1/persist.json"), recorded).unwrap();
+        let expected = VirtualMachine {
+            shim: KataShim::Go,
+            hypervisor: Some("clh".into()),
+            vmm_pid: Some(7752),
+            virtiofsd_pid: Some(7751),
+        };
+        assert_eq!(read("s1"), Some(expected));
+        assert_eq!(read("../sbs/s1"), None, "no path is made of what is no id");
+    }
+
+    #[test]
+    fn a_broken_note_of_a_virtual_machine_is_none() {
+        let roots = Roots::new();
+        let (go, rust) = (roots.dir.path().join("sbs"), roots.dir.path().join("kata"));
+        for broken in ["", "{", "[]", "7", r#"{"HypervisorState":null}"#] {
+            fs::write(go.join("s1/persist.json"), broken).unwrap();
+            let read = virtual_machine_below(&go, &rust, "s1");
+            assert!(read.is_none_or(|vm| vm.hypervisor.is_none()), "{broken}");
+        }
+        fs::write(
+            go.join("s1/persist.json"),
+            r#"{"HypervisorState":{"Type":"","Pid":-1,"VirtiofsDaemonPid":99999999999}}"#,
+        )
+        .unwrap();
+        let vm = virtual_machine_below(&go, &rust, "s1").unwrap();
+        assert_eq!((vm.hypervisor, vm.vmm_pid, vm.virtiofsd_pid), (None, None, None));
     }
 
     #[test]

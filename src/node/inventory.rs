@@ -10,6 +10,7 @@ use super::Node;
 use super::annotations::{PodNames, Role};
 use super::bundle::Bundle;
 use super::files::ReadError;
+use super::runtime::Runtime;
 use crate::shim::address::Endpoint;
 
 /// A task with what its bundle says of it. None of this changes while the task exists.
@@ -38,6 +39,12 @@ impl Container {
             names: annotations.names(),
             bundle,
         })
+    }
+
+    /// The runtime that runs it; `None` where nothing tells. Read anew each time: Kata's shim notes its hypervisor a
+    /// moment after the bundle is there.
+    pub fn runtime(&self) -> Option<Runtime> {
+        Runtime::of(&self.bundle, self.sandbox_id())
     }
 
     /// The id of the sandbox that it is or runs in; a plain container has none.

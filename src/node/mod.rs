@@ -13,6 +13,7 @@ mod id;
 mod inventory;
 pub mod monitor;
 pub mod process;
+mod runtime;
 mod usage;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use files::ReadError;
 pub use find::FindError;
 pub use id::{Id, IdError};
 pub use inventory::{Container, Inventory};
+pub use runtime::Runtime;
 pub use usage::{ProcessMemory, ProcessUsage, ticks_per_second};
 
 /// containerd's usual state directories: its own, k3s's and RKE2's, Docker's, MicroK8s's.
