@@ -52,6 +52,9 @@ pub enum Command {
     Events(Events),
     /// Prometheus metrics of a sandbox, as its monitor sends them; a container leads to its sandbox
     Metrics(Metrics),
+    /// A live view of everything on this node, in the terminal
+    #[cfg(feature = "top")]
+    Top(Top),
 }
 
 #[derive(Args, Debug)]
@@ -88,6 +91,15 @@ pub struct Metrics {
     /// The id of a sandbox or of a container in one, or a beginning of it that fits no other
     #[arg(value_name = "SANDBOX-ID", default_value = "", hide_default_value = true)]
     pub sandbox: String,
+}
+
+#[cfg(feature = "top")]
+#[derive(Args, Debug)]
+pub struct Top {
+    /// Time between two looks at everything, such as 500ms, 2s or 1m
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse_positive,
+          allow_hyphen_values = true)]
+    pub interval: Duration,
 }
 
 /// Reads the process's arguments.

@@ -2,6 +2,8 @@
 
 mod events;
 mod metrics;
+#[cfg(feature = "top")]
+mod top;
 
 use std::time::Duration;
 
@@ -31,6 +33,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         match cli.command {
             Command::Events(arguments) => events::run(&context, &arguments).await,
             Command::Metrics(arguments) => metrics::run(&context, &arguments).await,
+            #[cfg(feature = "top")]
+            Command::Top(arguments) => top::run(&context, &arguments).await,
         }
     })
 }

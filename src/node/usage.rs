@@ -17,6 +17,8 @@ pub struct ProcessUsage {
     pub pid: u32,
     /// The name of its program, cut to 15 bytes by the kernel. Untrusted: a process names itself.
     pub name: String,
+    /// The pid of its parent: a container's first process is its shim's child.
+    pub parent: u32,
     /// When it started, in clock ticks after the machine did: tells it from a later one with its pid.
     pub started: u64,
     /// Processor time of all its threads, in user mode and in the kernel. Counted in clock ticks, usually
@@ -60,17 +62,14 @@ impl ProcessUsage {
         let directory = proc.join(pid.to_string());
         let stat_path = directory.join("stat");
         let stat = files::read_text(&stat_path, FILE_LIMIT)?;
-        let (name, started, cpu) = parse_stat(&stat, ticks_per_second()).ok_or_else(|| ReadError {
+        let usage = parse_stat(pid, &stat, ticks_per_second()).ok_or_else(|| ReadError {
             path: stat_path,
             source: std::io::Error::new(std::io::ErrorKind::InvalidData, "not as proc(5) has it"),
         })?;
         let status = files::read_text(&directory.join("status"), FILE_LIMIT)?;
         Ok(Self {
-            pid,
-            name,
-            started,
-            cpu,
             memory: parse_status(&status),
+            ..usage
         })
     }
 
@@ -84,21 +83,23 @@ impl ProcessUsage {
     }
 }
 
-/// The name, the start and the processor time in a `stat` file. The name is in parentheses and may have any
-/// byte in it, parentheses too: the last one closes it.
-fn parse_stat(stat: &str, ticks_per_second: u64) -> Option<(String, u64, Duration)> {
+/// What is in a `stat` file. The name is in parentheses and may have any byte in it, parentheses too: the last one
+/// closes it.
+fn parse_stat(pid: u32, stat: &str, ticks_per_second: u64) -> Option<ProcessUsage> {
     let (before, after) = stat.rsplit_once(')')?;
-    let name = before.split_once('(')?.1.to_string();
     // The first of these is field 3 of proc(5).
     let fields: Vec<&str> = after.split_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     let ticks = number(14)?.checked_add(number(15)?)?;
     let nanos = u128::from(ticks) * 1_000_000_000 / u128::from(ticks_per_second.max(1));
-    Some((
-        name,
-        number(22)?,
-        Duration::from_nanos(u64::try_from(nanos).ok()?),
-    ))
+    Some(ProcessUsage {
+        pid,
+        name: before.split_once('(')?.1.to_string(),
+        parent: u32::try_from(number(4)?).ok()?,
+        started: number(22)?,
+        cpu: Duration::from_nanos(u64::try_from(nanos).ok()?),
+        memory: ProcessMemory::default(),
+    })
 }
 
 /// The memory in a `status` file, whose lines are such as `VmRSS: 1520 kB`.
@@ -146,10 +147,8 @@ mod tests {
         fs::write(dir.path().join("42/stat"), STAT).unwrap();
         fs::write(dir.path().join("42/status"), STATUS).unwrap();
         let usage = ProcessUsage::read_in(dir.path(), 42).unwrap();
-        assert_eq!(
-            (usage.pid, usage.name.as_str(), usage.started),
-            (42, "a) R 1 (b", 3456)
-        );
+        assert_eq!((usage.pid, usage.name.as_str()), (42, "a) R 1 (b"));
+        assert_eq!((usage.parent, usage.started), (4, 3456));
         // 553 ticks of 10 ms.
         assert_eq!(ticks_per_second(), 100);
         assert_eq!(usage.cpu, Duration::from_millis(5530));
@@ -170,7 +169,7 @@ mod tests {
             "1 (x) S 2",
             "1 x S 4 5 6 7 8 9 10 11 12 13 1 1 16 17 18 19 20 21 22",
         ] {
-            assert_eq!(parse_stat(broken, 100), None, "{broken}");
+            assert_eq!(parse_stat(1, broken, 100), None, "{broken}");
         }
         assert_eq!(parse_status("VmRSS:\t18446744073709551615 kB\n").rss, None);
     }
@@ -180,6 +179,7 @@ mod tests {
         let usage = |started, millis| ProcessUsage {
             pid: 1,
             name: "x".into(),
+            parent: 1,
             started,
             cpu: Duration::from_millis(millis),
             memory: ProcessMemory::default(),
