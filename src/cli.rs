@@ -48,8 +48,10 @@ pub struct Global {
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Statistics of a container, as JSON: an event at once, then one every interval until it stops
+    /// Statistics of containers: an event at once, then one every interval until they stop
     Events(Events),
+    /// The node's sandboxes with their containers, then the containers that are in none
+    List(List),
     /// Prometheus metrics of a sandbox, as its monitor sends them; a container leads to its sandbox
     Metrics(Metrics),
     /// A live view of everything on this node, in the terminal
@@ -69,18 +71,55 @@ pub struct Events {
     /// How to print an event
     #[arg(long, value_enum, default_value_t = EventFormat::Pretty)]
     pub format: EventFormat,
-    /// The container's id, or a beginning of it that fits no other
+    /// Every container that runs; in a stream also those that are started meanwhile
+    #[arg(long, conflicts_with = "containers")]
+    pub all: bool,
+    /// Ids of containers or beginnings of them, or names: namespace/pod, namespace/pod/container, or a pod's alone
     // Not required for clap: the sentence that users know for a missing id is our own.
-    #[arg(value_name = "CONTAINER-ID", default_value = "", hide_default_value = true)]
-    pub container: String,
+    #[arg(value_name = "CONTAINER")]
+    pub containers: Vec<String>,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventFormat {
-    /// Indented by four spaces
+    /// JSON, indented by four spaces
     Pretty,
-    /// One line an event
+    /// JSON, one line an event
     Json,
+    /// Rows for people, with what was used since the last one
+    Table,
+}
+
+#[derive(Args, Debug)]
+pub struct List {
+    /// Full ids only, a line each; no shim is asked
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How to print the list
+    #[arg(long, value_enum, default_value_t = ListFormat::Table)]
+    pub format: ListFormat,
+    /// Show ids in full
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Pods of this Kubernetes namespace only (--namespace is containerd's)
+    #[arg(long, value_name = "NS")]
+    pub pod_namespace: Option<String>,
+    /// This pod only: its name, or namespace/name
+    #[arg(long, value_name = "POD")]
+    pub pod: Option<String>,
+    /// This runtime only (runc, kata, gvisor, ...), or Kata on this hypervisor (qemu, clh, ...)
+    #[arg(long, value_name = "NAME")]
+    pub runtime: Option<String>,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListFormat {
+    /// Columns for people
+    Table,
+    /// An array of objects, on one line
+    Json,
+    /// The table with containerd's namespace, the pod's uid and the shim's socket
+    Wide,
 }
 
 #[derive(Args, Debug)]
@@ -88,8 +127,8 @@ pub struct Metrics {
     /// Ask even where Kata's Rust shim may abort for it, and take the sandbox down
     #[arg(long)]
     pub force: bool,
-    /// The id of a sandbox or of a container in one, or a beginning of it that fits no other
-    #[arg(value_name = "SANDBOX-ID", default_value = "", hide_default_value = true)]
+    /// The id of a sandbox or of a container in one, a beginning of it, or a name: namespace/pod, or a pod's alone
+    #[arg(value_name = "SANDBOX", default_value = "", hide_default_value = true)]
     pub sandbox: String,
 }
 

@@ -42,6 +42,14 @@ impl Failure {
         }
     }
 
+    /// The answer could not be given, or not all of it, and that has been said.
+    pub fn told() -> Self {
+        Self {
+            lines: Vec::new(),
+            status: NO_ANSWER,
+        }
+    }
+
     /// One more line: what was found, or what to do.
     pub fn and(mut self, line: impl Into<String>) -> Self {
         self.lines.push(line.into());

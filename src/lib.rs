@@ -19,3 +19,4 @@ pub mod shim;
 pub mod stats;
 pub mod survey;
 pub mod units;
+mod wire;

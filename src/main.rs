@@ -1,10 +1,14 @@
 //! `kata-runtime`: what a sandboxed container uses and what its sandbox costs, straight from its shim.
 
 mod cli;
+mod clock;
 mod commands;
+mod descriptors;
 mod failure;
 mod handover;
+mod json;
 mod output;
+mod table;
 mod terminal;
 mod ticks;
 

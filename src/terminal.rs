@@ -19,7 +19,8 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-fn is_active(character: char) -> bool {
+/// Whether a terminal acts on it, or it makes the text look like another.
+pub fn is_active(character: char) -> bool {
     character.is_control()
         // Marks, embeddings, overrides and isolates of direction; line and paragraph separators; the byte
         // order mark and other invisible format characters.

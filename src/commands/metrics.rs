@@ -1,11 +1,12 @@
 //! `metrics`: the Prometheus metrics of a sandbox, as its monitor sends them.
 
 use kata_runtime::duration;
-use kata_runtime::node::{Bundle, FindError, Id, Role, monitor};
+use kata_runtime::node::{Bundle, Id, Inventory, Role, monitor};
 use kata_runtime::shim::{ShimError, address::Address, dial_text};
 use kata_runtime::survey::{AskError, Lane, NotRunning, Scrape, ScrapeError};
 
-use super::{Context, ambiguous, id, with_remedy};
+use super::find::{self, Found};
+use super::{Context, with_remedy};
 use crate::cli::Metrics;
 use crate::failure::Failure;
 use crate::output;
@@ -13,7 +14,7 @@ use crate::output;
 const PATH: &str = "/metrics";
 
 pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> {
-    let sandbox = Sandbox::find(context, &arguments.sandbox)?;
+    let sandbox = Sandbox::find(context, &arguments.sandbox).await?;
     sandbox.check_running(context).await?;
     let addresses = sandbox.addresses()?;
     context.note(|| {
@@ -54,15 +55,15 @@ struct Sandbox {
 }
 
 impl Sandbox {
-    fn find(context: &Context, given: &str) -> Result<Self, Failure> {
-        let wanted = id(given)?;
-        match context.node.find(&wanted) {
-            Ok(bundle) => Self::of(context, bundle),
-            Err(FindError::Missing(looked)) => Self::without_bundle(wanted, looked),
-            Err(error) => Err(match &error {
-                FindError::Ambiguous { candidates, .. } => ambiguous(&error, candidates),
-                _ => with_remedy(error.to_string()),
-            }),
+    async fn find(context: &Context, given: &str) -> Result<Self, Failure> {
+        let wanted = find::wanted(given)?;
+        let mut inventory = Inventory::new(context.node.clone());
+        match find::task(context, &mut inventory, &wanted, given).await? {
+            Found::Task(bundle) => Self::of(context, bundle),
+            Found::Nothing(looked) => match wanted.id() {
+                Some(id) => Self::without_bundle(id.clone(), looked),
+                None => Err(Failure::new(format!("Sandbox ({given}) does not exist")).and(looked)),
+            },
         }
     }
 

@@ -1,17 +1,22 @@
 //! The commands: each asks the node, and shows the answer.
 
 mod events;
+mod find;
+mod list;
 mod metrics;
 #[cfg(feature = "top")]
 mod top;
 
 use std::time::Duration;
 
-use kata_runtime::node::{Bundle, FindError, Id, Node};
+use kata_runtime::node::{Id, Node};
 
 use crate::cli::{Cli, Command, Global};
 use crate::failure::Failure;
 use crate::output;
+
+/// How many shims are asked at once. An answer takes a millisecond or less, and those that take long make room.
+const AT_ONCE: usize = 256;
 
 /// What every command works with.
 struct Context {
@@ -32,6 +37,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     runtime.block_on(async {
         match cli.command {
             Command::Events(arguments) => events::run(&context, &arguments).await,
+            Command::List(arguments) => list::run(&context, &arguments).await,
             Command::Metrics(arguments) => metrics::run(&context, &arguments).await,
             #[cfg(feature = "top")]
             Command::Top(arguments) => top::run(&context, &arguments).await,
@@ -59,29 +65,6 @@ impl Context {
             output::notice(&text());
         }
     }
-}
-
-/// An id or the beginning of one, from the command line.
-fn id(text: &str) -> Result<Id, Failure> {
-    Id::parse(text).map_err(|error| Failure::usage(error.to_string()))
-}
-
-/// Several containers fit: which, so that a longer beginning or a namespace can be chosen.
-fn ambiguous(error: &FindError, candidates: &[Bundle]) -> Failure {
-    const SHOWN: usize = 20;
-    let mut failure = Failure::new(error.to_string());
-    for bundle in candidates.iter().take(SHOWN) {
-        failure = failure.and(format!(
-            "  {} in namespace {} ({})",
-            bundle.id,
-            bundle.namespace,
-            bundle.state_dir.display()
-        ));
-    }
-    if candidates.len() > SHOWN {
-        failure = failure.and(format!("  and {} more", candidates.len() - SHOWN));
-    }
-    failure.and("give more of the id, or choose with --namespace or --state")
 }
 
 /// An error about a file or socket, with what to do about it where that is known.

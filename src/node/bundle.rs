@@ -78,6 +78,14 @@ impl Bundle {
         files::read_text(&self.path.join(name), ADDRESS_LIMIT).ok()
     }
 
+    /// Whether runc's shim runs the task, so that its statistics are those of a cgroup of this machine.
+    pub fn has_runcs_shim(&self) -> bool {
+        self.note("shim-binary-path").is_some_and(|path| {
+            let name = path.trim().rsplit('/').next();
+            name.is_some_and(|name| name.starts_with("containerd-shim-runc-"))
+        })
+    }
+
     /// When the task was created: the time of its spec, which is written once. containerd's state is in memory, so
     /// nothing is there from before the machine's start.
     pub fn created(&self) -> Option<SystemTime> {

@@ -119,7 +119,8 @@ impl Node {
         }
     }
 
-    fn looked_in(&self) -> String {
+    /// Where tasks are looked for, as a sentence for people.
+    pub fn looked_in(&self) -> String {
         if self.state_dirs.is_empty() {
             return format!(
                 "no containerd state directory was found (looked for {}); name yours with --state",

@@ -61,7 +61,7 @@ impl Container {
 #[derive(Debug)]
 pub struct Inventory {
     node: Node,
-    known: HashMap<PathBuf, (Stamp, Arc<Container>)>,
+    known: HashMap<PathBuf, (Option<Stamp>, Arc<Container>)>,
 }
 
 /// Tells a bundle from a later one at the same path: its spec is written once.
@@ -76,17 +76,14 @@ impl Inventory {
     }
 
     /// The tasks that are there now, but for those being created, in the order of state directory, namespace
-    /// and id.
+    /// and id. A task that was there the last time is the same [`Arc`].
     pub fn read(&mut self) -> Result<Vec<Arc<Container>>, ReadError> {
         let mut known = HashMap::with_capacity(self.known.len());
         let mut containers = Vec::with_capacity(self.known.len());
         for bundle in self.node.bundles()? {
-            // A bundle without a spec is read all the same, each time: so it says what is wrong with it.
+            // A bundle without a spec is read all the same: so it says what is wrong with it.
             let stamp = stamp(&bundle);
-            let kept = self
-                .known
-                .remove(&bundle.path)
-                .filter(|(old, _)| Some(*old) == stamp);
+            let kept = self.known.remove(&bundle.path).filter(|(old, _)| *old == stamp);
             let container = match kept {
                 Some((_, container)) => container,
                 None => match Container::read(bundle) {
@@ -94,9 +91,7 @@ impl Inventory {
                     None => continue,
                 },
             };
-            if let Some(stamp) = stamp {
-                known.insert(container.bundle.path.clone(), (stamp, container.clone()));
-            }
+            known.insert(container.bundle.path.clone(), (stamp, container.clone()));
             containers.push(container);
         }
         self.known = known;

@@ -12,6 +12,8 @@ pub mod hypervisor;
 mod id;
 mod inventory;
 pub mod monitor;
+mod names;
+mod pods;
 pub mod process;
 mod runtime;
 mod usage;
@@ -24,6 +26,8 @@ pub use files::ReadError;
 pub use find::FindError;
 pub use id::{Id, IdError};
 pub use inventory::{Container, Inventory};
+pub use names::Wanted;
+pub use pods::{Pod, pods};
 pub use runtime::Runtime;
 pub use usage::{ProcessMemory, ProcessUsage, ticks_per_second};
 

@@ -18,6 +18,7 @@ use ttrpc::proto::{
 use super::address::{Address, Endpoint, TaskVersion};
 use super::error::ShimError;
 use super::socket;
+use crate::wire;
 
 /// ttrpc's INVALID_ARGUMENT, NOT_FOUND and UNIMPLEMENTED: what servers answer for an unknown service.
 const CODES_OF_AN_UNKNOWN_SERVICE: [i32; 3] = [3, 5, 12];
@@ -147,7 +148,7 @@ impl TaskConnection {
                 });
             }
         }
-        R::parse_from_bytes(&reply?).map_err(|e| self.malformed(format!("{method}: {e}")))
+        wire::parse(&reply?).map_err(|e| self.malformed(format!("{method}: {e}")))
     }
 
     async fn round_trip(
@@ -169,7 +170,7 @@ impl TaskConnection {
             .map_err(|e| self.malformed(e.to_string()))?;
         self.send(stream_id, &body).await?;
         let response = self.receive(stream_id).await?;
-        let response = Response::parse_from_bytes(&response)
+        let response = wire::parse::<Response>(&response)
             .map_err(|e| self.malformed(format!("{method}: no ttrpc response: {e}")))?;
         match response.status.as_ref() {
             Some(status) if status.code.value() != 0 => Err(ShimError::Rpc {

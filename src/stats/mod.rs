@@ -37,8 +37,10 @@ mod model;
 mod network;
 
 use containerd_shim_protos::{cgroups, cgroups_v2};
-use protobuf::{CodedInputStream, Message};
+use protobuf::Message;
 use thiserror::Error;
+
+use crate::wire;
 
 pub use json::event;
 pub use model::{
@@ -81,14 +83,7 @@ pub fn decode(type_url: &str, value: &[u8]) -> Result<Stats, DecodeError> {
 }
 
 fn parse<M: Message>(schema: &'static str, value: &[u8]) -> Result<M, DecodeError> {
-    let mut input = CodedInputStream::from_bytes(value);
-    // Without this limit the reader takes an end of the bytes within a nested message for the message's
-    // end, so that numbers that were cut off would pass for zeros.
-    input
-        .push_limit(value.len() as u64)
-        .and_then(|_| M::parse_from(&mut input))
-        .and_then(|message| input.check_eof().map(|()| message))
-        .map_err(|source| DecodeError::Malformed { schema, source })
+    wire::parse(value).map_err(|source| DecodeError::Malformed { schema, source })
 }
 
 fn shown(type_url: &str) -> String {

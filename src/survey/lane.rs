@@ -119,7 +119,7 @@ impl Lane {
 
     /// The state of a task, whether it runs or has stopped.
     pub async fn state(&self, id: &str) -> Result<TaskState, AskError> {
-        Ok(self.run(id, false).await?.0)
+        Ok(self.run(id, Wish::State).await?.0)
     }
 
     /// The state of a task that runs; one that has stopped is an error.
@@ -135,7 +135,17 @@ impl Lane {
     /// The statistics of a running task. Those of its network come from the task's network namespace where the
     /// reply has none.
     pub async fn sample(&self, id: &str) -> Result<Sample, AskError> {
-        let (state, stats) = self.run(id, true).await?;
+        self.sampled(id, Wish::Stats).await
+    }
+
+    /// The statistics of a task, even where it has stopped: runc's shim still has the last ones then, until the task
+    /// is deleted. Not for Kata's: its shims would look for the guest, and that may be gone.
+    pub async fn last_sample(&self, id: &str) -> Result<Sample, AskError> {
+        self.sampled(id, Wish::LastStats).await
+    }
+
+    async fn sampled(&self, id: &str, wish: Wish) -> Result<Sample, AskError> {
+        let (state, stats) = self.run(id, wish).await?;
         match stats {
             Some((stats, taken)) => Ok(Sample { state, stats, taken }),
             None if state.status == TaskStatus::Stopped => {
@@ -147,7 +157,7 @@ impl Lane {
 
     /// Makes the calls in a task of their own, so that they are waited for to their end even where the asker
     /// gives up: when one call has taken longer than the limit.
-    async fn run(&self, id: &str, with_stats: bool) -> Result<Answer, AskError> {
+    async fn run(&self, id: &str, wish: Wish) -> Result<Answer, AskError> {
         let kept = self.turn().await?;
         let (asked, mut answered) = oneshot::channel();
         let visit = Visit {
@@ -156,7 +166,7 @@ impl Lane {
             id: id.to_string(),
             asked,
         };
-        tokio::spawn(visit.make(with_stats));
+        tokio::spawn(visit.make(wish));
         loop {
             let deadline = match self.progress().call {
                 Some((_, since)) => since + self.limit,
@@ -225,6 +235,16 @@ impl Lane {
 /// A task's state, and its statistics with the time they came where they were asked for and it runs.
 type Answer = (TaskState, Option<(Stats, Instant)>);
 
+/// What is asked of a task.
+#[derive(Debug, Clone, Copy)]
+enum Wish {
+    State,
+    /// Statistics as well, where it runs.
+    Stats,
+    /// Statistics as well, even where it has stopped.
+    LastStats,
+}
+
 /// One turn on the lane: the calls about one task.
 struct Visit {
     lane: Lane,
@@ -235,19 +255,24 @@ struct Visit {
 }
 
 impl Visit {
-    async fn make(mut self, with_stats: bool) {
-        let answer = self.calls(with_stats).await;
+    async fn make(mut self, wish: Wish) {
+        let answer = self.calls(wish).await;
         self.lane.progress().call = None;
         // Free before the answer is out: whoever hears it finds the lane free.
         drop(self.kept);
         let _ = self.asked.send(answer);
     }
 
-    async fn calls(&mut self, with_stats: bool) -> Result<Answer, AskError> {
+    async fn calls(&mut self, wish: Wish) -> Result<Answer, AskError> {
         let (mut connection, state) = self.first_state().await?;
         // After an answer to State that was late, a Stats might hold up everyone else.
         let late = self.lane.is_overdue() || self.asked.is_closed();
-        if !with_stats || state.status == TaskStatus::Stopped || late {
+        let wanted = match wish {
+            Wish::State => false,
+            Wish::Stats => state.status != TaskStatus::Stopped,
+            Wish::LastStats => true,
+        };
+        if !wanted || late {
             *self.kept = Some(connection);
             return Ok((state, None));
         }
@@ -282,19 +307,20 @@ impl Visit {
         Ok((state, Some((stats, taken))))
     }
 
-    /// Asks for the state over the lane's old connection; where the shim has closed that, a new one tells.
+    /// Asks for the state over the lane's old connection, or a new one. Where the shim closes it without an
+    /// answer (it has closed an old one meanwhile, or is dying just now), a new one tells what is the matter.
     async fn first_state(&mut self) -> Result<(TaskConnection, TaskState), AskError> {
-        if let Some(mut connection) = self.kept.take() {
+        let mut again = true;
+        loop {
+            let mut connection = match self.kept.take() {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
             match self.state(&mut connection).await {
                 Ok(state) => return Ok((connection, state)),
-                Err(ShimError::Closed { .. }) => {}
+                Err(ShimError::Closed { .. }) if std::mem::take(&mut again) => {}
                 Err(error) => return Err(self.state_failed(error)),
             }
-        }
-        let mut connection = self.connect().await?;
-        match self.state(&mut connection).await {
-            Ok(state) => Ok((connection, state)),
-            Err(error) => Err(self.state_failed(error)),
         }
     }
 

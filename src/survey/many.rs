@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -18,6 +18,7 @@ use crate::shim::task::TaskState;
 pub struct Survey {
     limit: Duration,
     bound: Bound,
+    count_sockets: bool,
     lanes: Arc<Mutex<HashMap<Address, Lane>>>,
 }
 
@@ -27,7 +28,16 @@ impl Survey {
         Self {
             limit,
             bound: Bound::new(at_once),
+            count_sockets: false,
             lanes: Arc::default(),
+        }
+    }
+
+    /// Has samples count each task's sockets as well (see [`Lane::counting_sockets`]).
+    pub fn counting_sockets(self) -> Self {
+        Self {
+            count_sockets: true,
+            ..self
         }
     }
 
@@ -36,31 +46,64 @@ impl Survey {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes
             .entry(endpoint.address.clone())
-            .or_insert_with(|| Lane::new(endpoint.clone(), self.limit))
+            .or_insert_with(|| {
+                let lane = Lane::new(endpoint.clone(), self.limit);
+                if self.count_sockets {
+                    lane.counting_sockets()
+                } else {
+                    lane
+                }
+            })
             .clone()
+    }
+
+    /// The statistics of one running task.
+    pub async fn sample(&self, endpoint: &Endpoint, id: &str) -> Result<Sample, AskError> {
+        self.bound.run(self.lane(endpoint).sample(id)).await
+    }
+
+    /// The statistics of one task, even where it has stopped (see [`Lane::last_sample`]).
+    pub async fn last_sample(&self, endpoint: &Endpoint, id: &str) -> Result<Sample, AskError> {
+        self.bound.run(self.lane(endpoint).last_sample(id)).await
     }
 
     /// The states of tasks, in the order of the containers given.
     pub async fn states(&self, containers: &[Arc<Container>]) -> Vec<Result<TaskState, AskError>> {
-        self.all(containers, |lane, id| async move { lane.state(&id).await })
+        self.all(containers, None, |lane, id| async move { lane.state(&id).await })
             .await
+    }
+
+    /// The states of tasks, as far as they are known after a time for all of them together: shims that hang cost
+    /// that time once, however many they are and however many tasks share one.
+    pub async fn states_within(
+        &self,
+        total: Duration,
+        containers: &[Arc<Container>],
+    ) -> Vec<Result<TaskState, AskError>> {
+        self.all(containers, Some(total), |lane, id| async move {
+            lane.state(&id).await
+        })
+        .await
     }
 
     /// The statistics of running tasks, in the order of the containers given.
     pub async fn samples(&self, containers: &[Arc<Container>]) -> Vec<Result<Sample, AskError>> {
-        self.all(containers, |lane, id| async move { lane.sample(&id).await })
+        self.all(containers, None, |lane, id| async move { lane.sample(&id).await })
             .await
     }
 
     async fn all<T, A>(
         &self,
         containers: &[Arc<Container>],
+        total: Option<Duration>,
         ask: impl Fn(Lane, String) -> A,
     ) -> Vec<Result<T, AskError>>
     where
         T: Send + 'static,
         A: Future<Output = Result<T, AskError>> + Send + 'static,
     {
+        let started = Instant::now();
+        let deadline = total.and_then(|total| started.checked_add(total));
         let mut answers: Vec<_> = containers.iter().map(|_| None).collect();
         let mut asking = JoinSet::new();
         for (index, container) in containers.iter().enumerate() {
@@ -73,17 +116,32 @@ impl Survey {
                 Err(why) => answers[index] = Some(Err(AskError::NoAddress(why.clone()))),
             }
         }
-        while let Some(answer) = asking.join_next().await {
-            // A task ends early only with the runtime.
-            if let Ok((index, answer)) = answer {
-                answers[index] = Some(answer);
+        loop {
+            let answer = match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), asking.join_next()).await,
+                None => Ok(asking.join_next().await),
+            };
+            match answer {
+                // A task ends early only with the runtime.
+                Ok(Some(answer)) => {
+                    if let Ok((index, answer)) = answer {
+                        answers[index] = Some(answer);
+                    }
+                }
+                Ok(None) | Err(_) => break,
             }
         }
-        let missing = || Err(AskError::NoAddress("the program is ending".to_string()));
         answers
             .into_iter()
-            .map(|answer| answer.unwrap_or_else(missing))
+            .zip(containers)
+            .map(|(answer, container)| answer.unwrap_or_else(|| Err(late(container, started.elapsed()))))
             .collect()
+    }
+
+    /// Forgets the ways to shims that are no longer wanted, but for those on which something is in flight.
+    pub fn keep(&self, wanted: impl Fn(&Address) -> bool) {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.retain(|address, lane| wanted(address) || !lane.is_idle());
     }
 
     /// Forgets what is idle: connections are closed, and only lanes on which a call is in flight, or that rest
@@ -92,6 +150,18 @@ impl Survey {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.retain(|_, lane| !lane.is_idle());
         lanes.values().for_each(Lane::hang_up);
+    }
+}
+
+/// What is said of a task whose answer was not waited for any longer.
+fn late(container: &Container, waited: Duration) -> AskError {
+    match &container.endpoint {
+        Ok(endpoint) => AskError::Unanswered {
+            address: endpoint.address.clone(),
+            call: "State",
+            waited,
+        },
+        Err(why) => AskError::NoAddress(why.clone()),
     }
 }
 

@@ -13,6 +13,10 @@ ctd_need() {
     local pair missing=()
     for pair in "$@"; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+        # Debian has two packages of busybox; only the static one runs where there is nothing else.
+        if [ "$pair" = busybox=busybox-static ] && ldd "$(command -v busybox)" >/dev/null 2>&1; then
+            missing+=(busybox-static)
+        fi
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     echo "Installing these Debian packages: ${missing[*]}"
@@ -65,6 +69,7 @@ ctd_fetch() {
 ctd_versions() {
     local cache=$1 suite bin own list
     own=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    cache=$(realpath -m "$cache")
     list=$(dirname "$(command -v containerd)")
     for suite in trixie forky; do
         [ "$suite" != "$own" ] || continue
@@ -206,13 +211,8 @@ ctd_end() {
 
 # ctd_shims DIR: the process ids of the shims that DIR's containerd started; they carry its address.
 ctd_shims() {
-    local cmdline
-    for cmdline in /proc/[0-9]*/cmdline; do
-        # The process may be gone before it is read.
-        if tr '\0' ' ' 2>/dev/null <"$cmdline" | grep -qF -- "-address $1/containerd.sock "; then
-            basename "$(dirname "$cmdline")"
-        fi
-    done
+    # The pattern comes by a file so that grep does not find itself; a process may end before it is read.
+    grep -slF -f <(echo "$1/containerd.sock") /proc/[0-9]*/cmdline | cut -d/ -f3 || true
 }
 
 # ctd_clean DIR: ends DIR's containerd, its shims and its containers, and removes all that they left anywhere.
@@ -232,10 +232,10 @@ ctd_clean() {
         echo "$namespace $id" >>"$dir/ids"
         address=$(grep -ohE '/run/containerd/s/[0-9A-Fa-f]+' "$bundle/address" "$bundle/bootstrap.json" 2>/dev/null | head -n 1) || true
         [ -z "$address" ] || rm -f "$address"
-        PATH=$PATH:/usr/sbin runc --root "$bundle/runc" delete --force "$id" >/dev/null 2>&1 || true
+        ctd_delete "$bundle/runc" "$id"
     done
     while read -r namespace id; do
-        PATH=$PATH:/usr/sbin runc --root "/run/containerd/runc/$namespace" delete --force "$id" >/dev/null 2>&1 || true
+        ctd_delete "/run/containerd/runc/$namespace" "$id"
         rmdir "/run/containerd/runc/$namespace" 2>/dev/null || true
         rm -rf "/run/vc/sbs/$id" "/run/kata/$id"
         for fifo in /run/containerd/fifo/*/"$id"-*; do
@@ -244,12 +244,20 @@ ctd_clean() {
         for cgroup in /sys/fs/cgroup/"$namespace"/"$id" /sys/fs/cgroup/*/"$namespace"/"$id"; do
             [ -d "$cgroup" ] || continue
             ctd_empty_cgroup "$cgroup"
+            # Others use the namespace `default` as well, and may be making a container there just now.
+            [ "$namespace" = default ] || rmdir "$(dirname "$cgroup")" 2>/dev/null || true
         done
     done < <(cat "$dir/ids" 2>/dev/null | sort -u)
     while read -r mount; do
         umount -l "$mount" 2>/dev/null || true
     done < <(cut -d' ' -f2 /proc/self/mounts | grep -F "$dir/" | tac)
     rm -rf "$dir"
+}
+
+# ctd_delete ROOT ID: ends a container that runc knows under that root, and its cgroup.
+ctd_delete() {
+    [ -d "$1/$2" ] || return 0
+    PATH=$PATH:/usr/sbin runc --root "$1" delete --force "$2" >/dev/null 2>&1 || true
 }
 
 # ctd_empty_cgroup DIR: kills what still runs in a container's cgroup and removes it.

@@ -92,6 +92,12 @@ fn a_total_without_its_parts_has_no_split() {
 }
 
 #[test]
+fn a_total_of_zero_was_not_measured() {
+    let cpu = stats(with_cpu(CPUUsage::default(), Throttle::default())).cpu;
+    assert_eq!(cpu, Cpu::default());
+}
+
+#[test]
 fn one_part_alone_is_a_split() {
     let usage = CPUUsage {
         total: 5,
@@ -290,9 +296,34 @@ fn page_events_that_katas_rust_shim_looks_for_under_wrong_names_are_left_out() {
 }
 
 #[test]
+fn any_page_event_shows_that_all_were_read() {
+    let no_event = MemoryStat {
+        total_pg_fault: 0,
+        ..mostly_zero()
+    };
+    let events: [fn(&mut MemoryStat); 8] = [
+        |stat: &mut MemoryStat| stat.pg_pg_in = 7,
+        |stat: &mut MemoryStat| stat.pg_pg_out = 7,
+        |stat: &mut MemoryStat| stat.pg_fault = 7,
+        |stat: &mut MemoryStat| stat.pg_maj_fault = 7,
+        |stat: &mut MemoryStat| stat.total_pg_pg_in = 7,
+        |stat: &mut MemoryStat| stat.total_pg_pg_out = 7,
+        |stat: &mut MemoryStat| stat.total_pg_fault = 7,
+        |stat: &mut MemoryStat| stat.total_pg_maj_fault = 7,
+    ];
+    for event in events {
+        let mut stat = no_event.clone();
+        event(&mut stat);
+        let raw = stats(with_memory(stat)).memory.raw;
+        assert_eq!(raw.len(), 31, "{raw:?}");
+    }
+}
+
+#[test]
 fn an_entry_without_a_limit_was_not_read() {
+    let unlimited = || some_entry(UNLIMITED, 0, 0, 0);
     let stat = MemoryStat {
-        usage: some_entry(UNLIMITED, 0, 0, 0),
+        usage: unlimited(),
         swap: some_entry(0, 0, 0, 0),
         ..mostly_zero()
     };
@@ -306,16 +337,39 @@ fn an_entry_without_a_limit_was_not_read() {
     assert_eq!(memory.usage, read);
     assert_eq!(memory.swap, MemoryEntry::default());
     assert_eq!(memory.kernel, MemoryEntry::default());
+
+    let stat = MemoryStat {
+        swap: unlimited(),
+        kernel: unlimited(),
+        kernel_tcp: unlimited(),
+        ..mostly_zero()
+    };
+    let memory = stats(with_memory(stat)).memory;
+    assert_eq!(
+        [memory.swap, memory.kernel, memory.kernel_tcp],
+        [read.clone(), read.clone(), read]
+    );
+    assert_eq!(memory.usage, MemoryEntry::default());
 }
 
 #[test]
 fn an_oom_control_of_zeros_is_a_measurement() {
-    let metrics = Metrics {
-        memory_oom_control: MessageField::some(MemoryOomControl::default()),
-        ..Default::default()
+    let memory = |under_oom, oom_kill| {
+        let oom = MemoryOomControl {
+            under_oom,
+            oom_kill,
+            ..Default::default()
+        };
+        let metrics = Metrics {
+            memory_oom_control: MessageField::some(oom),
+            ..Default::default()
+        };
+        let memory = stats(metrics).memory;
+        (memory.oom_kill, memory.under_oom)
     };
-    let memory = stats(metrics).memory;
-    assert_eq!((memory.oom_kill, memory.under_oom), (Some(0), Some(false)));
+    assert_eq!(memory(0, 0), (Some(0), Some(false)));
+    assert_eq!(memory(1, 0), (Some(0), Some(true)));
+    assert_eq!(memory(0, 3), (Some(3), Some(false)));
 }
 
 #[test]

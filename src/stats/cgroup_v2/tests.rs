@@ -128,6 +128,28 @@ fn throttled_periods_without_their_time_leave_the_time_unknown() {
 }
 
 #[test]
+fn the_split_of_the_total() {
+    let usage = |usage_usec, user_usec, system_usec| {
+        let cpu = CPUStat {
+            usage_usec,
+            user_usec,
+            system_usec,
+            ..Default::default()
+        };
+        let usage = stats(with_cpu(cpu)).cpu.usage;
+        (usage.total, usage.user, usage.kernel)
+    };
+    assert_eq!(usage(5, 5, 0), (Some(5000), Some(5000), Some(0)));
+    assert_eq!(usage(5, 0, 5), (Some(5000), Some(0), Some(5000)));
+    assert_eq!(usage(5, 0, 0), (Some(5000), None, None));
+    assert_eq!(
+        usage(0, 0, 0),
+        (None, None, None),
+        "nothing ran without taking time"
+    );
+}
+
+#[test]
 fn memory_field_by_field() {
     let memory = MemoryStat {
         anon: 1,
@@ -243,6 +265,28 @@ fn the_limit_on_memory_and_swap() {
 }
 
 #[test]
+fn the_usage_beside_a_limit_is_a_number_even_if_zero() {
+    let usage = |usage_limit| {
+        let stat = MemoryStat {
+            usage_limit,
+            kernel_stack: 16_384,
+            ..Default::default()
+        };
+        stats(with_memory(stat)).memory.usage
+    };
+    assert_eq!(
+        usage(100),
+        MemoryEntry {
+            limit: Some(100),
+            usage: Some(0),
+            max: None,
+            failcnt: None
+        }
+    );
+    assert_eq!(usage(0), MemoryEntry::default());
+}
+
+#[test]
 fn unlimited_memory_is_printed_and_is_no_limit() {
     let stat = MemoryStat {
         usage: 10,
@@ -263,20 +307,44 @@ fn zeros_of_a_memory_stat_that_was_read_are_numbers() {
         ..Default::default()
     };
     let memory = stats(with_memory(stat)).memory;
-    assert_eq!(memory.raw.get("pgmajfault"), Some(&0));
+    // The fields of the reply that are in the memory.stat of every kernel since 4.13.
+    let keys = [
+        "active_anon",
+        "active_file",
+        "anon",
+        "file",
+        "file_dirty",
+        "file_mapped",
+        "file_writeback",
+        "inactive_anon",
+        "inactive_file",
+        "kernel_stack",
+        "pgactivate",
+        "pgdeactivate",
+        "pgfault",
+        "pglazyfree",
+        "pglazyfreed",
+        "pgmajfault",
+        "pgrefill",
+        "pgscan",
+        "pgsteal",
+        "shmem",
+        "slab",
+        "slab_reclaimable",
+        "slab_unreclaimable",
+        "sock",
+        "unevictable",
+        "workingset_nodereclaim",
+    ];
+    assert_eq!(memory.raw.keys().copied().collect::<Vec<_>>(), keys);
     assert_eq!(
-        (memory.rss, memory.pgmajfault, memory.cache),
+        (memory.rss, memory.cache, memory.mapped_file),
         (Some(0), Some(0), Some(0))
     );
-    // Not in every kernel's file.
-    for key in [
-        "workingset_refault",
-        "workingset_activate",
-        "anon_thp",
-        "thp_fault_alloc",
-    ] {
-        assert_eq!(memory.raw.get(key), None, "{key}");
-    }
+    assert_eq!(
+        (memory.inactive_file, memory.pgfault, memory.pgmajfault),
+        (Some(0), Some(0), Some(0))
+    );
 }
 
 #[test]
@@ -394,6 +462,23 @@ fn hugetlb_field_by_field() {
     assert_eq!(
         data(metrics, "hugetlb"),
         json!({ "2MB": { "usage": 1, "failcnt": 3 }, "1GB": { "usage": 4, "failcnt": 6 } })
+    );
+    let unlimited = HugeTlbStat {
+        max: UNLIMITED,
+        pagesize: "2MB".into(),
+        ..Default::default()
+    };
+    let metrics = Metrics {
+        hugetlb: vec![unlimited],
+        ..Default::default()
+    };
+    assert_eq!(
+        stats(metrics).hugetlb["2MB"],
+        Hugetlb {
+            usage: Some(0),
+            max: None,
+            failcnt: None
+        }
     );
 }
 

@@ -1,0 +1,312 @@
+//! The one pass over a page that finds out where in it everything is.
+
+use foldhash::quality::RandomState;
+use memchr::memchr_iter;
+use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
+use std::str::from_utf8;
+
+use super::fault::{Fault, LineFault, MAX_NAMES};
+use super::kind::Kind;
+use super::lexer::{Label, Lexer, Line, Sample, lines};
+use super::number::is_float;
+use super::page::{Name, Shape, Span, Tally, slice};
+use super::relabel::{Relabel, mend_escapes};
+
+/// What [`index`] finds.
+#[derive(Debug)]
+pub(super) struct Index {
+    /// What is served in other words than the body's: samples in the plain form, names with their prefix,
+    /// mended help. Positions behind the end of the body are in here.
+    pub side: Vec<u8>,
+    /// In the order in which they first appear.
+    pub names: Vec<Name>,
+    /// The runs of the first name, then those of the second, …
+    pub runs: Vec<Span>,
+    pub tally: Tally,
+}
+
+/// Reads `body`, which is to be served with the changes that `relabel` says.
+pub(super) fn index(body: &[u8], relabel: &Relabel) -> Index {
+    let mut indexer = Indexer::new(body, relabel);
+    indexer.read();
+    let (names, runs) = group(indexer.names, &indexer.runs);
+    Index {
+        side: indexer.side,
+        names,
+        runs,
+        tally: indexer.tally,
+    }
+}
+
+/// Sorts the runs by name (each name's stay in order) and tells the names where theirs are.
+fn group(building: Vec<Building<'_>>, runs: &[(u32, Span)]) -> (Vec<Name>, Vec<Span>) {
+    let mut next = 0;
+    let mut names: Vec<Name> = Vec::with_capacity(building.len());
+    for Building { mut name, runs, .. } in building {
+        name.runs = Span {
+            start: next,
+            end: next,
+        };
+        next += runs;
+        names.push(name);
+    }
+    let mut grouped = vec![Span { start: 0, end: 0 }; runs.len()];
+    for &(id, run) in runs {
+        if let Some(name) = names.get_mut(id as usize)
+            && let Some(place) = grouped.get_mut(name.runs.end as usize)
+        {
+            *place = run;
+            name.runs.end += 1;
+        }
+    }
+    (names, grouped)
+}
+
+/// A [`Name`] while its page is being read.
+struct Building<'a> {
+    name: Name,
+    /// As the body has it.
+    written: &'a [u8],
+    hash: u64,
+    runs: u32,
+}
+
+struct Indexer<'a> {
+    body: &'a [u8],
+    relabel: &'a Relabel,
+    side: Vec<u8>,
+    names: Vec<Building<'a>>,
+    by_name: HashMap<&'a [u8], u32, RandomState>,
+    runs: Vec<(u32, Span)>,
+    /// A hash of each series that is served. They are keyed by chance at each start, so that no page can be
+    /// made to collide; of a million series one would be taken for a repeated one once in 37 million pages.
+    series: HashSet<u64, RandomState>,
+    tally: Tally,
+}
+
+impl<'a> Indexer<'a> {
+    fn new(body: &'a [u8], relabel: &'a Relabel) -> Self {
+        // Kata's lines have 61 bytes on average, comments included. A page of shorter ones makes the table
+        // grow.
+        let lines = (body.len() / 64).min(1 << 16);
+        Self {
+            body,
+            relabel,
+            side: Vec::new(),
+            names: Vec::with_capacity(64),
+            by_name: HashMap::with_capacity_and_hasher(64, RandomState::default()),
+            runs: Vec::with_capacity(64),
+            series: HashSet::with_capacity_and_hasher(lines, RandomState::default()),
+            tally: Tally::default(),
+        }
+    }
+
+    fn read(&mut self) {
+        let body = self.body;
+        let mut lexer = Lexer::new(body);
+        for (offset, line) in lines(body) {
+            let found = match lexer.read(line) {
+                Ok(Line::Nothing) => Ok(()),
+                Ok(Line::Help { name, text }) => self.help(name, text),
+                Ok(Line::Type { name, kind }) => self.kind(name, kind),
+                Ok(Line::Sample(sample)) => self
+                    .sample(&sample, lexer.labels(), offset, line.len())
+                    .inspect_err(|_| self.tally.lost += 1),
+                Err(fault) => {
+                    self.tally.lost += usize::from(!matches!(fault, Fault::BadComment | Fault::UnknownType));
+                    Err(fault)
+                }
+            };
+            if let Err(fault) = found
+                && self.tally.first.is_none()
+            {
+                let before = body.get(..offset).unwrap_or_default();
+                self.tally.first = Some(LineFault {
+                    line: 1 + memchr_iter(b'\n', before).count(),
+                    fault,
+                });
+            }
+        }
+    }
+
+    fn sample(
+        &mut self,
+        sample: &Sample<'a>,
+        labels: &[Label<'a>],
+        offset: usize,
+        len: usize,
+    ) -> Result<(), Fault> {
+        let id = self.name(sample.name)?;
+        let hash = self.names.get(id as usize).map_or(0, |name| name.hash);
+        let has_line_feed = offset + len < self.body.len();
+        let beside = self.side.len();
+        let (series, shape, run);
+        if sample.plain && has_line_feed && !labels.iter().any(|label| self.relabel.adds(label.name)) {
+            (series, shape) = weigh(self.series.hasher(), hash, labels);
+            run = Span {
+                start: position(offset),
+                end: position(offset + len + 1),
+            };
+        } else {
+            self.relabel.rewrite(sample, labels, &mut self.side);
+            run = self.beside(beside);
+            let line = self
+                .side
+                .get(beside..)
+                .and_then(|line| line.strip_suffix(b"\n"))
+                .unwrap_or_default();
+            let mut lexer = Lexer::new(line);
+            let again = lexer.read(line);
+            (series, shape) = weigh(self.series.hasher(), hash, lexer.labels());
+            if let Err(fault) = again {
+                self.side.truncate(beside);
+                return Err(fault);
+            }
+        }
+        if !self.series.insert(series) {
+            self.side.truncate(beside);
+            return Err(Fault::RepeatedSeries);
+        }
+        self.tally.samples += 1;
+        let Some(name) = self.names.get_mut(id as usize) else {
+            return Ok(());
+        };
+        name.name.shape = name.name.shape | shape;
+        match self.runs.last_mut() {
+            Some((last, before)) if *last == id && before.end == run.start => before.end = run.end,
+            _ => {
+                name.runs += 1;
+                self.runs.push((id, run));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first type that a page says counts.
+    fn kind(&mut self, name: &'a [u8], kind: Kind) -> Result<(), Fault> {
+        let id = self.name(name)?;
+        if let Some(name) = self.names.get_mut(id as usize) {
+            name.name.kind.get_or_insert(kind);
+        }
+        Ok(())
+    }
+
+    /// The first help that a page gives counts.
+    fn help(&mut self, name: &'a [u8], text: &'a [u8]) -> Result<(), Fault> {
+        let id = self.name(name)?;
+        if text.is_empty()
+            || self
+                .names
+                .get(id as usize)
+                .is_none_or(|name| name.name.help.is_some())
+        {
+            return Ok(());
+        }
+        let span = if !text.contains(&b'\\') && from_utf8(text).is_ok() {
+            self.within(text)
+        } else {
+            let start = self.side.len();
+            mend_escapes(String::from_utf8_lossy(text).as_bytes(), b"\\n", &mut self.side);
+            self.beside(start)
+        };
+        if let Some(name) = self.names.get_mut(id as usize) {
+            name.name.help = Some(span);
+        }
+        Ok(())
+    }
+
+    /// The place of the name in the list; a new one is put there.
+    fn name(&mut self, written: &'a [u8]) -> Result<u32, Fault> {
+        // Most lines have the name of the one before.
+        if let Some(&(last, _)) = self.runs.last()
+            && self
+                .names
+                .get(last as usize)
+                .is_some_and(|name| name.written == written)
+        {
+            return Ok(last);
+        }
+        if let Some(&id) = self.by_name.get(written) {
+            return Ok(id);
+        }
+        if self.names.len() == MAX_NAMES {
+            return Err(Fault::TooManyNames);
+        }
+        let prefix = self.relabel.prefix_of(written);
+        let name = if prefix.is_empty() {
+            self.within(written)
+        } else {
+            let start = self.side.len();
+            self.side.extend_from_slice(prefix.as_bytes());
+            self.side.extend_from_slice(written);
+            self.beside(start)
+        };
+        let id = position(self.names.len());
+        let hash = self.series.hasher().hash_one(slice(self.body, &self.side, name));
+        let name = Name {
+            name,
+            prefix,
+            kind: None,
+            help: None,
+            shape: Shape::default(),
+            runs: Span { start: 0, end: 0 },
+        };
+        self.names.push(Building {
+            name,
+            written,
+            hash,
+            runs: 0,
+        });
+        self.by_name.insert(written, id);
+        Ok(id)
+    }
+
+    /// The span of a part of the body.
+    fn within(&self, part: &'a [u8]) -> Span {
+        let start = part.as_ptr().addr() - self.body.as_ptr().addr();
+        Span {
+            start: position(start),
+            end: position(start + part.len()),
+        }
+    }
+
+    /// The span of what was written beside the body from `start` on.
+    fn beside(&self, start: usize) -> Span {
+        let body = self.body.len();
+        Span {
+            start: position(body + start),
+            end: position(body + self.side.len()),
+        }
+    }
+}
+
+/// A hash of a series, the same in whatever order its labels stand (an empty one is none), and its shape.
+pub(super) fn weigh(hasher: &RandomState, name: u64, labels: &[Label<'_>]) -> (u64, Shape) {
+    let mut series = name;
+    let mut le = Shape::NO_LE;
+    let mut quantile = Shape::NO_QUANTILE;
+    let bound = |label: &Label<'_>, bad| {
+        if is_float(label.value) {
+            Shape::default()
+        } else {
+            bad
+        }
+    };
+    for label in labels {
+        if !label.value.is_empty() {
+            series = series.wrapping_add(hasher.hash_one(label.whole));
+        }
+        match label.name {
+            b"le" => le = bound(label, Shape::BAD_LE),
+            b"quantile" => quantile = bound(label, Shape::BAD_QUANTILE),
+            _ => {}
+        }
+    }
+    (series, Shape::SAMPLES | le | quantile)
+}
+
+/// A page ends far before the last position that there is; past it there would be nothing to read.
+fn position(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}

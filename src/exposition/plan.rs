@@ -1,0 +1,415 @@
+//! Which families a joined page has, of what type, and what belongs to each.
+//!
+//! The pages need not agree. No sample is given up over that; where types cannot stand together, types are:
+//!
+//! - A family has the type that most pages give it; between equals, the one of the first page. Where a page's
+//!   samples cannot be of that type (a plain `x` where the others have a histogram `x`, a bucket without a
+//!   bound), the family is `untyped`, and what were its `x_bucket`, `x_sum` and `x_count` are families of
+//!   their own.
+//! - Where one page has a histogram or summary `x` and another a family of its own by the name of `x_sum`,
+//!   Prometheus's Go client could read only one of the two TYPE lines. The histogram takes the other's
+//!   samples in, unless more pages say that `x_sum` is a family of its own: then `x` is `untyped`, as above.
+//! - The help is that of the first page that has one.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap};
+
+use super::filter::Filter;
+use super::kind::Kind;
+use super::page::{Name, Page, Shape, Span};
+
+/// A family of the joined page.
+#[derive(Debug)]
+pub(super) struct Family {
+    pub name: Vec<u8>,
+    pub kind: Kind,
+    /// The page that has the help, and where in it.
+    pub help: Option<(usize, Span)>,
+    /// Ordered by page.
+    pub parts: Vec<Part>,
+    /// Whether two of the pages might have the same series, labels added: that has to be looked at, line by
+    /// line.
+    pub overlaps: bool,
+}
+
+/// What one page has under one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    pub page: u32,
+    /// Its place in the page's list of names.
+    pub name: u32,
+}
+
+/// The families of `pages` that `filter` fits, sorted by name.
+pub(super) fn plan<P: Borrow<Page>>(pages: &[P], filter: &Filter) -> Vec<Family> {
+    let mut found: BTreeMap<&[u8], Found> = BTreeMap::new();
+    for (page, at) in pages.iter().map(Borrow::borrow).zip(0..) {
+        for (name, place) in page.names().iter().zip(0..) {
+            found.entry(page.text(name.name)).or_default().add(
+                Part {
+                    page: at,
+                    name: place,
+                },
+                name,
+            );
+        }
+    }
+    let mut all: Vec<Named> = found
+        .into_iter()
+        .map(|(name, found)| Named {
+            name,
+            found,
+            taken: false,
+        })
+        .collect();
+    let origins = origins(pages);
+    let mut families = Vec::new();
+    for at in 0..all.len() {
+        let Some((named, after)) = all.get_mut(at..).and_then(<[_]>::split_first_mut) else {
+            break;
+        };
+        if named.taken {
+            continue;
+        }
+        let kind = settle(named, after);
+        let Found { mut parts, help, .. } = std::mem::take(&mut named.found);
+        if parts.is_empty() || !filter.fits_bytes(named.name) {
+            continue;
+        }
+        parts.sort_by_key(|part| part.page);
+        let overlaps = overlap(&parts, &origins);
+        families.push(Family {
+            name: named.name.to_vec(),
+            kind,
+            help,
+            parts,
+            overlaps,
+        });
+    }
+    families
+}
+
+/// What the pages have under one name.
+#[derive(Default)]
+struct Found {
+    parts: Vec<Part>,
+    shape: Shape,
+    /// For each type how many pages give it, and the first that does.
+    votes: [(u32, u32); Kind::ALL.len()],
+    help: Option<(usize, Span)>,
+}
+
+impl Found {
+    fn add(&mut self, part: Part, name: &Name) {
+        if name.shape.has(Shape::SAMPLES) {
+            self.parts.push(part);
+            self.shape = self.shape | name.shape;
+        }
+        if let Some(kind) = name.kind {
+            let (count, first) = &mut self.votes[kind as usize];
+            if *count == 0 {
+                *first = part.page;
+            }
+            *count += 1;
+        }
+        if self.help.is_none() {
+            self.help = name.help.map(|help| (part.page as usize, help));
+        }
+    }
+
+    fn votes_for(&self, kind: Kind) -> u32 {
+        self.votes[kind as usize].0
+    }
+
+    /// The type that most pages give, and how many do.
+    fn elected(&self) -> (Kind, u32) {
+        let best = |kind: &Kind| {
+            let (count, first) = self.votes[*kind as usize];
+            (count, std::cmp::Reverse(first))
+        };
+        let kind = Kind::ALL.into_iter().max_by_key(best).unwrap_or(Kind::Untyped);
+        match self.votes_for(kind) {
+            0 => (Kind::Untyped, 0),
+            count => (kind, count),
+        }
+    }
+}
+
+struct Named<'a> {
+    name: &'a [u8],
+    found: Found,
+    /// A histogram or a summary has taken the samples in.
+    taken: bool,
+}
+
+/// Gives a name its type, and a histogram or summary the samples of its `_bucket`, `_sum` and `_count`.
+///
+/// `after` has the names behind this one, and so those: they begin with its own.
+fn settle(named: &mut Named<'_>, after: &mut [Named<'_>]) -> Kind {
+    let (elected, votes) = named.found.elected();
+    let kind = if fits(elected, votes, named, after) {
+        elected
+    } else {
+        Kind::Untyped
+    };
+    for suffix in kind.suffixes() {
+        if let Some(member) = member(named.name, suffix, after) {
+            member.taken = true;
+            named.found.parts.append(&mut member.found.parts);
+        }
+    }
+    for lost in [Kind::Histogram, Kind::Summary] {
+        if lost == kind || named.found.votes_for(lost) == 0 {
+            continue;
+        }
+        for suffix in lost.suffixes() {
+            if let Some(member) = member(named.name, suffix, after) {
+                member.found.help = member.found.help.or(named.found.help);
+            }
+        }
+    }
+    kind
+}
+
+/// Whether all that the pages have can be served as a family of this type, which `votes` pages give it.
+fn fits(kind: Kind, votes: u32, named: &Named<'_>, after: &mut [Named<'_>]) -> bool {
+    let (own, bound) = match kind {
+        Kind::Histogram => (Shape::SAMPLES, Shape::BAD_LE),
+        Kind::Summary => (Shape::NO_QUANTILE | Shape::BAD_QUANTILE, Shape::BAD_QUANTILE),
+        _ => return true,
+    };
+    !named.found.shape.has(own)
+        && kind.suffixes().iter().all(|suffix| {
+            let bad = if *suffix == "_bucket" {
+                Shape::NO_LE | bound
+            } else {
+                bound
+            };
+            member(named.name, suffix, after).is_none_or(|member| {
+                let rivals: u32 = member.found.votes.iter().map(|(count, _)| count).sum();
+                rivals <= votes && !member.found.shape.has(bad)
+            })
+        })
+}
+
+/// The one that has the name `base` and `suffix` joined, among names in order.
+fn member<'a, 'n>(base: &[u8], suffix: &str, names: &'a mut [Named<'n>]) -> Option<&'a mut Named<'n>> {
+    let wanted = || base.iter().chain(suffix.as_bytes());
+    let at = names
+        .binary_search_by(|named| named.name.iter().cmp(wanted()))
+        .ok()?;
+    names.get_mut(at)
+}
+
+/// For each page a number; pages of the same number add the same labels with other values, and so never have
+/// a series in common. `None`: another page adds the very same.
+fn origins<'a, P: Borrow<Page>>(pages: &'a [P]) -> Vec<Option<usize>> {
+    let mut texts: HashMap<&[u8], u32> = HashMap::new();
+    for page in pages {
+        *texts.entry(page.borrow().relabel().text()).or_default() += 1;
+    }
+    let mut kinds: HashMap<Vec<&[u8]>, usize> = HashMap::new();
+    let origin = |page: &'a P| {
+        let relabel = page.borrow().relabel();
+        let next = kinds.len();
+        let kind = *kinds
+            .entry(relabel.labels().map(|label| label.name).collect())
+            .or_insert(next);
+        (texts.get(relabel.text()) == Some(&1)).then_some(kind)
+    };
+    pages.iter().map(origin).collect()
+}
+
+/// Whether two of the parts may have a series in common.
+fn overlap(parts: &[Part], origins: &[Option<usize>]) -> bool {
+    let Some(first) = parts.first() else { return false };
+    let origin = |part: &Part| origins.get(part.page as usize).copied().flatten();
+    let apart = origin(first).is_some() && parts.iter().all(|part| origin(part) == origin(first));
+    !apart && parts.iter().any(|part| part.page != first.page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Filter, Merge, Page, Relabel};
+
+    /// The joined page of bodies, each with its own value of the label `id`.
+    fn joined(bodies: &[&str]) -> String {
+        let ids = ["a", "b", "c", "d"];
+        let page = |(body, id): (&&str, &str)| {
+            Page::index(body.to_string(), Relabel::default().label("id", id)).unwrap()
+        };
+        let merge = Merge::new(bodies.iter().zip(ids).map(page).collect(), &Filter::default());
+        String::from_utf8(merge.into_bytes()).unwrap()
+    }
+
+    #[test]
+    fn families_are_sorted_and_whole() {
+        let one = "# HELP b B\n# TYPE b gauge\nb 1\na 2\nb{x=\"1\"} 3\n";
+        let two = "# HELP a A\n# TYPE a counter\na 4\n# TYPE b gauge\nb 5\n# TYPE empty gauge\n";
+        assert_eq!(
+            joined(&[one, two]),
+            r#"# HELP a A
+# TYPE a counter
+a{id="a"} 2
+a{id="b"} 4
+# HELP b B
+# TYPE b gauge
+b{id="a"} 1
+b{x="1",id="a"} 3
+b{id="b"} 5
+"#
+        );
+    }
+
+    #[test]
+    fn a_histogram_keeps_its_samples_together_and_in_order() {
+        let body = "# HELP x X\n# TYPE x histogram\nx_bucket{le=\"1\"} 1\nx_bucket{le=\"+Inf\"} 2\nx_sum 3\nx_count 2\n\
+                    x_bucket{m=\"2\",le=\"+Inf\"} 1\nx_sum{m=\"2\"} 1\nx_count{m=\"2\"} 1\n";
+        let samples = r#"x_bucket{le="1",id="a"} 1
+x_bucket{le="+Inf",id="a"} 2
+x_sum{id="a"} 3
+x_count{id="a"} 2
+x_bucket{m="2",le="+Inf",id="a"} 1
+x_sum{m="2",id="a"} 1
+x_count{m="2",id="a"} 1
+"#;
+        let other =
+            "# TYPE x_count_total counter\nx_count_total 1\nx_counts 1\n# TYPE x histogram\nx_count 9\n";
+        let other_samples = "x_count{id=\"b\"} 9\n";
+        assert_eq!(
+            joined(&[body, other]),
+            format!(
+                "# HELP x X\n# TYPE x histogram\n{samples}{other_samples}\
+                 # HELP x_count_total No help text was given.\n# TYPE x_count_total counter\nx_count_total{{id=\"b\"}} 1\n\
+                 # HELP x_counts No help text was given.\n# TYPE x_counts untyped\nx_counts{{id=\"b\"}} 1\n"
+            )
+        );
+    }
+
+    #[test]
+    fn a_type_may_come_after_its_samples() {
+        let page = joined(&["x_sum 1\nx{quantile=\"0.5\"} 2\n# TYPE x summary\n"]);
+        let end = "# TYPE x summary\nx_sum{id=\"a\"} 1\nx{quantile=\"0.5\",id=\"a\"} 2\n";
+        assert!(page.ends_with(end), "{page}");
+    }
+
+    fn types(bodies: &[&str]) -> Vec<String> {
+        joined(bodies)
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn most_pages_decide_the_type_and_then_the_first() {
+        let (gauge, counter) = ("# TYPE x gauge\nx 1\n", "# TYPE x counter\nx 1\n");
+        assert_eq!(types(&[gauge, counter]), ["x gauge"]);
+        assert_eq!(types(&[counter, gauge]), ["x counter"]);
+        assert_eq!(types(&[counter, gauge, gauge]), ["x gauge"]);
+        assert_eq!(types(&["x 1\n", "x 1\n", counter]), ["x counter"]);
+        assert_eq!(types(&["# TYPE x gauge\n# TYPE x counter\nx 1\n"]), ["x gauge"]);
+    }
+
+    #[test]
+    fn samples_that_a_type_cannot_have_cost_it_the_type() {
+        let histogram = "# HELP x X\n# TYPE x histogram\nx_bucket{le=\"1\"} 1\nx_sum 1\nx_count 1\n";
+        let apart = [
+            "x untyped",
+            "x_bucket untyped",
+            "x_count untyped",
+            "x_sum untyped",
+        ];
+        assert_eq!(types(&[histogram, histogram, "# TYPE x gauge\nx 1\n"]), apart);
+        assert_eq!(types(&[histogram, "x 1\n"]), apart);
+        assert_eq!(types(&[histogram, "x_bucket 1\n"]), apart[1..]);
+        assert_eq!(types(&[histogram, "x_bucket{le=\"much\"} 1\n"]), apart[1..]);
+        assert_eq!(types(&[histogram, "x_sum{le=\"much\"} 1\n"]), apart[1..]);
+        assert_eq!(
+            types(&[histogram, "x_sum{le=\"1\"} 1\n", "x_count{quantile=\"?\"} 1\n"]),
+            ["x histogram"]
+        );
+        let page = joined(&[histogram, "x 1\n"]);
+        assert_eq!(
+            page.matches("HELP").count(),
+            page.matches(" X\n").count(),
+            "{page}"
+        );
+
+        let summary = "# TYPE x summary\nx{quantile=\"0.5\"} 1\nx_sum 1\nx_count 1\n";
+        let apart = ["x untyped", "x_count untyped", "x_sum untyped"];
+        assert_eq!(types(&[summary, "x{quantile=\"half\"} 1\n"]), apart);
+        assert_eq!(types(&[summary, "x 1\n"]), apart);
+        assert_eq!(
+            types(&[summary, "x_bucket 1\n"]),
+            ["x summary", "x_bucket untyped"]
+        );
+        // The gauge is elected; the histogram's samples are on their own.
+        assert_eq!(
+            types(&["# TYPE x gauge\nx 1\n", histogram]),
+            ["x gauge", "x_bucket untyped", "x_count untyped", "x_sum untyped"]
+        );
+    }
+
+    #[test]
+    fn a_family_by_the_name_of_a_histograms_sample() {
+        let histogram = "# TYPE x histogram\nx_bucket{le=\"1\"} 1\nx_sum 1\nx_count 1\n";
+        let sum = "# HELP x_sum S\n# TYPE x_sum gauge\nx_sum 2\n";
+        assert_eq!(types(&[histogram, sum]), ["x histogram"]);
+        assert_eq!(types(&[sum, histogram]), ["x histogram"]);
+        assert_eq!(
+            types(&[histogram, sum, sum]),
+            ["x_bucket untyped", "x_count untyped", "x_sum gauge"]
+        );
+        let nested = "# TYPE x_sum histogram\nx_sum_bucket{le=\"1\"} 1\nx_sum_sum 1\n";
+        assert_eq!(
+            types(&[histogram, nested]),
+            ["x histogram", "x_sum_bucket untyped", "x_sum_sum untyped"]
+        );
+        assert_eq!(
+            types(&[histogram, nested, nested]),
+            [
+                "x_bucket untyped",
+                "x_count untyped",
+                // What was the first histogram's sum cannot be in another histogram.
+                "x_sum untyped",
+                "x_sum_bucket untyped",
+                "x_sum_sum untyped",
+            ]
+        );
+    }
+
+    /// It need not be there: its mere TYPE line would be read as one of `x`.
+    #[test]
+    fn a_family_without_samples_by_the_name_of_a_histograms_sample() {
+        let histogram = "# TYPE x histogram\nx_bucket{le=\"1\"} 1\n";
+        let nested = "# TYPE x_sum histogram\nx_sum_bucket{le=\"1\"} 1\n";
+        assert_eq!(
+            types(&[histogram, nested]),
+            ["x histogram", "x_sum_bucket untyped"]
+        );
+    }
+
+    #[test]
+    fn the_filter_sees_the_names_that_are_served() {
+        let page = |body: &'static str| Page::index(body, Relabel::kata("i", "", "", "")).unwrap();
+        let body = "go_x 1\nkata_shim_go_y 2\n# TYPE kata_h histogram\nkata_h_sum 3\n";
+        let filtered = |filter: &str| {
+            let bytes = Merge::new(vec![page(body)], &Filter::parse(filter)).into_bytes();
+            let text = String::from_utf8(bytes).unwrap();
+            text.lines()
+                .filter_map(|line| Some(line.strip_prefix("# TYPE ")?.to_owned()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            filtered("kata_shim_go_"),
+            ["kata_shim_go_x untyped", "kata_shim_go_y untyped"]
+        );
+        assert_eq!(filtered("go_"), Vec::<String>::new());
+        assert_eq!(
+            filtered("kata_h,kata_shim_go_y"),
+            ["kata_h histogram", "kata_shim_go_y untyped"]
+        );
+        assert_eq!(filtered("kata_h_sum"), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,292 @@
+//! The names that people have for containers: `namespace/pod` for a pod's sandbox, `namespace/pod/container` for a
+//! container in it, and the pod's name alone. Pure: matched against containers that were read before.
+
+use std::sync::Arc;
+
+use super::annotations::Role;
+use super::id::{Id, IdError};
+use super::inventory::Container;
+
+/// The longest name of a Kubernetes namespace or container (a DNS label), and of a pod (a DNS subdomain).
+const MAX_LABEL: usize = 63;
+const MAX_SUBDOMAIN: usize = 253;
+
+/// How many hex digits that begin an id are surely meant for one. Managers make their ids up at random: that ten
+/// thousand of them hold one that begins with the eight digits of a pod's name happens once in 400,000 nodes.
+const SURELY_AN_ID: usize = 8;
+
+/// What a text can name: a container by its id or the beginning of one, by its name, or either.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    id: Option<Id>,
+    name: Option<Name>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Name {
+    namespace: Option<String>,
+    pod: String,
+    container: Option<String>,
+}
+
+impl Wanted {
+    /// Checks a text. What is neither an id, nor the beginning of one, nor a name that Kubernetes would take is an
+    /// error, which says why it is no id. A pod's name that is longer than an id needs its namespace before it.
+    pub fn parse(text: &str) -> Result<Self, IdError> {
+        let mut parts = text.split('/');
+        let name = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(pod), None, ..) => Some((None, pod, None)),
+            (Some(namespace), Some(pod), container, None) => Some((Some(namespace), pod, container)),
+            _ => None,
+        };
+        let name = name
+            .filter(|(namespace, pod, container)| {
+                namespace.is_none_or(is_label) && is_subdomain(pod) && container.is_none_or(is_label)
+            })
+            .map(|(namespace, pod, container)| Name {
+                namespace: namespace.map(str::to_string),
+                pod: pod.to_string(),
+                container: container.map(str::to_string),
+            });
+        match (Id::parse(text), name) {
+            (Ok(id), name) => Ok(Self { id: Some(id), name }),
+            (Err(error @ (IdError::Empty | IdError::TooLong)), Some(Name { namespace: None, .. }) | None) => {
+                Err(error)
+            }
+            (Err(error), None) => Err(error),
+            (Err(_), name) => Ok(Self { id: None, name }),
+        }
+    }
+
+    /// The id, or the beginning of one, that it can be.
+    pub fn id(&self) -> Option<&Id> {
+        self.id.as_ref()
+    }
+
+    /// Whether it is the beginning of an id wherever an id begins so: nobody calls a pod so.
+    pub fn is_surely_an_id(&self) -> bool {
+        match (&self.id, &self.name) {
+            (Some(_), None) => true,
+            (Some(id), Some(_)) => {
+                let id = id.as_str();
+                id.len() >= SURELY_AN_ID && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+            }
+            (None, _) => false,
+        }
+    }
+
+    /// The containers of this name. There may be several: a pod's name alone fits pods of several namespaces, and a
+    /// pod that was made anew can leave its old self behind.
+    pub fn named<'a>(&self, containers: &'a [Arc<Container>]) -> Vec<&'a Arc<Container>> {
+        let Some(name) = &self.name else {
+            return Vec::new();
+        };
+        containers
+            .iter()
+            .filter(|container| name.is_of(container))
+            .collect()
+    }
+}
+
+impl Name {
+    fn is_of(&self, container: &Container) -> bool {
+        let names = &container.names;
+        let same = names.name.as_ref() == Some(&self.pod)
+            && (self.namespace.is_none() || names.namespace == self.namespace);
+        same && match container.role {
+            Role::Plain => false,
+            Role::Sandbox => self.container.is_none(),
+            Role::InSandbox(_) => self.container.is_some() && names.container == self.container,
+        }
+    }
+}
+
+impl Container {
+    /// What people call it: `namespace/pod` a sandbox, `namespace/pod/container` a container in one; `None` where a
+    /// part of that is not known. Untrusted text.
+    pub fn name(&self) -> Option<String> {
+        let pod = || {
+            let namespace = self.names.namespace.as_ref()?;
+            Some(format!("{namespace}/{}", self.names.name.as_ref()?))
+        };
+        match self.role {
+            Role::Plain => None,
+            Role::Sandbox => pod(),
+            Role::InSandbox(_) => Some(format!("{}/{}", pod()?, self.names.container.as_ref()?)),
+        }
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    text.len() <= MAX_LABEL && is_dns(text)
+}
+
+fn is_subdomain(text: &str) -> bool {
+    text.len() <= MAX_SUBDOMAIN && text.split('.').all(is_dns)
+}
+
+/// Lower-case letters, digits and `-`, not at the ends (RFC 1123).
+fn is_dns(label: &str) -> bool {
+    !label.is_empty()
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+        && label
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::{Bundle, PodNames};
+    use proptest::prelude::*;
+
+    fn container(id: &str, role: Role, names: [Option<&str>; 3]) -> Arc<Container> {
+        let [namespace, name, container] = names.map(|name| name.map(str::to_string));
+        Arc::new(Container {
+            bundle: Bundle {
+                state_dir: "/run/containerd".into(),
+                namespace: "k8s.io".into(),
+                id: id.into(),
+                path: format!("/run/containerd/{id}").into(),
+            },
+            endpoint: Err("none".into()),
+            role,
+            names: PodNames {
+                namespace,
+                name,
+                uid: None,
+                container,
+            },
+        })
+    }
+
+    fn node() -> Vec<Arc<Container>> {
+        let within = || Role::InSandbox("s1".into());
+        vec![
+            container("s1", Role::Sandbox, [Some("shop"), Some("web-0"), None]),
+            container("c1", within(), [Some("shop"), Some("web-0"), Some("nginx")]),
+            container("c2", within(), [Some("shop"), Some("web-0"), Some("web-0")]),
+            container("s2", Role::Sandbox, [Some("test"), Some("web-0"), None]),
+            container("s3", Role::Sandbox, [Some("shop"), Some("db"), None]),
+            container("p1", Role::Plain, [Some("shop"), Some("db"), None]),
+            container("c3", within(), [Some("shop"), None, Some("nginx")]),
+        ]
+    }
+
+    fn named(text: &str) -> Vec<String> {
+        let node = node();
+        let wanted = Wanted::parse(text).unwrap();
+        wanted.named(&node).iter().map(|c| c.bundle.id.clone()).collect()
+    }
+
+    #[test]
+    fn a_pods_name_is_its_sandboxs() {
+        assert_eq!(named("shop/web-0"), ["s1"]);
+        assert_eq!(named("test/web-0"), ["s2"]);
+        assert_eq!(named("web-0"), ["s1", "s2"]);
+        assert_eq!(named("db"), ["s3"]);
+        assert_eq!(named("shop/web-0/nginx"), ["c1"]);
+        assert_eq!(named("shop/web-0/web-0"), ["c2"]);
+        for nobody in [
+            "shop/web",
+            "shop/web-0/ngin",
+            "test/web-0/nginx",
+            "nginx",
+            "shop",
+            "s1/c1",
+        ] {
+            assert!(named(nobody).is_empty(), "{nobody}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_id_and_no_name_is_refused() {
+        let long = "a".repeat(77);
+        for (text, error) in [
+            ("", IdError::Empty),
+            ("..", IdError::Pattern),
+            ("../default/x", IdError::Pattern),
+            ("a/../b", IdError::Pattern),
+            ("/etc", IdError::Pattern),
+            ("a/", IdError::Pattern),
+            ("/", IdError::Pattern),
+            ("a//b", IdError::Pattern),
+            ("a/b/c/d", IdError::Pattern),
+            ("a/b/", IdError::Pattern),
+            ("a b", IdError::Pattern),
+            ("a/b c", IdError::Pattern),
+            ("shop/web\n", IdError::Pattern),
+            ("shop/we\x1bb", IdError::Pattern),
+            ("Shop/web", IdError::Pattern),
+            ("sh.op/web", IdError::Pattern),
+            ("shop/-web", IdError::Pattern),
+            ("shop/web..x", IdError::Pattern),
+            ("a..b", IdError::Pattern),
+            (long.as_str(), IdError::TooLong),
+        ] {
+            assert_eq!(Wanted::parse(text), Err(error), "{text:?}");
+        }
+        let label = "a".repeat(64);
+        assert!(Wanted::parse(&format!("{label}/x")).is_err());
+        assert!(Wanted::parse(&format!("x/y/{label}")).is_err());
+        assert!(Wanted::parse(&format!("x/{}", "a".repeat(254))).is_err());
+        assert!(Wanted::parse(&format!("x/{}", "a".repeat(253))).is_ok());
+    }
+
+    #[test]
+    fn a_text_can_be_id_and_name() {
+        let both = Wanted::parse("web-0.x").unwrap();
+        assert!(both.id().is_some() && both.name.is_some());
+        let id = Wanted::parse("Web_0").unwrap();
+        assert!(id.id().is_some() && id.name.is_none());
+        for name in ["my--pod", "shop/web"] {
+            let name = Wanted::parse(name).unwrap();
+            assert!(name.id().is_none() && name.name.is_some());
+        }
+    }
+
+    #[test]
+    fn long_hex_digits_and_what_is_no_name_are_surely_an_id() {
+        for (text, surely) in [
+            ("5779b236", true),
+            (
+                "5779b2366f47cd1468ebb1ba7c52cbdde3c7d3a5f2af3eefadc8356700fc860b",
+                true,
+            ),
+            ("Web_0", true),
+            ("web-", true),
+            ("5779b23", false),
+            ("db", false),
+            ("web-frontend", false),
+            ("shop/5779b236", false),
+        ] {
+            assert_eq!(Wanted::parse(text).unwrap().is_surely_an_id(), surely, "{text}");
+        }
+    }
+
+    #[test]
+    fn containers_are_called_by_pod_and_name() {
+        let names: Vec<_> = node().iter().map(|c| c.name()).collect();
+        let expected = [
+            Some("shop/web-0"),
+            Some("shop/web-0/nginx"),
+            Some("shop/web-0/web-0"),
+            Some("test/web-0"),
+            Some("shop/db"),
+            None,
+            None,
+        ];
+        assert_eq!(names, expected.map(|name| name.map(str::to_string)));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_safe_in_a_shell_and_on_a_terminal(text in "\\PC{0,20}|[a-z./-]{0,10}") {
+            if Wanted::parse(&text).is_ok() {
+                prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b)));
+                prop_assert!(!text.contains("..") && !text.starts_with(['.', '-', '/']));
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! `kata-runtime` on containers that real containerds run: with runc's shim, and with the example shim that
+//! stands in for Kata's. `tests/run.sh` brings what this needs.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod events;
+mod ids;
+mod metrics;
+mod network;
+mod streams;

@@ -1,0 +1,26 @@
+//! Real containerds, real containers, and the real binary, for end-to-end tests.
+//!
+//! `tests/run.sh` says in `KATA_RUNTIME_TEST_CONTAINERDS` (directories joined by colons) which versions to test
+//! with; without it, the machine's own is used. Starting and cleaning up is done by `tests/lib/containerd.sh`,
+//! which the demo uses as well.
+
+mod command;
+mod containerd;
+
+pub use command::{Running, kata_runtime};
+pub use containerd::{Containerd, Task, for_each_containerd, fresh_id};
+
+use std::time::{Duration, Instant};
+
+/// Waits until the condition holds; fails the test if it does not within 20 s.
+#[track_caller]
+pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(20),
+            "waited in vain for: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
