@@ -5,6 +5,7 @@
 //! The places and the order in which containerd writes them were seen on containerd 1.6.20, 1.7.24 and 2.1.9.
 
 pub mod annotations;
+mod around;
 mod bundle;
 mod files;
 mod find;
@@ -21,6 +22,7 @@ mod usage;
 use std::path::PathBuf;
 
 pub use annotations::{Annotations, PodNames, Role};
+pub use around::{Around, Part, around};
 pub use bundle::{Bundle, BundleError};
 pub use files::ReadError;
 pub use find::FindError;

@@ -58,7 +58,7 @@ impl ProcessUsage {
         Self::read_in(Path::new("/proc"), pid)
     }
 
-    fn read_in(proc: &Path, pid: u32) -> Result<Self, ReadError> {
+    pub(super) fn read_in(proc: &Path, pid: u32) -> Result<Self, ReadError> {
         let directory = proc.join(pid.to_string());
         let stat_path = directory.join("stat");
         let stat = files::read_text(&stat_path, FILE_LIMIT)?;

@@ -30,13 +30,11 @@ use self::model::{Model, Request};
 use self::screen::Screen;
 use self::signals::{Signal, Signals};
 use self::view::Theme;
-use super::{Context, with_remedy};
+use super::{AT_ONCE, Context, with_remedy};
 use crate::cli::Top;
+use crate::descriptors;
 use crate::failure::Failure;
 use crate::ticks::Ticks;
-
-/// How many shims are asked at once.
-const AT_ONCE: usize = 64;
 
 /// How long the answers of a tick are waited for before those that are there are drawn.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -50,6 +48,7 @@ const RETRY: Duration = Duration::from_millis(100);
 
 pub async fn run(context: &Context, arguments: &Top) -> Result<(), Failure> {
     check_terminal()?;
+    descriptors::allow_many();
     let mut inventory = Inventory::new(context.node.clone());
     let containers = inventory.read().map_err(|error| with_remedy(error.to_string()))?;
     let mut model = Model::new(arguments.interval);
@@ -190,6 +189,7 @@ impl Watch {
             Ok(containers) => {
                 self.model.fault = None;
                 self.model.update(containers);
+                self.forget();
             }
             Err(error) => self.model.fault = Some(crate::terminal::escape(&error.to_string()).into_owned()),
         }
@@ -202,7 +202,7 @@ impl Watch {
             let (survey, sender) = (self.survey.clone(), self.sender.clone());
             tokio::spawn(async move {
                 let answer = match &container.endpoint {
-                    Ok(endpoint) => survey.lane(endpoint).sample(&container.bundle.id).await,
+                    Ok(endpoint) => survey.sample(endpoint, &container.bundle.id).await,
                     Err(why) => Err(AskError::NoAddress(why.clone())),
                 };
                 // Nobody listens any more where the view has ended.
@@ -210,6 +210,17 @@ impl Watch {
             });
         }
         self.draw_soon(PATIENCE);
+    }
+
+    /// Closes the ways to shims that have gone.
+    fn forget(&self) {
+        let endpoints = self
+            .model
+            .rows
+            .iter()
+            .filter_map(|row| row.container.endpoint.as_ref().ok());
+        let here: HashSet<_> = endpoints.map(|endpoint| &endpoint.address).collect();
+        self.survey.keep(|address| here.contains(address));
     }
 
     /// Has a frame drawn after this time, or earlier where that was wanted already.

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use kata_runtime::node::Role;
+use kata_runtime::node::{Part, Role};
 use kata_runtime::stats::{Memory, Stats};
 use kata_runtime::units;
 use ratatui::buffer::Buffer;
@@ -10,7 +10,7 @@ use ratatui::layout::Rect;
 use ratatui::widgets::{Sparkline, Widget};
 use unicode_width::UnicodeWidthStr;
 
-use super::super::host::{HostSide, What};
+use super::super::host::HostSide;
 use super::super::model::Model;
 use super::super::row::{Figures, Health, Row};
 use super::super::tree::Line;
@@ -179,32 +179,28 @@ fn state(model: &Model, row: &Row) -> String {
 }
 
 /// What the processes around the sandbox use, as `/proc` has it.
-fn host_side(host: &HostSide) -> Vec<(&'static str, String)> {
-    host.parts
-        .iter()
-        .map(|part| {
-            let label = match part.what {
-                What::Vmm => "VMM",
-                What::Virtiofsd => "virtiofsd",
-                What::Shim => "shim",
-                What::ShimAndVmm => "shim+VMM",
-            };
-            let hypervisor = match part.what {
-                What::Vmm | What::ShimAndVmm => {
-                    host.hypervisor.as_ref().map(|name| escape(name).into_owned())
-                }
-                _ => None,
-            };
-            let text = join([
-                hypervisor,
-                part.cpu.map(units::percent),
-                part.memory
-                    .map(|bytes| format!("{} resident", units::bytes(bytes))),
-                Some(format!("pid {}", part.usage.pid)),
-            ]);
-            (label, text)
-        })
-        .collect()
+fn host_side(host: &HostSide) -> impl Iterator<Item = (&'static str, String)> {
+    host.parts.iter().map(|(around, cpu)| {
+        let label = match around.part {
+            Part::Vmm => "VMM",
+            Part::Virtiofsd => "virtiofsd",
+            Part::Shim => "shim",
+            Part::ShimAndVmm => "shim+VMM",
+        };
+        let pids: Vec<_> = around
+            .processes
+            .iter()
+            .map(|process| process.pid.to_string())
+            .collect();
+        let text = join([
+            cpu.map(units::percent),
+            around
+                .memory()
+                .map(|bytes| format!("{} resident", units::bytes(bytes))),
+            Some(format!("pid {}", pids.join(" "))),
+        ]);
+        (label, text)
+    })
 }
 
 fn join<const N: usize>(parts: [Option<String>; N]) -> String {
