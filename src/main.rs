@@ -6,6 +6,7 @@ mod commands;
 mod descriptors;
 mod failure;
 mod handover;
+mod interrupt;
 mod json;
 mod output;
 mod table;

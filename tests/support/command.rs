@@ -138,7 +138,7 @@ impl Running {
         self.stdout = None;
     }
 
-    /// The processor time that the process has used so far, and how many threads it has.
+    /// How many threads the process has.
     pub fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.child.id())).map_or(0, Iterator::count)
     }

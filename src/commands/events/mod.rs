@@ -12,7 +12,6 @@ use kata_runtime::duration;
 use kata_runtime::node::{Bundle, Container, Inventory};
 use kata_runtime::shim::address::Endpoint;
 use kata_runtime::survey::{AskError, NotRunning, Survey};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::find::{self, Found};
@@ -20,6 +19,7 @@ use super::{AT_ONCE, Context, with_remedy};
 use crate::cli::{EventFormat, Events};
 use crate::descriptors;
 use crate::failure::Failure;
+use crate::interrupt;
 use crate::output;
 use crate::ticks::Ticks;
 use follow::{Follower, News, Rounds};
@@ -32,6 +32,9 @@ const WAITING: usize = 64;
 const LOOK: Duration = Duration::from_secs(1);
 
 pub async fn run(context: &Context, arguments: &Events) -> Result<(), Failure> {
+    if !arguments.stats {
+        interrupt::ends_quietly();
+    }
     let mut inventory = Inventory::new(context.node.clone());
     let run = Run::new(context, arguments);
     if arguments.all {
@@ -110,16 +113,10 @@ impl<'a> Run<'a> {
         // The channel closes when the last follower has ended.
         let (closed, _) = mpsc::channel(1);
         self.to_show = closed;
-        let mut interrupt = Interrupt::listen(!self.arguments.stats)?;
-        loop {
-            tokio::select! {
-                news = self.news.recv() => match news {
-                    Some((subject, news)) => self.tell(&subject, news)?,
-                    None => return self.end(),
-                },
-                () = interrupt.wait() => return self.end(),
-            }
+        while let Some((subject, news)) = self.news.recv().await {
+            self.tell(&subject, news)?;
         }
+        self.end()
     }
 
     /// Every container that runs; in a stream also those that come, until the user interrupts.
@@ -137,7 +134,6 @@ impl<'a> Run<'a> {
             }
             return self.end();
         }
-        let mut interrupt = Interrupt::listen(true)?;
         let mut looks = Ticks::every(self.arguments.interval.min(LOOK));
         // The first one is at once, and was.
         looks.tick().await;
@@ -150,7 +146,6 @@ impl<'a> Run<'a> {
                         failure.report();
                     }
                 }
-                () = interrupt.wait() => return self.end(),
             }
         }
     }
@@ -161,7 +156,7 @@ impl<'a> Run<'a> {
         inventory: &mut Inventory,
         followed: &mut HashMap<PathBuf, Arc<Container>>,
     ) -> Result<(), Failure> {
-        let containers = inventory.read().map_err(|error| with_remedy(error.to_string()))?;
+        let containers = self.context.read(inventory)?;
         let mut new = Vec::new();
         let mut there = HashMap::with_capacity(containers.len());
         for container in containers {
@@ -331,32 +326,4 @@ impl Subject {
 /// The sentence that users of `kata-runtime events` know, then what was found.
 fn does_not_exist(given: &str, found: String) -> Failure {
     Failure::new(format!("Container ID ({given}) does not exist")).and(found)
-}
-
-/// The user's wish to end a stream: a stream that is interrupted has given its answer.
-struct Interrupt(Option<[Signal; 2]>);
-
-impl Interrupt {
-    /// Listens; where that is not wanted, a signal ends the process as it does any other.
-    fn listen(wanted: bool) -> Result<Self, Failure> {
-        if !wanted {
-            return Ok(Self(None));
-        }
-        let listen =
-            |kind| signal(kind).map_err(|error| Failure::new(format!("listen for signals: {error}")));
-        Ok(Self(Some([
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::terminate())?,
-        ])))
-    }
-
-    async fn wait(&mut self) {
-        match &mut self.0 {
-            Some([interrupt, terminate]) => tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            },
-            None => std::future::pending().await,
-        }
-    }
 }

@@ -3,13 +3,14 @@
 mod row;
 mod show;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use kata_runtime::node::{Container, Inventory, Pod, pods};
+use kata_runtime::node::{Container, Pod, pods};
 use kata_runtime::survey::Survey;
 
-use super::{AT_ONCE, Context, with_remedy};
+use super::{AT_ONCE, Context};
 use crate::cli::{List, ListFormat};
 use crate::descriptors;
 use crate::failure::Failure;
@@ -17,36 +18,47 @@ use crate::output;
 use row::Row;
 
 pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
-    let mut containers = Inventory::new(context.node.clone())
-        .read()
-        .map_err(|error| with_remedy(error.to_string()))?;
-    if containers.is_empty() {
+    let bundles = context.bundles()?;
+    if bundles.is_empty() {
         output::notice(&format!("no containers: {}", context.node.looked_in()));
     }
-    containers.retain(|container| is_wanted(container, arguments));
-    let containers = ordered(&containers);
+    let containers = bundles
+        .into_iter()
+        .filter_map(Container::read)
+        .filter(|container| is_wanted(container, arguments));
     if arguments.quiet {
-        return output::answer(show::ids(&containers).as_bytes());
+        let containers: Vec<_> = containers.map(Arc::new).collect();
+        return output::answer(show::ids(&ordered(&containers)).as_bytes());
     }
     descriptors::allow_many();
     let survey = Survey::new(context.timeout, AT_ONCE);
-    let states = survey.states_within(context.timeout, &containers).await;
-    let now = SystemTime::now();
-    let rows: Vec<_> = containers
-        .iter()
-        .zip(states)
-        .map(|(container, state)| Row::new(container, state, now))
-        .collect();
+    let answers = survey
+        .states_within(context.timeout, containers.map(Row::read))
+        .await;
+    let rows = answers.into_iter().map(|(row, state)| row.with(state)).collect();
+    let (rows, now) = (in_order(rows), SystemTime::now());
     for row in &rows {
         if let Some(error) = &row.error {
             context.note(|| format!("container {}: {error}", row.container.bundle.id));
         }
     }
     output::answer(&match arguments.format {
-        ListFormat::Table => show::table(&rows, arguments.no_trunc, false),
-        ListFormat::Wide => show::table(&rows, arguments.no_trunc, true),
-        ListFormat::Json => show::json(&rows),
+        ListFormat::Table => show::table(&rows, now, arguments.no_trunc, false),
+        ListFormat::Wide => show::table(&rows, now, arguments.no_trunc, true),
+        ListFormat::Json => show::json(&rows, now),
     })
+}
+
+fn in_order(rows: Vec<Row>) -> Vec<Row> {
+    let containers: Vec<_> = rows.iter().map(|row| row.container.clone()).collect();
+    let mut rows: HashMap<_, _> = rows
+        .into_iter()
+        .map(|row| (row.container.bundle.path.clone(), row))
+        .collect();
+    ordered(&containers)
+        .iter()
+        .filter_map(|container| rows.remove(&container.bundle.path))
+        .collect()
 }
 
 fn is_wanted(container: &Container, arguments: &List) -> bool {

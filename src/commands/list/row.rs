@@ -16,42 +16,53 @@ pub struct Row {
     /// Of the task's first process, where it has not stopped. Kata answers with its hypervisor's.
     pub pid: Option<u32>,
     pub created: Option<SystemTime>,
-    pub age: Option<Duration>,
     /// What is wrong, at length.
     pub error: Option<String>,
 }
 
 impl Row {
-    pub fn new(container: &Arc<Container>, state: Result<TaskState, AskError>, now: SystemTime) -> Self {
-        let created = container.bundle.created();
-        let status = match &state {
-            Ok(state) => state.status.as_str(),
-            Err(AskError::Unanswered { .. } | AskError::Resting { .. }) => "not answering",
-            Err(AskError::NotRunning(NotRunning::Gone(_))) => "shim gone",
-            // It is deleted just now, or (Kata) was killed and not deleted.
-            Err(AskError::NotRunning(NotRunning::Unknown(_))) => "unknown",
-            Err(AskError::NotRunning(NotRunning::Stopped(_))) => "stopped",
-            Err(AskError::Shim(_) | AskError::NoAddress(_) | AskError::Decode { .. }) => "error",
-        };
-        let (error, state) = match state {
-            Ok(state) => (None, Some(state)),
-            Err(error) => (Some(error.to_string()), None),
-        };
-        let stopped = state.as_ref().filter(|state| state.status == TaskStatus::Stopped);
+    /// What files tell.
+    pub fn read(container: Container) -> Self {
         Self {
             runtime: container.runtime(),
-            status,
-            exit_status: stopped.map(|state| state.exit_status),
-            pid: state
-                .as_ref()
-                .filter(|state| state.status != TaskStatus::Stopped && state.pid != 0)
-                .map(|state| state.pid),
-            created,
-            // A clock that was set back makes it 0.
-            age: created.map(|created| now.duration_since(created).unwrap_or_default()),
-            error,
-            container: container.clone(),
+            status: TaskStatus::Unknown.as_str(),
+            exit_status: None,
+            pid: None,
+            created: container.bundle.created(),
+            error: None,
+            container: Arc::new(container),
         }
+    }
+
+    /// What its shim told as well, or did not.
+    pub fn with(mut self, state: Result<TaskState, AskError>) -> Self {
+        match state {
+            Ok(state) => {
+                self.status = state.status.as_str();
+                if state.status == TaskStatus::Stopped {
+                    self.exit_status = Some(state.exit_status);
+                } else {
+                    self.pid = Some(state.pid).filter(|pid| *pid != 0);
+                }
+            }
+            Err(error) => {
+                self.status = match error {
+                    AskError::Unanswered { .. } | AskError::Resting { .. } => "not answering",
+                    AskError::NotRunning(NotRunning::Gone(_)) => "shim gone",
+                    // It is deleted just now, or (Kata) was killed and not deleted.
+                    AskError::NotRunning(NotRunning::Unknown(_)) => TaskStatus::Unknown.as_str(),
+                    AskError::NotRunning(NotRunning::Stopped(_)) => TaskStatus::Stopped.as_str(),
+                    AskError::Shim(_) | AskError::NoAddress(_) | AskError::Decode { .. } => "error",
+                };
+                self.error = Some(error.to_string());
+            }
+        }
+        self
+    }
+
+    /// How long ago it was created. A clock that was set back makes that 0.
+    pub fn age(&self, now: SystemTime) -> Option<Duration> {
+        Some(now.duration_since(self.created?).unwrap_or_default())
     }
 
     /// `namespace/name` of its pod, or as much of that as is known.
@@ -66,5 +77,11 @@ impl Row {
 
     pub fn is_in_a_sandbox(&self) -> bool {
         matches!(self.container.role, Role::InSandbox(_))
+    }
+}
+
+impl AsRef<Container> for Row {
+    fn as_ref(&self) -> &Container {
+        &self.container
     }
 }

@@ -1,6 +1,7 @@
 //! The list as a table, as JSON, as ids.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use kata_runtime::node::{Container, Role};
 use kata_runtime::units;
@@ -27,7 +28,7 @@ pub fn ids(containers: &[Arc<Container>]) -> String {
     text
 }
 
-pub fn table(rows: &[Row], whole_ids: bool, wide: bool) -> Vec<u8> {
+pub fn table(rows: &[Row], now: SystemTime, whole_ids: bool, wide: bool) -> Vec<u8> {
     let mut columns = vec![
         ("ID", Align::Left),
         ("POD", Align::Left),
@@ -63,7 +64,7 @@ pub fn table(rows: &[Row], whole_ids: bool, wide: bool) -> Vec<u8> {
                 None => row.status.to_string(),
             },
             or_dash(row.pid.map(|pid| pid.to_string())),
-            or_dash(row.age.map(units::age)),
+            or_dash(row.age(now).map(units::age)),
         ];
         if wide {
             cells.extend([
@@ -90,11 +91,11 @@ fn short(id: &str) -> &str {
 }
 
 /// One array on one line; what is not known is left out.
-pub fn json(rows: &[Row]) -> Vec<u8> {
-    json::line(&rows.iter().map(object).collect())
+pub fn json(rows: &[Row], now: SystemTime) -> Vec<u8> {
+    json::line(&rows.iter().map(|row| object(row, now)).collect())
 }
 
-fn object(row: &Row) -> Value {
+fn object(row: &Row, now: SystemTime) -> Value {
     let container = &row.container;
     let (bundle, names) = (&container.bundle, &container.names);
     let mut object = Map::new();
@@ -131,7 +132,7 @@ fn object(row: &Row) -> Value {
     put("exit_status", row.exit_status.map(Value::from));
     put("pid", row.pid.map(Value::from));
     put("created_at", row.created.map(|time| clock::rfc3339(time).into()));
-    put("age_seconds", row.age.map(|age| age.as_secs().into()));
+    put("age_seconds", row.age(now).map(|age| age.as_secs().into()));
     put("bundle", Some(bundle.path.to_string_lossy().into()));
     put(
         "shim",
