@@ -58,6 +58,9 @@ pub enum Command {
     Metrics(Metrics),
     /// Serve metrics of all sandboxes and containers on this node, for Prometheus
     Monitor(Monitor),
+    /// A live view of everything on this node, in the terminal
+    #[cfg(feature = "top")]
+    Top(Top),
 }
 
 #[derive(Args, Debug)]
@@ -144,6 +147,15 @@ pub struct Monitor {
     /// How many shims to ask at once; those that take long make room for the next
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     pub max_concurrent: usize,
+}
+
+#[cfg(feature = "top")]
+#[derive(Args, Debug)]
+pub struct Top {
+    /// Time between two looks at everything, such as 500ms, 2s or 1m
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse_positive,
+          allow_hyphen_values = true)]
+    pub interval: Duration,
 }
 
 /// Reads the process's arguments.

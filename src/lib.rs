@@ -15,6 +15,7 @@ pub mod duration;
 pub mod exposition;
 pub mod node;
 pub mod rates;
+pub mod readings;
 pub mod shim;
 pub mod stats;
 pub mod survey;

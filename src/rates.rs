@@ -14,9 +14,10 @@ pub struct Rates {
     /// The share of the enforcement periods in which a quota held the container back, 0 to 1. `None` also
     /// where there is no quota.
     pub throttled: Option<f64>,
-    /// Bytes received on all interfaces but the loopback. A pod's containers share its interfaces.
+    /// Bytes received on all interfaces but the loopback, and those by which Kata joins a pod's interface to
+    /// its guest. A pod's containers share its interfaces.
     pub rx_bytes: Option<f64>,
-    /// Bytes sent on all interfaces but the loopback.
+    /// Bytes sent on the same interfaces.
     pub tx_bytes: Option<f64>,
     /// Bytes read from block devices.
     pub read_bytes: Option<f64>,
@@ -69,12 +70,19 @@ fn throttled(old: &Stats, new: &Stats) -> Option<f64> {
 fn network(old: &Stats, new: &Stats, counter: impl Fn(&Interface) -> u64) -> Option<u64> {
     let (old, new) = (old.network.as_ref()?, new.network.as_ref()?);
     let mut sum: u64 = 0;
-    for interface in new.iter().filter(|interface| interface.name != "lo") {
+    for interface in new.iter().filter(|interface| carries(&interface.name)) {
         if let Some(before) = old.iter().find(|before| before.name == interface.name) {
             sum = sum.saturating_add(counter(interface).checked_sub(counter(before))?);
         }
     }
     Some(sum)
+}
+
+/// Whether what an interface carries is the pod's traffic, and not counted elsewhere. Kata joins the pod's
+/// interface to the guest's by `tap<n>_kata` (or `br<n>_kata`): each packet passes both, the other way round.
+fn carries(interface: &str) -> bool {
+    interface != "lo"
+        && !(interface.ends_with("_kata") && (interface.starts_with("tap") || interface.starts_with("br")))
 }
 
 #[derive(Clone, Copy)]
@@ -187,12 +195,14 @@ mod tests {
                 interface("lo", 0, 0),
                 interface("eth0", 100, 50),
                 interface("eth1", 10, 0),
+                interface("tap0_kata", 50, 100),
             ]),
             carried(vec![
                 interface("lo", 9999, 9999),
                 interface("eth0", 2100, 150),
                 interface("eth1", 30, 0),
                 interface("new", 5555, 5555),
+                interface("tap0_kata", 150, 2100),
             ]),
         );
         assert_eq!((both.rx_bytes, both.tx_bytes), (Some(1010.0), Some(50.0)));

@@ -12,20 +12,34 @@ pub const MAX_BYTES: usize = 7;
 /// The longest text that [`rate`] gives: `1023KiB/s`.
 pub const MAX_RATE: usize = MAX_BYTES + 2;
 
+/// The longest text that [`compact`] gives: `1023K`.
+pub const MAX_COMPACT: usize = 5;
+
 const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+
+const SHORT_UNITS: [&str; 7] = ["B", "K", "M", "G", "T", "P", "E"];
 
 /// A size in bytes: `0B`, `1023B`, `1.5KiB`, `12.3MiB`, `128MiB`. Cut to three significant digits and not
 /// rounded up: what is below a limit never reads as the limit itself.
 pub fn bytes(bytes: u64) -> String {
+    scaled(bytes, &UNITS)
+}
+
+/// The same for narrow columns, as `top` and `free -h` have it: `1023B`, `1.5K`, `12.3M`.
+pub fn compact(bytes: u64) -> String {
+    scaled(bytes, &SHORT_UNITS)
+}
+
+fn scaled(bytes: u64, units: &[&str; 7]) -> String {
     let mut unit = 0;
-    while unit + 1 < UNITS.len() && bytes >> (10 * (unit + 1)) > 0 {
+    while unit + 1 < units.len() && bytes >> (10 * (unit + 1)) > 0 {
         unit += 1;
     }
     let whole = bytes >> (10 * unit);
     let rest = bytes & ((1 << (10 * unit)) - 1);
     // Below 2^70, so that u128 is wide enough.
     let hundredths = ((u128::from(rest) * 100) >> (10 * unit)) as u64;
-    let name = UNITS.get(unit).copied().unwrap_or_default();
+    let name = units.get(unit).copied().unwrap_or_default();
     match (whole, hundredths) {
         (_, 0) => format!("{whole}{name}"),
         (0..10, _) if hundredths.is_multiple_of(10) => format!("{whole}.{}{name}", hundredths / 10),
@@ -107,6 +121,8 @@ mod tests {
         ] {
             assert_eq!(bytes(number), text, "{number}");
         }
+        assert_eq!(compact(1023), "1023B");
+        assert_eq!(compact((32 << 20) - 1), "31.9M");
     }
 
     #[test]
@@ -166,6 +182,7 @@ mod tests {
         #[test]
         fn texts_fit_their_columns(number in any::<u64>(), shift in 0..64u32) {
             prop_assert!(bytes(number >> shift).len() <= MAX_BYTES);
+            prop_assert!(compact(number >> shift).len() <= MAX_COMPACT);
             prop_assert!(rate((number >> shift) as f64).len() <= MAX_RATE);
         }
 

@@ -5,6 +5,8 @@ mod find;
 mod list;
 mod metrics;
 mod monitor;
+#[cfg(feature = "top")]
+mod top;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +44,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             Command::List(arguments) => list::run(&context, &arguments).await,
             Command::Metrics(arguments) => metrics::run(&context, &arguments).await,
             Command::Monitor(arguments) => monitor::run(&context, &arguments).await,
+            #[cfg(feature = "top")]
+            Command::Top(arguments) => top::run(&context, &arguments).await,
         }
     })
 }

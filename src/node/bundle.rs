@@ -92,6 +92,13 @@ impl Bundle {
         fs::metadata(self.path.join("config.json")).ok()?.modified().ok()
     }
 
+    /// The pid of the task's shim, which runc's and Kata's shims note in the bundle of the task that they were
+    /// started for: for a pod, its sandbox's. The shim may be gone, and its pid another's.
+    pub fn shim_pid(&self) -> Option<u32> {
+        let pid: u32 = self.note("shim.pid")?.trim().parse().ok()?;
+        (pid != 0).then_some(pid)
+    }
+
     /// The monitor socket that Kata's Go shim noted in its sandbox's bundle.
     pub fn monitor_address(&self) -> Result<Option<Address>, BundleError> {
         let path = self.path.join("monitor_address");

@@ -5,6 +5,7 @@
 //! The places and the order in which containerd writes them were seen on containerd 1.6.20, 1.7.24 and 2.1.9.
 
 pub mod annotations;
+mod around;
 mod bundle;
 pub mod device;
 mod files;
@@ -17,10 +18,12 @@ mod names;
 mod pods;
 pub mod process;
 mod runtime;
+mod usage;
 
 use std::path::PathBuf;
 
 pub use annotations::{Annotations, PodNames, Role};
+pub use around::{Around, Part, around};
 pub use bundle::{Bundle, BundleError};
 pub use files::ReadError;
 pub use find::FindError;
@@ -29,6 +32,7 @@ pub use inventory::{Container, Inventory};
 pub use names::Wanted;
 pub use pods::{Pod, pods};
 pub use runtime::Runtime;
+pub use usage::{ProcessMemory, ProcessUsage, ticks_per_second};
 
 /// containerd's usual state directories: its own, k3s's and RKE2's, Docker's, MicroK8s's.
 pub const USUAL_STATE_DIRS: [&str; 4] = [

@@ -1,0 +1,83 @@
+//! Containers for the tests of the view.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kata_runtime::node::{Bundle, Container, PodNames, Role};
+use kata_runtime::shim::task::{TaskState, TaskStatus};
+use kata_runtime::stats::{Interface, Stats};
+use kata_runtime::survey::Sample;
+
+use super::row::Row;
+
+/// A row of a container, in the sandbox of that id or in none, that has not been heard of yet.
+pub fn row(id: &str, sandbox: Option<&str>) -> Row {
+    let role = sandbox.map_or(Role::Plain, |sandbox| Role::InSandbox(sandbox.into()));
+    let names = PodNames {
+        container: sandbox.map(|_| id.to_string()),
+        ..PodNames::default()
+    };
+    new(id, role, names)
+}
+
+/// A row of a sandbox.
+pub fn pod(id: &str, namespace: &str, name: &str) -> Row {
+    let names = PodNames {
+        namespace: Some(namespace.into()),
+        name: Some(name.into()),
+        ..PodNames::default()
+    };
+    new(id, Role::Sandbox, names)
+}
+
+fn new(id: &str, role: Role, names: PodNames) -> Row {
+    Row::new(Arc::new(Container {
+        bundle: Bundle {
+            state_dir: "/run/containerd".into(),
+            namespace: "k8s.io".into(),
+            id: id.into(),
+            path: format!("/run/x/{id}").into(),
+        },
+        endpoint: Err("none".into()),
+        role,
+        names,
+    }))
+}
+
+/// A sample that was taken some seconds after another.
+pub fn sample(start: Instant, seconds: u64, change: impl FnOnce(&mut Stats)) -> Sample {
+    let mut stats = Stats::default();
+    change(&mut stats);
+    Sample {
+        state: TaskState {
+            status: TaskStatus::Running,
+            pid: 4321,
+            exit_status: 0,
+            exited_at: None,
+        },
+        stats,
+        taken: start + Duration::from_secs(seconds),
+    }
+}
+
+/// Has a container use so much of a processor (in per cent) and of memory, by two samples two seconds apart; some
+/// network and disk as well.
+pub fn using(mut row: Row, cpu: f64, memory: u64) -> Row {
+    let start = Instant::now();
+    let stats = |part: f64| {
+        move |stats: &mut Stats| {
+            stats.cpu.usage.total = Some(1_000_000_000 + (cpu * 2e7 * part) as u64);
+            stats.memory.usage.usage = Some(memory);
+            stats.pids.current = Some(3);
+            stats.network = Some(vec![Interface {
+                name: "eth0".into(),
+                rx_bytes: (4096.0 * part) as u64,
+                tx_bytes: (1024.0 * part) as u64,
+                ..Interface::default()
+            }]);
+        }
+    };
+    row.take(Ok(sample(start, 0, stats(0.0))));
+    row.take(Ok(sample(start, 2, stats(1.0))));
+    row
+}

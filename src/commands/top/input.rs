@@ -1,0 +1,295 @@
+//! From the bytes that a terminal sends to what is to be done. No I/O.
+
+use super::model::Mode;
+use super::tree::Sort;
+
+/// The longest sequence that is waited for to end, in bytes. Terminals send shorter ones for keys.
+const MAX_SEQUENCE: usize = 32;
+
+const ESCAPE: u8 = 0x1b;
+
+/// A key of the keyboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    Char(char),
+    /// With the control key held; in lower case.
+    Control(char),
+    Enter,
+    Escape,
+    Backspace,
+    Up,
+    Down,
+    Left,
+    Right,
+    Home,
+    End,
+    PageUp,
+    PageDown,
+}
+
+/// What a key does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Quit,
+    Suspend,
+    Redraw,
+    /// By so many lines, down or (negative) up.
+    Move(isize),
+    Page(isize),
+    First,
+    Last,
+    /// Folds or unfolds a pod.
+    Fold,
+    Collapse,
+    Expand,
+    FoldAll,
+    Sort(Sort),
+    Reverse,
+    Pause,
+    Details,
+    Help,
+    Filter,
+    Type(char),
+    Erase,
+    /// Back to watching; a filter stays.
+    Leave,
+    /// Back to watching without a filter.
+    Clear,
+}
+
+/// What a key means in a mode.
+pub fn action(mode: Mode, key: Key) -> Option<Action> {
+    let action = match (mode, key) {
+        (_, Key::Control('c')) => Action::Quit,
+        (_, Key::Control('z')) => Action::Suspend,
+        (_, Key::Control('l')) => Action::Redraw,
+        (Mode::Help, _) => Action::Leave,
+        (_, Key::Up) => Action::Move(-1),
+        (_, Key::Down) => Action::Move(1),
+        (_, Key::PageUp) => Action::Page(-1),
+        (_, Key::PageDown) => Action::Page(1),
+        (Mode::Filter, key) => match key {
+            Key::Enter => Action::Leave,
+            Key::Escape => Action::Clear,
+            Key::Backspace => Action::Erase,
+            Key::Char(character) => Action::Type(character),
+            _ => return None,
+        },
+        (Mode::Watch, key) => return watch(key),
+    };
+    Some(action)
+}
+
+fn watch(key: Key) -> Option<Action> {
+    Some(match key {
+        Key::Char('q') => Action::Quit,
+        Key::Char('k') => Action::Move(-1),
+        Key::Char('j') => Action::Move(1),
+        Key::Home | Key::Char('g') => Action::First,
+        Key::End | Key::Char('G') => Action::Last,
+        Key::Enter => Action::Fold,
+        Key::Left => Action::Collapse,
+        Key::Right => Action::Expand,
+        Key::Char('f') => Action::FoldAll,
+        Key::Char('c') => Action::Sort(Sort::Cpu),
+        Key::Char('m') => Action::Sort(Sort::Memory),
+        Key::Char('n') => Action::Sort(Sort::Network),
+        Key::Char('b') => Action::Sort(Sort::Block),
+        Key::Char('p') => Action::Sort(Sort::Pids),
+        Key::Char('a') => Action::Sort(Sort::Name),
+        Key::Char('r') => Action::Reverse,
+        Key::Char(' ') => Action::Pause,
+        Key::Char('d') => Action::Details,
+        Key::Char('?' | 'h') => Action::Help,
+        Key::Char('/') => Action::Filter,
+        Key::Escape => Action::Clear,
+        _ => return None,
+    })
+}
+
+/// Makes keys of bytes, which may come in any portions.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    /// The beginning of a key whose end has not come.
+    pending: Vec<u8>,
+}
+
+impl Decoder {
+    /// The keys in these bytes and those before them.
+    pub fn feed(&mut self, bytes: &[u8]) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for byte in bytes {
+            self.pending.push(*byte);
+            match decode(&self.pending) {
+                Decoded::More if self.pending.len() < MAX_SEQUENCE => {}
+                Decoded::More | Decoded::Nothing => self.pending.clear(),
+                Decoded::Key(key) => {
+                    self.pending.clear();
+                    keys.push(key);
+                }
+            }
+        }
+        keys
+    }
+
+    /// Whether more is to come, or the escape key was pressed: only time tells.
+    pub fn is_waiting(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Nothing has come for a while: the key that was pressed.
+    pub fn settle(&mut self) -> Option<Key> {
+        let alone = self.pending == [ESCAPE];
+        self.pending.clear();
+        alone.then_some(Key::Escape)
+    }
+}
+
+enum Decoded {
+    Key(Key),
+    /// The end has not come yet.
+    More,
+    /// A whole sequence that means nothing here.
+    Nothing,
+}
+
+fn decode(bytes: &[u8]) -> Decoded {
+    match bytes {
+        [] | [ESCAPE] | [ESCAPE, b'[' | b'O'] => Decoded::More,
+        [ESCAPE, b'O', last] => named(b"", *last),
+        [ESCAPE, b'[', parameters @ .., last] => match last {
+            0x40..=0x7e => named(parameters, *last),
+            0x20..=0x3f => Decoded::More,
+            _ => Decoded::Nothing,
+        },
+        // A character with Alt held.
+        [ESCAPE, ..] => Decoded::Nothing,
+        [b'\r' | b'\n'] => Decoded::Key(Key::Enter),
+        [0x7f | 0x08] => Decoded::Key(Key::Backspace),
+        [byte @ 1..=0x1a] => Decoded::Key(Key::Control(char::from(byte + 0x60))),
+        [0..=0x1f] => Decoded::Nothing,
+        text => match std::str::from_utf8(text) {
+            Ok(text) => match text.chars().next() {
+                Some(character) if !character.is_control() => Decoded::Key(Key::Char(character)),
+                _ => Decoded::Nothing,
+            },
+            // Cut within a character.
+            Err(error) if error.error_len().is_none() => Decoded::More,
+            Err(_) => Decoded::Nothing,
+        },
+    }
+}
+
+/// The key of a control sequence (xterm's and the Linux console's).
+fn named(parameters: &[u8], last: u8) -> Decoded {
+    let key = match (parameters, last) {
+        (_, b'A') => Key::Up,
+        (_, b'B') => Key::Down,
+        (_, b'C') => Key::Right,
+        (_, b'D') => Key::Left,
+        (_, b'H') | (b"1" | b"7", b'~') => Key::Home,
+        (_, b'F') | (b"4" | b"8", b'~') => Key::End,
+        (b"5", b'~') => Key::PageUp,
+        (b"6", b'~') => Key::PageDown,
+        _ => return Decoded::Nothing,
+    };
+    Decoded::Key(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn keys(bytes: &[u8]) -> Vec<Key> {
+        Decoder::default().feed(bytes)
+    }
+
+    #[test]
+    fn keys_as_terminals_send_them() {
+        // `infocmp xterm-256color`, `infocmp linux` and `infocmp tmux`, in normal and application mode.
+        for (bytes, key) in [
+            (&b"q"[..], Key::Char('q')),
+            ("ä".as_bytes(), Key::Char('ä')),
+            ("日".as_bytes(), Key::Char('日')),
+            (b"\r", Key::Enter),
+            (b"\x7f", Key::Backspace),
+            (b"\x08", Key::Backspace),
+            (b"\x03", Key::Control('c')),
+            (b"\x1a", Key::Control('z')),
+            (b"\x0c", Key::Control('l')),
+            (b"\x1b[A", Key::Up),
+            (b"\x1bOA", Key::Up),
+            (b"\x1b[B", Key::Down),
+            (b"\x1bOC", Key::Right),
+            (b"\x1b[D", Key::Left),
+            (b"\x1b[H", Key::Home),
+            (b"\x1b[1~", Key::Home),
+            (b"\x1bOH", Key::Home),
+            (b"\x1b[4~", Key::End),
+            (b"\x1b[F", Key::End),
+            (b"\x1b[5~", Key::PageUp),
+            (b"\x1b[6~", Key::PageDown),
+            (b"\x1b[1;5A", Key::Up),
+        ] {
+            assert_eq!(keys(bytes), [key], "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_means_nothing_is_swallowed_whole() {
+        for bytes in [
+            &b"\x1b[3~"[..],
+            b"\x1b[200~",
+            b"\x1bq",
+            b"\x1b[?1;2c",
+            b"\x00",
+            b"\x1f",
+            b"\xff",
+            b"\x1b[M",
+        ] {
+            assert_eq!(keys(bytes), [], "{bytes:?}");
+        }
+        assert_eq!(keys(b"\x1b[200~q"), [Key::Char('q')]);
+        assert_eq!(
+            keys(&[b"\x1b[".as_slice(), &[b'1'; 100]].concat()).first(),
+            Some(&Key::Char('1'))
+        );
+    }
+
+    #[test]
+    fn a_key_may_come_in_pieces_and_escape_alone_is_told_by_time() {
+        let mut decoder = Decoder::default();
+        assert!(decoder.feed(b"\x1b").is_empty() && decoder.is_waiting());
+        assert_eq!(decoder.feed(b"[A"), [Key::Up]);
+        assert!(!decoder.is_waiting());
+        assert!(decoder.feed(&"日".as_bytes()[..2]).is_empty());
+        assert_eq!(decoder.feed(&"日".as_bytes()[2..]), [Key::Char('日')]);
+        assert!(decoder.feed(b"\x1b").is_empty());
+        assert_eq!(decoder.settle(), Some(Key::Escape));
+        assert!(decoder.feed(b"\x1b[").is_empty());
+        assert_eq!(decoder.settle(), None, "a sequence that never ended");
+        assert_eq!(decoder.feed(b"q"), [Key::Char('q')]);
+    }
+
+    #[test]
+    fn while_a_filter_is_typed_letters_are_letters() {
+        assert_eq!(action(Mode::Watch, Key::Char('q')), Some(Action::Quit));
+        assert_eq!(action(Mode::Filter, Key::Char('q')), Some(Action::Type('q')));
+        assert_eq!(action(Mode::Filter, Key::Escape), Some(Action::Clear));
+        assert_eq!(action(Mode::Filter, Key::Down), Some(Action::Move(1)));
+        assert_eq!(action(Mode::Help, Key::Char('q')), Some(Action::Leave));
+        for mode in [Mode::Watch, Mode::Filter, Mode::Help] {
+            assert_eq!(action(mode, Key::Control('c')), Some(Action::Quit));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_or_pile_up(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut decoder = Decoder::default();
+            decoder.feed(&bytes);
+            prop_assert!(decoder.pending.len() < MAX_SEQUENCE);
+        }
+    }
+}

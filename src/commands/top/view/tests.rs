@@ -1,0 +1,284 @@
+use std::time::{Duration, Instant};
+
+use kata_runtime::shim::address::Address;
+use kata_runtime::survey::AskError;
+use ratatui::style::Modifier;
+
+use super::*;
+use crate::commands::top::fixtures::{pod, row, sample, using};
+use crate::commands::top::input::Action;
+use crate::commands::top::row::{Health, Row};
+
+const THEME: Theme = Theme {
+    colour: false,
+    unicode: true,
+};
+
+/// A node with a pod and two containers, one of which is hung.
+fn model() -> Model {
+    let mut model = Model::new(Duration::from_secs(2));
+    let limited = |mut row: Row, limit| {
+        row.sample.as_mut().unwrap().stats.memory.usage.limit = Some(limit);
+        row
+    };
+    let mut hung = using(row("hung", None), 1.0, 1);
+    hung.take(Err(AskError::Unanswered {
+        address: Address::Path("/s".into()),
+        call: "Stats",
+        waited: Duration::from_secs(12),
+    }));
+    model.rows = vec![
+        using(pod("p", "shop", "web-7d4b9"), 0.0, 1 << 20),
+        limited(using(row("nginx", Some("p")), 49.6, 48 << 20), 64 << 20),
+        using(
+            row(
+                "c5c13644fc76177770b386095d99bb9446fc7555630d07d5ce5b1339f4f156a2",
+                None,
+            ),
+            1.5,
+            30 << 20,
+        ),
+        hung,
+    ];
+    model
+}
+
+fn drawn(model: &mut Model, theme: &Theme, width: u16, height: u16) -> Buffer {
+    let mut buffer = Buffer::empty(Rect::new(0, 0, width, height));
+    draw(model, theme, &mut buffer);
+    buffer
+}
+
+fn text(buffer: &Buffer) -> Vec<String> {
+    let area = buffer.area;
+    (0..area.height)
+        .map(|y| {
+            let mut line = String::new();
+            let mut skip = 0;
+            for x in 0..area.width {
+                let symbol = buffer.cell((x, y)).map_or(" ", |cell| cell.symbol());
+                if skip == 0 {
+                    line.push_str(symbol);
+                    skip = unicode_width::UnicodeWidthStr::width(symbol).saturating_sub(1);
+                } else {
+                    skip -= 1;
+                }
+            }
+            line.trim_end().to_string()
+        })
+        .collect()
+}
+
+#[test]
+fn eighty_by_twenty_four() {
+    let mut model = model();
+    model.note_pods();
+    let screen = text(&drawn(&mut model, &THEME, 80, 24));
+    // Written by hand from the numbers in `model`: 4096 and 1024 bytes in two seconds, three processes each.
+    assert_eq!(
+        screen[..8],
+        [
+            "kata-runtime top  1 pod, 3 containers, 1 hung, CPU 51.1%, memory 79MiB  every 2s",
+            "NAME                CPU%▼   MEM OF LIMIT  RX/s  TX/s  RD/s  WR/s  PIDS THR%  OOM",
+            "▾ shop/web-7d4b9     49.6   49M ██████░░    2K  512B     -     -     6    -    -",
+            "└ nginx              49.6   48M ██████░░                 -     -     3    -    -",
+            "  c5c13644fc76        1.5   30M        -    2K  512B     -     -     3    -    -",
+            "  hung              HUNG: no answer to Stats for 12s",
+            "",
+            "",
+        ]
+    );
+    assert!(screen[15].starts_with("── shop/web-7d4b9 ───"), "{}", screen[15]);
+    assert!(screen[16].ends_with("CPU, 0-50%, last 44s"), "{}", screen[16]);
+    assert!(screen[18].starts_with("memory   49MiB working set, 64MiB limit"));
+    assert!(screen[19].starts_with("cpu      49.6%, 6 pids"), "{}", screen[19]);
+    assert_eq!(screen[23], KEYS);
+    assert_eq!(screen.len(), 24);
+}
+
+#[test]
+fn what_is_hung_or_stopped_reads_without_colour_and_is_dim() {
+    let mut model = model();
+    model.rows[2].health =
+        Health::Stopped("its task has stopped (exit status 137) and was not deleted".into());
+    let buffer = drawn(&mut model, &THEME, 80, 24);
+    let screen = text(&buffer);
+    assert_eq!(
+        screen[4],
+        "  c5c13644fc76      stopped: its task has stopped (exit status 137) and was not…"
+    );
+    for (y, name) in [(4, "c5"), (5, "hung")] {
+        let cell = buffer.cell((2, y)).unwrap();
+        assert_eq!(cell.symbol(), &name[..1]);
+        assert!(cell.modifier.contains(Modifier::DIM));
+    }
+    assert!(!buffer.cell((2, 3)).unwrap().modifier.contains(Modifier::DIM));
+    assert!(
+        buffer.cell((2, 2)).unwrap().modifier.contains(Modifier::REVERSED),
+        "selected"
+    );
+}
+
+#[test]
+fn every_size_can_be_drawn() {
+    let mut model = model();
+    for details in [true, false] {
+        model.details = details;
+        for mode in [Mode::Watch, Mode::Filter, Mode::Help] {
+            model.mode = mode;
+            for (width, height) in [
+                (0, 0),
+                (1, 1),
+                (19, 4),
+                (20, 4),
+                (33, 7),
+                (60, 18),
+                (80, 5),
+                (500, 200),
+            ] {
+                drawn(&mut model, &THEME, width, height);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_selected_line_stays_in_sight() {
+    let mut model = Model::new(Duration::from_secs(1));
+    model.rows = (0..100)
+        .map(|n| using(row(&format!("c{n:02}"), None), 1.0, 1))
+        .collect();
+    model.details = false;
+    let names = |model: &mut Model| {
+        let screen = text(&drawn(model, &THEME, 80, 10));
+        screen[2..9]
+            .iter()
+            .map(|line| line[2..5].to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names(&mut model),
+        ["c00", "c01", "c02", "c03", "c04", "c05", "c06"]
+    );
+    model.act(Action::Move(8));
+    assert_eq!(names(&mut model)[6], "c08");
+    model.act(Action::Move(-1));
+    assert_eq!(names(&mut model)[6], "c08", "no more is scrolled than is needed");
+    model.act(Action::Last);
+    assert_eq!(
+        names(&mut model),
+        ["c93", "c94", "c95", "c96", "c97", "c98", "c99"]
+    );
+    model.act(Action::Page(-1));
+    assert_eq!(names(&mut model)[0], "c93");
+    model.act(Action::Page(-1));
+    assert_eq!(names(&mut model)[0], "c87");
+    model.rows.truncate(3);
+    assert_eq!(
+        text(&drawn(&mut model, &THEME, 80, 10))[2][2..5],
+        *"c00",
+        "no empty room"
+    );
+}
+
+#[test]
+fn names_from_pods_can_neither_act_nor_break_the_columns() {
+    let mut model = Model::new(Duration::from_secs(2));
+    model.rows = vec![
+        using(pod("p1", "shop", "\x1b[2J\x1b[31mevil\r\n"), 2.0, 1 << 20),
+        using(pod("p2", "日本語", "東京特許許可局許可局長"), 1.0, 1 << 20),
+    ];
+    let buffer = drawn(&mut model, &THEME, 80, 24);
+    let screen = text(&buffer);
+    assert!(screen.iter().all(|line| !line.chars().any(char::is_control)));
+    assert_eq!(
+        screen[2],
+        "▾ shop/\\u{1b}[2J\\u…   2.0    1M        -    2K  512B     -     -     3    -    -"
+    );
+    // Cut between two characters of two columns each; what follows is where it belongs.
+    let wide = &screen[3];
+    assert!(wide.starts_with("▾ 日本語/東京特許…"), "{wide}");
+    assert!(
+        wide.ends_with("    1.0    1M        -    2K  512B     -     -     3    -    -"),
+        "{wide}"
+    );
+    assert_eq!(unicode_width::UnicodeWidthStr::width(wide.as_str()), 80);
+}
+
+#[test]
+fn a_terminal_of_ascii_gets_ascii() {
+    let ascii = Theme {
+        colour: false,
+        unicode: false,
+    };
+    let mut model = model();
+    model.rows.push(using(pod("p2", "日本", "x"), 1.0, 1));
+    let screen = text(&drawn(&mut model, &ascii, 80, 24));
+    assert!(screen.iter().all(|line| line.is_ascii()), "{screen:#?}");
+    assert!(screen[2].contains("######.."));
+}
+
+#[test]
+fn modes_say_what_they_are() {
+    let mut model = model();
+    model.act(Action::Pause);
+    assert!(text(&drawn(&mut model, &THEME, 80, 24))[0].ends_with(" PAUSED"));
+    model.act(Action::Filter);
+    for character in "ngi\u{1b}".chars() {
+        model.act(Action::Type(character));
+    }
+    assert_eq!(
+        text(&drawn(&mut model, &THEME, 80, 24))[23],
+        "/ngi\\u{1b}_   enter keeps it, esc clears it"
+    );
+    model.act(Action::Erase);
+    model.act(Action::Leave);
+    let screen = text(&drawn(&mut model, &THEME, 80, 24));
+    assert_eq!(screen[23], "filter: ngi   esc clears it, / changes it");
+    assert!(screen[2].contains("shop/web") && screen[3].contains("nginx") && screen[4].is_empty());
+    model.act(Action::Help);
+    let screen = text(&drawn(&mut model, &THEME, 80, 24));
+    assert!(screen.iter().any(|line| line.contains("working set")));
+    assert!(
+        screen[22].contains("any key"),
+        "all of the help fits 24 lines: {screen:#?}"
+    );
+    model.fault = Some("read /run/x: permission denied".into());
+    assert!(text(&drawn(&mut model, &THEME, 80, 24))[0].contains("permission denied"));
+}
+
+#[test]
+fn an_empty_node_says_so() {
+    let mut model = Model::new(Duration::from_secs(2));
+    assert_eq!(
+        text(&drawn(&mut model, &THEME, 80, 24))[2],
+        "no containers on this node"
+    );
+    model.order.filter = "x".into();
+    assert_eq!(
+        text(&drawn(&mut model, &THEME, 80, 24))[2],
+        "nothing fits the filter"
+    );
+}
+
+#[test]
+fn memory_near_its_limit_and_kills_stand_out() {
+    let colours = Theme {
+        colour: true,
+        unicode: true,
+    };
+    let mut model = model();
+    let start = Instant::now();
+    model.rows[1].take(Ok(sample(start, 9, |stats| {
+        stats.memory.usage.usage = Some(60 << 20);
+        stats.memory.usage.limit = Some(64 << 20);
+        stats.memory.oom_kill = Some(2);
+    })));
+    let buffer = drawn(&mut model, &colours, 80, 24);
+    let screen = text(&buffer);
+    let y = screen.iter().position(|line| line.contains("nginx")).unwrap() as u16;
+    // 94 % of eight columns; the kills at the end of the line.
+    assert!(screen[usize::from(y)].contains("████████") && screen[usize::from(y)].ends_with("   2"));
+    assert_eq!(buffer.cell((34, y)).unwrap().fg, ratatui::style::Color::Red);
+    assert_eq!(buffer.cell((79, y)).unwrap().fg, ratatui::style::Color::Red);
+}
