@@ -78,6 +78,10 @@ impl Bundle {
         files::read_text(&self.path.join(name), ADDRESS_LIMIT).ok()
     }
 
+    pub(super) fn note_is_empty(&self, name: &str) -> bool {
+        fs::symlink_metadata(self.path.join(name)).is_ok_and(|note| note.is_file() && note.len() == 0)
+    }
+
     /// Whether runc's shim runs the task, so that its statistics are those of a cgroup of this machine.
     pub fn has_runcs_shim(&self) -> bool {
         self.note("shim-binary-path").is_some_and(|path| {

@@ -23,7 +23,7 @@ impl ReadError {
     }
 }
 
-/// Room for most of the files that are read here, so that one read gets the whole.
+/// Room that is made at once: enough for most of the files that are read here.
 const FIRST_READ: usize = 8 << 10;
 
 /// Reads a whole regular file of at most `limit` bytes. Never waits: a FIFO in its place is an error.
@@ -32,10 +32,11 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
         path: path.to_path_buf(),
         source,
     };
-    let mut file = open(path).map_err(error)?;
-    let mut bytes = Vec::with_capacity(FIRST_READ);
-    (&mut file)
-        .take(limit + 1)
+    let (file, length) = open_with_length(path).map_err(error)?;
+    // Read to its length, a file needs no second read that finds the end. Those of /proc have none.
+    let expected = if length == 0 { limit } else { length.min(limit) };
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0).min(FIRST_READ));
+    file.take(expected + u64::from(expected == limit))
         .read_to_end(&mut bytes)
         .map_err(error)?;
     if bytes.len() as u64 > limit {
@@ -63,14 +64,19 @@ pub(crate) fn optional<T>(result: Result<T, ReadError>) -> Result<Option<T>, Rea
 
 /// Opens a regular file without waiting for anybody.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
+    Ok(open_with_length(path)?.0)
+}
+
+fn open_with_length(path: &Path) -> io::Result<(File, u64)> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
-    if !file.metadata()?.is_file() {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    Ok(file)
+    Ok((file, metadata.len()))
 }
 
 #[cfg(test)]
@@ -88,6 +94,23 @@ mod tests {
             error.to_string(),
             format!("read {}: longer than 4 bytes", path.display())
         );
+    }
+
+    #[test]
+    fn reads_long_files_empty_ones_and_those_without_a_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        for length in [0, FIRST_READ - 1, FIRST_READ, FIRST_READ + 1, 3 * FIRST_READ] {
+            let bytes = vec![b'x'; length];
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(read(&path, 1 << 20).unwrap(), bytes, "{length}");
+            assert_eq!(read(&path, length as u64).unwrap(), bytes, "{length}");
+            if length > 0 {
+                assert!(read(&path, length as u64 - 1).is_err(), "{length}");
+            }
+        }
+        let status = read("/proc/self/status".as_ref(), 1 << 20).unwrap();
+        assert!(status.starts_with(b"Name:") && status.ends_with(b"\n"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::hypervisor;
 const NAME_LIMIT: usize = 60;
 
 const KATA: &str = "kata";
+const RUNC: &str = "runc";
 
 /// A runtime, by the name that people know it by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +33,7 @@ impl Runtime {
                 name,
                 hypervisor: machine().and_then(|machine| machine.hypervisor),
             }),
-            Some(name) if name == "runc" => Some(Self::plain(oci_runtime(bundle).unwrap_or(name))),
+            Some(name) if name == RUNC => Some(Self::plain(oci_runtime(bundle).unwrap_or(name))),
             Some(name) => Some(Self::plain(name)),
             None => match machine() {
                 Some(machine) => Some(Self {
@@ -94,7 +95,11 @@ fn by_binary(path: &str) -> Option<String> {
 /// The name of the OCI runtime that runc's shim calls, which it notes in every bundle of its own: an empty note where
 /// it was told of none, and so calls runc.
 fn oci_runtime(bundle: &Bundle) -> Option<String> {
-    Some(base_name(&bundle.note("runtime")?).unwrap_or("runc").to_string())
+    // It is empty on most nodes, and that is quicker to see than to read.
+    if bundle.note_is_empty("runtime") {
+        return Some(RUNC.to_string());
+    }
+    Some(base_name(&bundle.note("runtime")?).unwrap_or(RUNC).to_string())
 }
 
 /// The last part of a path, cut to a length that can be printed.

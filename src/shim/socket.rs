@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use super::address::Address;
@@ -22,7 +24,7 @@ pub async fn connect(address: &Address) -> Result<UnixStream, ShimError> {
         Address::Abstract(name) => PathBuf::from(OsString::from_vec([b"\0", name.as_slice()].concat())),
     };
     loop {
-        match UnixStream::connect(&path).await {
+        match connect_now(&path) {
             Ok(stream) => return Ok(stream),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tokio::time::sleep(BACKLOG_RETRY).await
@@ -34,6 +36,35 @@ pub async fn connect(address: &Address) -> Result<UnixStream, ShimError> {
                 });
             }
         }
+    }
+}
+
+/// A connect to a unix socket is done or refused at once. tokio's own waits for the next round of its event loop all
+/// the same, and by then the other side has been woken for a connection with nothing to read on it.
+fn connect_now(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    UnixStream::from_std(socket.into())
+}
+
+/// Writes all of a message; at once where there is room for it, as there is but for very long ones.
+pub(super) async fn write_all(stream: &mut UnixStream, message: &[u8]) -> io::Result<()> {
+    let sent = match SockRef::from(&*stream).send_with_flags(message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    {
+        Ok(sent) => sent,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ) =>
+        {
+            0
+        }
+        Err(error) => return Err(error),
+    };
+    match message.get(sent..) {
+        Some(rest) if !rest.is_empty() => stream.write_all(rest).await,
+        _ => Ok(()),
     }
 }
 

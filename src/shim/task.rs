@@ -8,7 +8,6 @@ use containerd_shim_protos::api::{StateRequest, StateResponse, StatsRequest, Sta
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use ttrpc::proto::{
     GenMessage, GenMessageError, MESSAGE_HEADER_LENGTH, MESSAGE_TYPE_RESPONSE, MessageHeader, Request,
@@ -189,8 +188,7 @@ impl TaskConnection {
         let mut frame = Vec::with_capacity(MESSAGE_HEADER_LENGTH + body.len());
         frame.extend(Vec::from(MessageHeader::new_request(stream_id, length)));
         frame.extend_from_slice(body);
-        self.stream
-            .write_all(&frame)
+        socket::write_all(&mut self.stream, &frame)
             .await
             .map_err(|source| match source.kind() {
                 std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => ShimError::Closed {

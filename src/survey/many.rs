@@ -88,9 +88,18 @@ impl Survey {
         containers: impl IntoIterator<Item = C>,
     ) -> Vec<(C, Result<TaskState, AskError>)> {
         self.all(containers, Some(total), |lane, id| async move {
-            lane.state(&id).await
+            let state = lane.state(&id).await;
+            // Now, while others are still being asked, and not all together in the end: a shim that is hung up on
+            // has work to do, too.
+            lane.hang_up();
+            state
         })
         .await
+    }
+
+    /// Closes the connection to a shim where nothing is in flight.
+    pub fn hang_up(&self, endpoint: &Endpoint) {
+        self.lane(endpoint).hang_up();
     }
 
     async fn all<C, T, A>(

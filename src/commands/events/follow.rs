@@ -59,7 +59,9 @@ impl Follower {
     }
 
     async fn once(&self) -> Result<(), Unwanted> {
-        match self.sample().await {
+        let answer = self.sample().await;
+        self.survey.hang_up(&self.subject.endpoint);
+        match answer {
             Ok(sample) => self.stats(Box::new(sample), None).await,
             Err(error) => self.no_sample(error, false).await,
         }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kata_runtime::duration;
-use kata_runtime::node::{Bundle, Container, Inventory};
+use kata_runtime::node::{Bundle, Container, Inventory, Wanted};
 use kata_runtime::shim::address::Endpoint;
 use kata_runtime::survey::{AskError, NotRunning, Survey};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 use super::find::{self, Found};
 use super::{AT_ONCE, Context, with_remedy};
@@ -21,12 +22,11 @@ use crate::descriptors;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::output;
-use crate::ticks::Ticks;
 use follow::{Follower, News, Rounds};
 use show::Show;
 
 /// News that wait to be shown; followers wait where there are more.
-const WAITING: usize = 64;
+const WAITING: usize = 256;
 
 /// How often the node is looked at for new containers, at the least.
 const LOOK: Duration = Duration::from_secs(1);
@@ -39,7 +39,11 @@ pub async fn run(context: &Context, arguments: &Events) -> Result<(), Failure> {
     let run = Run::new(context, arguments);
     if arguments.all {
         descriptors::allow_many();
-        run.everything(&mut inventory).await
+        if arguments.stats {
+            run.everything_once().await
+        } else {
+            run.everything(&mut inventory).await
+        }
     } else {
         run.those(&mut inventory).await
     }
@@ -110,7 +114,12 @@ impl<'a> Run<'a> {
         for subject in subjects {
             self.follow(subject);
         }
-        // The channel closes when the last follower has ended.
+        self.tell_all().await
+    }
+
+    /// Shows what followers find, until the last of them has ended or the user interrupts.
+    async fn tell_all(mut self) -> Result<(), Failure> {
+        // The channel closes with the last follower's sender.
         let (closed, _) = mpsc::channel(1);
         self.to_show = closed;
         while let Some((subject, news)) = self.news.recv().await {
@@ -119,32 +128,53 @@ impl<'a> Run<'a> {
         self.end()
     }
 
-    /// Every container that runs; in a stream also those that come, until the user interrupts.
+    /// An answer about every container that runs. Each is asked as soon as its bundle is read.
+    async fn everything_once(mut self) -> Result<(), Failure> {
+        let bundles = self.context.bundles()?;
+        if bundles.is_empty() {
+            output::notice(&format!("no containers: {}", self.context.node.looked_in()));
+        }
+        let mut subjects = Vec::new();
+        for bundle in bundles {
+            match self.subject(bundle, None) {
+                Ok(Some(subject)) if self.arguments.format == EventFormat::Table => subjects.push(subject),
+                Ok(Some(subject)) => self.follow(Arc::new(subject)),
+                // It is being created.
+                Ok(None) => {}
+                Err(failure) => self.fail(&failure),
+            }
+            tokio::task::yield_now().await;
+        }
+        // A table's first column is as wide as the longest name.
+        self.show.expect(subjects.iter().map(Subject::label));
+        for subject in subjects {
+            self.follow(Arc::new(subject));
+        }
+        self.tell_all().await
+    }
+
+    /// Every container that runs, and those that come, until the user interrupts.
     async fn everything(mut self, inventory: &mut Inventory) -> Result<(), Failure> {
         let mut followed = HashMap::new();
         self.look(inventory, &mut followed)?;
         if followed.is_empty() {
             output::notice(&format!("no containers: {}", self.context.node.looked_in()));
         }
-        if self.arguments.stats {
-            let (closed, _) = mpsc::channel(1);
-            self.to_show = closed;
-            while let Some((subject, news)) = self.news.recv().await {
-                self.tell(&subject, news)?;
-            }
-            return self.end();
-        }
-        let mut looks = Ticks::every(self.arguments.interval.min(LOOK));
+        let mut looks = tokio::time::interval(self.arguments.interval.min(LOOK));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first one is at once, and was.
         looks.tick().await;
+        let mut said = None;
         loop {
             tokio::select! {
                 // A sender is kept here, so that the channel does not close.
                 Some((subject, news)) = self.news.recv() => self.tell(&subject, news)?,
-                () = looks.tick() => {
-                    if let Err(failure) = self.look(inventory, &mut followed) {
+                _ = looks.tick() => {
+                    let failure = self.look(inventory, &mut followed).err();
+                    if failure != said && let Some(failure) = &failure {
                         failure.report();
                     }
+                    said = failure;
                 }
             }
         }
@@ -205,7 +235,7 @@ impl<'a> Run<'a> {
     async fn find(
         &self,
         inventory: &mut Inventory,
-        wanted: &kata_runtime::node::Wanted,
+        wanted: &Wanted,
         given: &str,
     ) -> Result<Subject, Failure> {
         let context = self.context;
@@ -213,15 +243,20 @@ impl<'a> Run<'a> {
             Found::Task(bundle) => bundle,
             Found::Nothing(looked) => return Err(does_not_exist(given, looked)),
         };
+        let path = bundle.path.display().to_string();
+        self.subject(bundle, Some(given))?
+            .ok_or_else(|| does_not_exist(given, format!("no shim has been started in {path}")))
+    }
+
+    /// The container of a bundle; `None` where it is being created.
+    fn subject(&self, bundle: Bundle, given: Option<&str>) -> Result<Option<Subject>, Failure> {
+        let context = self.context;
         let endpoint = bundle
             .endpoint()
-            .map_err(|error| with_remedy(format!("container {}: {error}", bundle.id)))?
-            .ok_or_else(|| {
-                does_not_exist(
-                    given,
-                    format!("no shim has been started in {}", bundle.path.display()),
-                )
-            })?;
+            .map_err(|error| with_remedy(format!("container {}: {error}", bundle.id)))?;
+        let Some(endpoint) = endpoint else {
+            return Ok(None);
+        };
         context.note(|| format!("container {}: bundle {}", bundle.id, bundle.path.display()));
         context.note(|| {
             format!(
@@ -234,12 +269,12 @@ impl<'a> Run<'a> {
             // Nothing is read that is not shown.
             EventFormat::Pretty | EventFormat::Json => None,
         };
-        Ok(Subject {
-            given: Some(given.to_string()),
+        Ok(Some(Subject {
+            given: given.map(str::to_string),
             bundle,
             endpoint,
             name,
-        })
+        }))
     }
 
     fn follow(&self, subject: Arc<Subject>) {
