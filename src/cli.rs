@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kata_runtime::duration;
 
+use crate::commands::ListenAddress;
+
 /// What a sandboxed container uses and what its sandbox costs, straight from its shim.
 #[derive(Parser, Debug)]
 #[command(
@@ -54,6 +56,8 @@ pub enum Command {
     List(List),
     /// Prometheus metrics of a sandbox, as its monitor sends them; a container leads to its sandbox
     Metrics(Metrics),
+    /// Serve metrics of all sandboxes and containers on this node, for Prometheus
+    Monitor(Monitor),
     /// A live view of everything on this node, in the terminal
     #[cfg(feature = "top")]
     Top(Top),
@@ -153,6 +157,19 @@ pub enum MetricsFormat {
     Table,
     /// An object, on one line
     Json,
+}
+
+#[derive(Args, Debug)]
+pub struct Monitor {
+    /// Where to listen: HOST:PORT, :PORT or unix:///PATH
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090", value_parser = ListenAddress::parse)]
+    pub listen_address: ListenAddress,
+    /// TLS and passwords, in the format of Prometheus's own exporters; read again when it changes
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config_file: Option<PathBuf>,
+    /// How many shims to ask at once; those that take long make room for the next
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+    pub max_concurrent: usize,
 }
 
 #[cfg(feature = "top")]

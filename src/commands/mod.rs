@@ -4,6 +4,7 @@ mod events;
 mod find;
 mod list;
 mod metrics;
+mod monitor;
 #[cfg(feature = "top")]
 mod top;
 
@@ -15,6 +16,8 @@ use kata_runtime::node::{Bundle, Container, Id, Inventory, Node};
 use crate::cli::{Cli, Command, Global};
 use crate::failure::Failure;
 use crate::output;
+
+pub use monitor::ListenAddress;
 
 /// How many shims are asked at once. An answer takes a millisecond or less, and those that take long make room.
 const AT_ONCE: usize = 256;
@@ -40,6 +43,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             Command::Events(arguments) => events::run(&context, &arguments).await,
             Command::List(arguments) => list::run(&context, &arguments).await,
             Command::Metrics(arguments) => metrics::run(&context, &arguments).await,
+            Command::Monitor(arguments) => monitor::run(&context, &arguments).await,
             #[cfg(feature = "top")]
             Command::Top(arguments) => top::run(&context, &arguments).await,
         }

@@ -77,9 +77,25 @@ impl Writer {
         }
     }
 
+    /// Begins a family, or goes on with one, without HELP and TYPE: in a page of many that are joined with one
+    /// which says those for all. Where no page does, the family is `untyped`.
+    pub fn samples(&mut self, name: &'static str) -> FamilyWriter<'_> {
+        FamilyWriter {
+            text: &mut self.text,
+            name,
+        }
+    }
+
     /// All of it as a page.
     pub fn page(self) -> Result<Page, PageTooLong> {
-        Page::index(self.text, Relabel::default())
+        self.page_with(Relabel::default())
+    }
+
+    /// All of it as a page with labels that all its samples have.
+    pub fn page_with(mut self, relabel: Relabel) -> Result<Page, PageTooLong> {
+        // A page stays for as long as it is being served, and there may be thousands.
+        self.text.shrink_to_fit();
+        Page::index(self.text, relabel)
     }
 }
 
@@ -185,6 +201,22 @@ mod tests {
         let page = Merge::new(vec![writer.page().unwrap()], &Filter::default()).into_bytes();
         let expected = "# HELP a A\n# TYPE a gauge\na 1\n# HELP b B\\nof \\\\\n# TYPE b gauge\nb{id=\"1\"} 1\nb{id=\"2\"} 2\n";
         assert_eq!(String::from_utf8(page).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_page_of_samples_alone_takes_type_and_help_from_another() {
+        let mut about = Writer::default();
+        about.family("a", Kind::Counter, "A");
+        about.family("unused", Kind::Gauge, "U");
+        let page = |id: &str| {
+            let mut writer = Writer::default();
+            writer.samples("a").sample(&[("x", "1")], 1u64);
+            writer.page_with(Relabel::default().label("id", id)).unwrap()
+        };
+        let pages = vec![about.page().unwrap(), page("one"), page("two")];
+        let joined = Merge::new(pages, &Filter::default()).into_bytes();
+        let expected = "# HELP a A\n# TYPE a counter\na{x=\"1\",id=\"one\"} 1\na{x=\"1\",id=\"two\"} 1\n";
+        assert_eq!(String::from_utf8(joined).unwrap(), expected);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct PodNames {
     pub uid: Option<String>,
     /// The container's name in its pod; a sandbox has none.
     pub container: Option<String>,
+    /// The image that it was made from, where the manager says so.
+    pub image: Option<String>,
 }
 
 /// A manager's annotation keys.
@@ -66,6 +68,13 @@ const NAMES: [[&str; 2]; 4] = [
     ["io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"],
     ["io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid"],
     ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"],
+];
+
+/// Keys of the image: containerd's CRI for containers and (since 2.0) for sandboxes; CRI-O.
+const IMAGE: [&str; 3] = [
+    "io.kubernetes.cri.image-name",
+    "io.kubernetes.cri.podsandbox.image-name",
+    "io.kubernetes.cri-o.ImageName",
 ];
 
 /// Annotation values longer than this are not names or ids.
@@ -115,13 +124,14 @@ impl Annotations {
     }
 
     pub fn names(&self) -> PodNames {
-        let [namespace, name, uid, container] =
-            NAMES.map(|keys| keys.iter().find_map(|key| self.get(key)).map(str::to_string));
+        let first = |keys: &[&str]| keys.iter().find_map(|key| self.get(key)).map(str::to_string);
+        let [namespace, name, uid, container] = NAMES.map(|keys| first(&keys));
         PodNames {
             namespace,
             name,
             uid,
             container,
+            image: first(&IMAGE),
         }
     }
 }
@@ -130,6 +140,7 @@ fn known_key(key: &str) -> Option<&'static str> {
     let managers = MANAGERS.iter().flat_map(|keys| [keys.role, keys.sandbox_id]);
     managers
         .chain(NAMES.into_iter().flatten())
+        .chain(IMAGE)
         .find(|known| *known == key)
 }
 
@@ -208,12 +219,14 @@ mod tests {
             name: Some("kpod".into()),
             uid: Some("11111111-2222-3333-4444-555555555555".into()),
             container: None,
+            image: Some("localhost/pause:1".into()),
         };
         assert_eq!(sandbox.names(), names);
         assert_eq!(
             child.names(),
             PodNames {
                 container: Some("app".into()),
+                image: Some("localhost/busybox:1".into()),
                 ..names
             }
         );

@@ -7,6 +7,7 @@
 pub mod annotations;
 mod around;
 mod bundle;
+pub mod device;
 mod files;
 mod find;
 pub mod hypervisor;
@@ -74,5 +75,10 @@ impl Node {
     pub fn is_there(&self) -> bool {
         // One that may not be looked at counts, so that looking says why not.
         self.state_dirs.iter().any(|dir| dir.try_exists().unwrap_or(true))
+    }
+
+    /// The one namespace that it is limited to, where it is.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 }

@@ -35,6 +35,25 @@ pub fn candidates(
     namespace: Option<&str>,
     bundle: Option<&Bundle>,
 ) -> Result<Vec<Address>, BundleError> {
+    let mut addresses = known(id, bundle)?;
+    if addresses.is_empty() {
+        addresses.push(Address::Path(socket(GO_ROOT, id)));
+    }
+    addresses.push(Address::Abstract(
+        format!("/run/vc/{id}/shim-monitor").into_bytes(),
+    ));
+    if let Some(namespace) = namespace {
+        let name = format!("/containerd-shim/{namespace}/{id}/{SOCKET}");
+        addresses.push(Address::Abstract(name.into_bytes()));
+    }
+    Ok(addresses)
+}
+
+/// The addresses at which a sandbox's monitor listens or has listened, best first: the one in its bundle, and those
+/// of the known paths where a socket is. None for a container that is no Kata sandbox.
+///
+/// `id` must be an id (see [`Id`](super::Id)), as paths are made from it.
+pub fn known(id: &str, bundle: Option<&Bundle>) -> Result<Vec<Address>, BundleError> {
     let mut addresses: Vec<Address> = bundle
         .map(Bundle::monitor_address)
         .transpose()?
@@ -47,16 +66,6 @@ pub fn candidates(
         if path.try_exists().unwrap_or(true) && !addresses.contains(&address) {
             addresses.push(address);
         }
-    }
-    if addresses.is_empty() {
-        addresses.push(Address::Path(socket(GO_ROOT, id)));
-    }
-    addresses.push(Address::Abstract(
-        format!("/run/vc/{id}/shim-monitor").into_bytes(),
-    ));
-    if let Some(namespace) = namespace {
-        let name = format!("/containerd-shim/{namespace}/{id}/{SOCKET}");
-        addresses.push(Address::Abstract(name.into_bytes()));
     }
     Ok(addresses)
 }
@@ -122,6 +131,7 @@ mod tests {
 
     #[test]
     fn where_nothing_is_the_usual_path_is_the_one_to_name() {
+        assert_eq!(known("no-such-sandbox", None).unwrap(), []);
         let addresses = candidates("no-such-sandbox", None, None).unwrap();
         assert_eq!(
             paths(&addresses),

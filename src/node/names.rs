@@ -155,8 +155,8 @@ mod tests {
             names: PodNames {
                 namespace,
                 name,
-                uid: None,
                 container,
+                ..PodNames::default()
             },
         })
     }

@@ -91,8 +91,8 @@ mod tests {
             names: PodNames {
                 namespace,
                 name,
-                uid: None,
                 container,
+                ..PodNames::default()
             },
         })
     }

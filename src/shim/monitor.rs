@@ -11,12 +11,18 @@ use tokio::net::UnixStream;
 use super::address::Address;
 use super::error::ShimError;
 
-/// The longest body that is taken, in bytes. Kata's are 17 to 135 KB.
+/// The longest body that one question takes, in bytes. Kata's are 17 to 135 KB.
 pub const BODY_LIMIT: usize = 64 << 20;
 
-/// Asks for `path` over a connection from [`connect`](super::connect) and gives back the whole body. Anything
-/// but a complete 200 is an error: what comes back is the body that the shim meant. Put a deadline around it.
-pub async fn get(stream: UnixStream, address: &Address, path: &str) -> Result<Vec<u8>, ShimError> {
+/// Asks for `path` over a connection from [`connect`](super::connect) and gives back the whole body, which may
+/// have `most` bytes. Anything but a complete 200 is an error: what comes back is the body that the shim meant.
+/// Put a deadline around it.
+pub async fn get(
+    stream: UnixStream,
+    address: &Address,
+    path: &str,
+    most: usize,
+) -> Result<Vec<u8>, ShimError> {
     let http = |e: hyper::Error| http_error(address, &e);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
     let request = Request::get(path)
@@ -30,7 +36,7 @@ pub async fn get(stream: UnixStream, address: &Address, path: &str) -> Result<Ve
     let exchange = async {
         let response = sender.send_request(request).await.map_err(http)?;
         check(&response, address, path)?;
-        read_body(response, address).await
+        read_body(response, address, most).await
     };
     tokio::pin!(exchange, connection);
     // The connection makes the exchange move, and may end before the exchange has read what it brought.
@@ -76,16 +82,17 @@ fn header_values(headers: &HeaderMap, name: hyper::header::HeaderName) -> impl I
 async fn read_body(
     response: Response<hyper::body::Incoming>,
     address: &Address,
+    most: usize,
 ) -> Result<Vec<u8>, ShimError> {
     let mut incoming = response.into_body();
     let mut body = Vec::new();
     while let Some(frame) = incoming.frame().await {
         let frame = frame.map_err(|e| http_error(address, &e))?;
         if let Some(data) = frame.data_ref() {
-            if body.len() + data.len() > BODY_LIMIT {
+            if body.len() + data.len() > most {
                 return Err(ShimError::TooLarge {
                     address: address.clone(),
-                    limit: BODY_LIMIT,
+                    limit: most,
                 });
             }
             body.extend_from_slice(data);
@@ -141,7 +148,7 @@ mod tests {
             .unwrap()
             .block_on(async {
                 tokio::time::timeout(Duration::from_secs(30), async {
-                    get(connect(&address).await?, &address, "/metrics").await
+                    get(connect(&address).await?, &address, "/metrics", BODY_LIMIT).await
                 })
                 .await
                 .expect("no answer in time")

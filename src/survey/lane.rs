@@ -44,14 +44,15 @@ pub enum AskError {
         call: &'static str,
         waited: Duration,
     },
-    /// The last `Stats` came late, and held others up meanwhile: the shim is left alone for as long.
+    /// The last answer came late, and may have held others up meanwhile: the shim is left alone for as long.
     #[error(
-        "the shim at {address} took {} for its last Stats: it is asked again in {}",
+        "the shim at {address} took {} for its last {call}: it is asked again in {}",
         crate::duration::show(*took),
         crate::duration::show(*rest)
     )]
     Resting {
         address: Address,
+        call: &'static str,
         took: Duration,
         rest: Duration,
     },
@@ -68,8 +69,15 @@ pub enum AskError {
 struct Progress {
     /// The call in flight, and since when.
     call: Option<(&'static str, Instant)>,
-    /// How long the last `Stats` took and until when the shim is left alone for it.
-    rest: Option<(Duration, Instant)>,
+    rest: Option<Rest>,
+}
+
+/// After a call that was late: which, how long it took, and until when the shim is left alone for it.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    call: &'static str,
+    took: Duration,
+    until: Instant,
 }
 
 /// The way to one shim. Clones are the same lane.
@@ -107,7 +115,7 @@ impl Lane {
     /// Whether nothing is in flight and nothing has to be remembered of it.
     pub(super) fn is_idle(&self) -> bool {
         let progress = *self.progress();
-        progress.call.is_none() && progress.rest.is_none_or(|(_, until)| until <= Instant::now())
+        progress.call.is_none() && progress.rest.is_none_or(|rest| rest.until <= Instant::now())
     }
 
     /// Closes the connection where nothing is in flight: an idle lane holds no descriptor.
@@ -144,6 +152,12 @@ impl Lane {
         self.sampled(id, Wish::LastStats).await
     }
 
+    /// The statistics of a running task as its reply has them: for a container that shares the network of a
+    /// sandbox, whose own sample has that.
+    pub async fn sample_without_network(&self, id: &str) -> Result<Sample, AskError> {
+        self.sampled(id, Wish::BareStats).await
+    }
+
     async fn sampled(&self, id: &str, wish: Wish) -> Result<Sample, AskError> {
         let (state, stats) = self.run(id, wish).await?;
         match stats {
@@ -159,7 +173,7 @@ impl Lane {
     /// gives up: when one call has taken longer than the limit.
     async fn run(&self, id: &str, wish: Wish) -> Result<Answer, AskError> {
         let kept = self.turn().await?;
-        let (asked, mut answered) = oneshot::channel();
+        let (asked, answered) = oneshot::channel();
         let visit = Visit {
             lane: self.clone(),
             kept,
@@ -167,6 +181,11 @@ impl Lane {
             asked,
         };
         tokio::spawn(visit.make(wish));
+        self.wait(answered).await?
+    }
+
+    /// Waits for what a task with the turn will send, until one of its calls has taken longer than the limit.
+    pub(super) async fn wait<T>(&self, mut answered: oneshot::Receiver<T>) -> Result<T, AskError> {
         loop {
             let deadline = match self.progress().call {
                 Some((_, since)) => since + self.limit,
@@ -174,7 +193,7 @@ impl Lane {
             };
             if let Ok(answer) = tokio::time::timeout_at(deadline.into(), &mut answered).await {
                 // The sender is dropped unsent only where the runtime is shutting down.
-                return answer.unwrap_or_else(|_| Err(self.unanswered()));
+                return answer.map_err(|_| self.unanswered());
             }
             // A later call of the same visit has its own time.
             if self.is_overdue() {
@@ -184,7 +203,7 @@ impl Lane {
     }
 
     /// Waits until nothing is in flight, but no longer than that call may take.
-    async fn turn(&self) -> Result<OwnedMutexGuard<Option<TaskConnection>>, AskError> {
+    pub(super) async fn turn(&self) -> Result<OwnedMutexGuard<Option<TaskConnection>>, AskError> {
         loop {
             let (deadline, rest) = {
                 let progress = self.progress();
@@ -193,11 +212,12 @@ impl Lane {
             if self.is_overdue() {
                 return Err(self.unanswered());
             }
-            if let Some((took, until)) = rest {
+            if let Some(Rest { call, took, until }) = rest {
                 let rest = until.saturating_duration_since(Instant::now());
                 if !rest.is_zero() {
                     return Err(AskError::Resting {
                         address: self.endpoint.address.clone(),
+                        call,
                         took,
                         rest,
                     });
@@ -227,23 +247,46 @@ impl Lane {
         }
     }
 
+    /// Notes that a call begins, and when.
+    pub(super) fn begin(&self, call: &'static str) -> Instant {
+        let since = Instant::now();
+        self.progress().call = Some((call, since));
+        since
+    }
+
+    /// Notes that nothing is in flight any more.
+    pub(super) fn end(&self) {
+        self.progress().call = None;
+    }
+
+    /// Leaves the shim alone for as long as a call took that was late.
+    pub(super) fn rest_after(&self, call: &'static str, since: Instant) {
+        let took = since.elapsed();
+        if took > self.limit {
+            let until = Instant::now() + took;
+            self.progress().rest = Some(Rest { call, took, until });
+        }
+    }
+
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A task's state, and its statistics with the time they came where they were asked for and it runs.
-type Answer = (TaskState, Option<(Stats, Instant)>);
-
 /// What is asked of a task.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
     State,
     /// Statistics as well, where it runs.
     Stats,
+    /// The same, without looking for the network where the reply has none.
+    BareStats,
     /// Statistics as well, even where it has stopped.
     LastStats,
 }
+
+/// A task's state, and its statistics with the time they came where they were asked for and it runs.
+type Answer = (TaskState, Option<(Stats, Instant)>);
 
 /// One turn on the lane: the calls about one task.
 struct Visit {
@@ -257,7 +300,7 @@ struct Visit {
 impl Visit {
     async fn make(mut self, wish: Wish) {
         let answer = self.calls(wish).await;
-        self.lane.progress().call = None;
+        self.lane.end();
         // Free before the answer is out: whoever hears it finds the lane free.
         drop(self.kept);
         let _ = self.asked.send(answer);
@@ -269,7 +312,7 @@ impl Visit {
         let late = self.lane.is_overdue() || self.asked.is_closed();
         let wanted = match wish {
             Wish::State => false,
-            Wish::Stats => state.status != TaskStatus::Stopped,
+            Wish::Stats | Wish::BareStats => state.status != TaskStatus::Stopped,
             Wish::LastStats => true,
         };
         if !wanted || late {
@@ -297,7 +340,7 @@ impl Visit {
             address: self.address(),
             source,
         })?;
-        if stats.network.is_none() {
+        if stats.network.is_none() && wish == Wish::Stats {
             process::add_network(
                 &mut stats,
                 state.pid,
@@ -325,7 +368,7 @@ impl Visit {
     }
 
     async fn connect(&self) -> Result<TaskConnection, AskError> {
-        self.begin("the connect");
+        self.lane.begin("the connect");
         // A connect asks nothing of the shim, so unlike a call it may be given up.
         let connect = TaskConnection::connect(&self.lane.endpoint);
         match tokio::time::timeout(self.lane.limit, connect).await {
@@ -337,24 +380,15 @@ impl Visit {
     }
 
     async fn state(&self, connection: &mut TaskConnection) -> Result<TaskState, ShimError> {
-        self.begin("State");
+        self.lane.begin("State");
         connection.state(&self.id, self.lane.limit).await
     }
 
     async fn stats(&self, connection: &mut TaskConnection) -> Result<Any, ShimError> {
-        let since = self.begin("Stats");
+        let since = self.lane.begin("Stats");
         let reply = connection.stats(&self.id, self.lane.limit).await;
-        let took = since.elapsed();
-        if took > self.lane.limit {
-            self.lane.progress().rest = Some((took, Instant::now() + took));
-        }
+        self.lane.rest_after("Stats", since);
         reply
-    }
-
-    fn begin(&self, call: &'static str) -> Instant {
-        let since = Instant::now();
-        self.lane.progress().call = Some((call, since));
-        since
     }
 
     /// A shim that answers State with an error does not run the task: what else it could mean, none of the

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::net::UnixStream;
+
 use crate::node::hypervisor::{self, Risk};
 use crate::shim::address::Address;
 use crate::shim::{self, ShimError, monitor};
@@ -37,31 +39,49 @@ impl Scrape<'_> {
     /// The body of the answer, and who gave it. `limit` is the time for the whole of it.
     pub async fn run(&self, limit: Duration) -> Result<(Address, Vec<u8>), ScrapeError> {
         let started = Instant::now();
+        let (address, stream) = self.connect(limit).await?;
+        let left = limit.saturating_sub(started.elapsed());
+        match tokio::time::timeout(left, self.ask(stream, address, monitor::BODY_LIMIT)).await {
+            Ok(body) => Ok((address.clone(), body?)),
+            Err(_elapsed) => Err(self.unanswered(address, started)),
+        }
+    }
+
+    /// The body of the answer, of at most so many bytes, however long it takes once somebody listens: for a
+    /// [`Lane::call`](super::Lane::call), which waits for what it has sent. `limit` is the time to connect.
+    pub async fn run_to_its_end(&self, limit: Duration, most: usize) -> Result<Vec<u8>, ScrapeError> {
+        let (address, stream) = self.connect(limit).await?;
+        self.ask(stream, address, most).await
+    }
+
+    /// Connects to the first address at which somebody listens.
+    async fn connect(&self, limit: Duration) -> Result<(&Address, UnixStream), ScrapeError> {
+        let started = Instant::now();
         let mut first_failure = None;
         for address in self.addresses {
-            let attempt = self.ask(address);
             let left = limit.saturating_sub(started.elapsed());
-            match tokio::time::timeout(left, attempt).await {
-                Ok(Ok(body)) => return Ok((address.clone(), body)),
+            match tokio::time::timeout(left, shim::connect(address)).await {
+                Ok(Ok(stream)) => return Ok((address, stream)),
                 // Nobody there: the next place. If nobody is anywhere, the best place is the one to name.
-                Ok(Err(ScrapeError::Shim(error))) if error.is_gone() => {
+                Ok(Err(error)) if error.is_gone() => {
                     first_failure.get_or_insert(ScrapeError::Shim(error));
                 }
-                Ok(Err(error)) => return Err(error),
-                Err(_elapsed) => {
-                    return Err(ScrapeError::Unanswered {
-                        address: address.clone(),
-                        path: self.path.to_string(),
-                        waited: started.elapsed(),
-                    });
-                }
+                Ok(Err(error)) => return Err(ScrapeError::Shim(error)),
+                Err(_elapsed) => return Err(self.unanswered(address, started)),
             }
         }
         Err(first_failure.unwrap_or(ScrapeError::NoAddress))
     }
 
-    async fn ask(&self, address: &Address) -> Result<Vec<u8>, ScrapeError> {
-        let stream = shim::connect(address).await.map_err(ScrapeError::Shim)?;
+    fn unanswered(&self, address: &Address, since: Instant) -> ScrapeError {
+        ScrapeError::Unanswered {
+            address: address.clone(),
+            path: self.path.to_string(),
+            waited: since.elapsed(),
+        }
+    }
+
+    async fn ask(&self, stream: UnixStream, address: &Address, most: usize) -> Result<Vec<u8>, ScrapeError> {
         if !self.force {
             match hypervisor::risk(self.sandbox, address) {
                 Risk::None => {}
@@ -73,7 +93,7 @@ impl Scrape<'_> {
                 risk => return Err(ScrapeError::Risk(risk)),
             }
         }
-        monitor::get(stream, address, self.path)
+        monitor::get(stream, address, self.path, most)
             .await
             .map_err(ScrapeError::Shim)
     }

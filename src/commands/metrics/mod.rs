@@ -87,9 +87,14 @@ fn unreadable(sandbox: &Sandbox, error: &ReadingError) -> Failure {
 
 /// Whether a sandbox's metrics have a family of its guest. A Kata shim whose guest does not answer leaves those
 /// out, and says nothing of it.
-fn has_guest_family(body: &[u8]) -> bool {
-    body.split(|byte| *byte == b'\n')
-        .any(|line| line.starts_with(b"kata_agent_") || line.starts_with(b"kata_guest_"))
+pub(super) fn has_guest_family(body: &[u8]) -> bool {
+    has_family(body, "kata_agent_") || has_family(body, "kata_guest_")
+}
+
+/// Whether a sandbox's metrics have a sample whose name begins so.
+pub(super) fn has_family(body: &[u8], prefix: &str) -> bool {
+    let line = format!("\n{prefix}");
+    body.starts_with(prefix.as_bytes()) || memchr::memmem::find(body, line.as_bytes()).is_some()
 }
 
 #[cfg(test)]
