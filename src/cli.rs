@@ -131,9 +131,32 @@ pub struct Metrics {
     /// Ask even where Kata's Rust shim may abort for it, and take the sandbox down
     #[arg(long)]
     pub force: bool,
+    /// How to print them [default: raw, or with --summary: table]
+    #[arg(long, value_enum)]
+    pub format: Option<MetricsFormat>,
+    /// Families whose names begin so only, such as kata_guest_,kata_shim_fds
+    #[arg(long, value_name = "PREFIX,...", conflicts_with = "summary")]
+    pub filter: Option<String>,
+    /// What the sandbox costs instead: CPU and memory of the VMM, virtiofsd, the shim, the guest and the containers
+    #[arg(long)]
+    pub summary: bool,
+    /// With --summary: look twice, so long apart, and show what was used in between
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_positive, requires = "summary",
+          allow_hyphen_values = true)]
+    pub interval: Option<Duration>,
     /// The id of a sandbox or of a container in one, a beginning of it, or a name: namespace/pod, or a pod's alone
     #[arg(value_name = "SANDBOX", default_value = "", hide_default_value = true)]
     pub sandbox: String,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsFormat {
+    /// The text as the sandbox's monitor sends it
+    Raw,
+    /// Columns for people
+    Table,
+    /// An object, on one line
+    Json,
 }
 
 #[derive(Args, Debug)]

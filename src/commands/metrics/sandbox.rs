@@ -1,61 +1,28 @@
-//! `metrics`: the Prometheus metrics of a sandbox, as its monitor sends them.
+//! The sandbox whose metrics are asked for: finding it, and what can be wrong with it.
 
 use kata_runtime::duration;
 use kata_runtime::node::{Bundle, Id, Inventory, Role, monitor};
 use kata_runtime::shim::{ShimError, address::Address, dial_text};
 use kata_runtime::survey::{AskError, Lane, NotRunning, Scrape, ScrapeError};
 
-use super::find::{self, Found};
-use super::{Context, with_remedy};
-use crate::cli::Metrics;
+use super::super::find::{self, Found};
+use super::super::{Context, with_remedy};
 use crate::failure::Failure;
 use crate::output;
 
 const PATH: &str = "/metrics";
 
-pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> {
-    let sandbox = Sandbox::find(context, &arguments.sandbox).await?;
-    sandbox.check_running(context).await?;
-    let addresses = sandbox.addresses()?;
-    context.note(|| {
-        let places: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-        format!(
-            "sandbox {}: its monitor may be at {}",
-            sandbox.id,
-            places.join(", ")
-        )
-    });
-    let scrape = Scrape {
-        sandbox: sandbox.id.as_str(),
-        addresses: &addresses,
-        path: PATH,
-        force: arguments.force,
-    };
-    let (address, body) = scrape
-        .run(context.timeout)
-        .await
-        .map_err(|e| sandbox.failure(&e, context))?;
-    context.note(|| format!("sandbox {}: {address} sent {} bytes", sandbox.id, body.len()));
-    if !has_guest_family(&body) {
-        output::notice(&format!(
-            "sandbox {}: the answer has no family of the guest (kata_agent_*, kata_guest_*): the guest may be hung",
-            sandbox.id
-        ));
-    }
-    output::answer(&body)
-}
-
 /// The sandbox that is asked about.
-struct Sandbox {
-    id: Id,
+pub struct Sandbox {
+    pub id: Id,
     /// `None` where containerd's state does not know it.
-    bundle: Option<Bundle>,
+    pub bundle: Option<Bundle>,
     /// What was found instead of a sandbox, where that explains why there is no monitor.
     found: Option<String>,
 }
 
 impl Sandbox {
-    async fn find(context: &Context, given: &str) -> Result<Self, Failure> {
+    pub async fn find(context: &Context, given: &str) -> Result<Self, Failure> {
         let wanted = find::wanted(given)?;
         let mut inventory = Inventory::new(context.node.clone());
         match find::task(context, &mut inventory, &wanted, given).await? {
@@ -131,7 +98,30 @@ impl Sandbox {
         })
     }
 
-    fn addresses(&self) -> Result<Vec<Address>, Failure> {
+    /// The body of its monitor's answer. `addresses` are those at which it may listen.
+    pub async fn scrape(
+        &self,
+        context: &Context,
+        addresses: &[Address],
+        force: bool,
+    ) -> Result<Vec<u8>, ScrapeError> {
+        context.note(|| {
+            let places: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            format!("sandbox {}: its monitor may be at {}", self.id, places.join(", "))
+        });
+        let scrape = Scrape {
+            sandbox: self.id.as_str(),
+            addresses,
+            path: PATH,
+            force,
+        };
+        let (address, body) = scrape.run(context.timeout).await?;
+        context.note(|| format!("sandbox {}: {address} sent {} bytes", self.id, body.len()));
+        Ok(body)
+    }
+
+    /// Where its monitor may listen.
+    pub fn addresses(&self) -> Result<Vec<Address>, Failure> {
         let namespace = self.bundle.as_ref().map(|bundle| bundle.namespace.as_str());
         monitor::candidates(self.id.as_str(), namespace, self.bundle.as_ref())
             .map_err(|error| with_remedy(format!("sandbox {}: {error}", self.id)))
@@ -139,7 +129,7 @@ impl Sandbox {
 
     /// A stopped sandbox is not running, even where its shim still serves its own families; and a shim that
     /// does not answer State is not asked for more. A shim that is gone is left for its monitor to tell.
-    async fn check_running(&self, context: &Context) -> Result<(), Failure> {
+    pub async fn check_running(&self, context: &Context) -> Result<(), Failure> {
         let Some(bundle) = &self.bundle else { return Ok(()) };
         let endpoint = bundle
             .endpoint()
@@ -170,7 +160,7 @@ impl Sandbox {
         }
     }
 
-    fn failure(&self, error: &ScrapeError, context: &Context) -> Failure {
+    pub fn failure(&self, error: &ScrapeError, context: &Context) -> Failure {
         let id = &self.id;
         match error {
             // The words of Go's HTTP client, which users of Kata's own `metrics` know.
@@ -202,37 +192,4 @@ fn patience(context: &Context) -> String {
          guest after 10 to 60s)",
         duration::show(context.timeout)
     )
-}
-
-/// Whether a sandbox's metrics have a family of its guest. A Kata shim whose guest does not answer leaves those
-/// out, and says nothing of it.
-pub(super) fn has_guest_family(body: &[u8]) -> bool {
-    has_family(body, "kata_agent_") || has_family(body, "kata_guest_")
-}
-
-/// Whether a sandbox's metrics have a sample whose name begins so.
-pub(super) fn has_family(body: &[u8], prefix: &str) -> bool {
-    let line = format!("\n{prefix}");
-    body.starts_with(prefix.as_bytes()) || memchr::memmem::find(body, line.as_bytes()).is_some()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hung_guest_shows_by_its_missing_families() {
-        let healthy = include_str!("../../tests/fixtures/kata-3.30-go/metrics.txt");
-        assert!(has_guest_family(healthy.as_bytes()));
-        let hung: String = healthy
-            .lines()
-            .filter(|line| !line.starts_with("kata_agent_") && !line.starts_with("kata_guest_"))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        assert!(
-            hung.contains("kata_guest_"),
-            "its HELP and TYPE alone are no family"
-        );
-        assert!(!has_guest_family(hung.as_bytes()));
-    }
 }

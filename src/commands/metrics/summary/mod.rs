@@ -1,0 +1,40 @@
+//! `metrics --summary`: what a sandbox costs, each number with its source.
+
+mod guest;
+mod look;
+mod model;
+mod show;
+
+use kata_runtime::survey::Survey;
+
+use self::look::Look;
+use self::model::Summary;
+use super::super::Context;
+use super::sandbox::Sandbox;
+use crate::cli::{Metrics, MetricsFormat};
+use crate::failure::Failure;
+use crate::output;
+
+pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> {
+    if arguments.format == Some(MetricsFormat::Raw) {
+        return Err(Failure::usage(
+            "--summary has no raw form: choose --format table or json",
+        ));
+    }
+    let sandbox = Sandbox::find(context, &arguments.sandbox).await?;
+    // One call to a sandbox at a time, whatever is asked of it.
+    let survey = Survey::new(context.timeout, 1);
+    let first = Look::take(context, &sandbox, &survey, arguments.force).await?;
+    let summary = match arguments.interval {
+        None => Summary::new(sandbox.id.as_str(), &first, None),
+        Some(interval) => {
+            tokio::time::sleep(interval).await;
+            let second = Look::take(context, &sandbox, &survey, arguments.force).await?;
+            Summary::new(sandbox.id.as_str(), &second, Some(&first))
+        }
+    };
+    output::answer(&match arguments.format {
+        Some(MetricsFormat::Json) => show::json(&summary),
+        _ => show::table(&summary),
+    })
+}

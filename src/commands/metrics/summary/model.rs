@@ -1,0 +1,285 @@
+//! The sum: what each part of a sandbox uses, and what is left when its containers are taken off. Pure.
+
+use std::time::{Duration, Instant};
+
+use kata_runtime::node::hypervisor::{KataShim, VirtualMachine};
+use kata_runtime::node::{Around, Container, Part, Role};
+use kata_runtime::rates::Rates;
+use kata_runtime::survey::{AskError, Sample};
+
+use super::guest::{self, Measured};
+use super::look::Look;
+
+/// One line of the sum. `None`: nobody measured it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    pub name: String,
+    /// Processor time since it started, in seconds.
+    pub cpu: Option<f64>,
+    /// Per cent of one processor between two looks.
+    pub cpu_percent: Option<f64>,
+    /// In bytes.
+    pub memory: Option<u64>,
+    /// Of how many bytes, where there is such a number.
+    pub of: Option<u64>,
+    /// Where the numbers are from.
+    pub source: String,
+}
+
+/// What a sandbox costs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    pub sandbox: String,
+    /// `namespace/name` of its pod. Untrusted text.
+    pub pod: Option<String>,
+    pub shim: Option<KataShim>,
+    /// Untrusted text.
+    pub hypervisor: Option<String>,
+    /// Its processes on the host.
+    pub host: Vec<Entry>,
+    /// Its containers, as the guest counts them.
+    pub containers: Vec<Entry>,
+    /// What the host's processes use beyond the containers in the guest. Only where all of that is known.
+    pub overhead: Option<Entry>,
+    /// The guest as a machine. It is within what the VMM uses.
+    pub guest: Vec<Entry>,
+    /// What is not known, and why.
+    pub missing: Vec<String>,
+    /// Whether rates were asked for.
+    pub rates: bool,
+}
+
+impl Summary {
+    /// Sums up what was seen of a sandbox; with an earlier look also what was used in between.
+    pub fn new(sandbox: &str, now: &Look, before: Option<&Look>) -> Self {
+        let mut missing = Vec::new();
+        let host = host(now, before, &mut missing);
+        let containers = containers(now, before, &mut missing);
+        let overhead = overhead(&host, &containers, now, &mut missing);
+        let guest = in_guest(now, before, &mut missing);
+        let machine = now.machine.as_ref();
+        let own = now.containers.first().map(|(container, _)| container);
+        Self {
+            sandbox: sandbox.to_string(),
+            pod: own.and_then(|container| pod_name(container)),
+            shim: machine.map(|machine| machine.shim),
+            hypervisor: machine.and_then(|machine| machine.hypervisor.clone()),
+            host,
+            containers,
+            overhead,
+            guest,
+            missing,
+            rates: before.is_some(),
+        }
+    }
+}
+
+fn pod_name(container: &Container) -> Option<String> {
+    let name = container.names.name.as_ref()?;
+    Some(match &container.names.namespace {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name.clone(),
+    })
+}
+
+/// The processes on the host: as `/proc` has them, or else as the shim's families do.
+fn host(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> Vec<Entry> {
+    let (taken, around) = &now.around;
+    let mut entries: Vec<(Part, Entry)> = around
+        .iter()
+        .map(|part| {
+            let percent = before.and_then(|before| {
+                let (then, old) = &before.around;
+                let old = old.iter().find(|old| old.part == part.part)?;
+                part.cpu_percent_since(old, taken.saturating_duration_since(*then))
+            });
+            (part.part, from_proc(part, percent))
+        })
+        .collect();
+    for (part, name) in [(Part::Vmm, "VMM"), (Part::Shim, "shim")] {
+        let known = entries
+            .iter()
+            .any(|(known, _)| *known == part || *known == Part::ShimAndVmm);
+        if known {
+            continue;
+        }
+        match from_families(now, before, name, |readings| guest::host_part(readings, part)) {
+            Some(entry) => entries.push((part, entry)),
+            None => missing.push(format!(
+                "{name}: its process is not known here, and no family tells of it"
+            )),
+        }
+    }
+    let noted = now.machine.as_ref().and_then(|machine| machine.virtiofsd_pid);
+    if noted.is_some() && !entries.iter().any(|(part, _)| *part == Part::Virtiofsd) {
+        missing.push(
+            "virtiofsd: its process is not there, and Kata's families are not of the one that does the work"
+                .into(),
+        );
+    }
+    let order = [Part::Vmm, Part::ShimAndVmm, Part::Virtiofsd, Part::Shim];
+    entries.sort_by_key(|(part, _)| order.iter().position(|one| one == part));
+    entries.into_iter().map(|(_, entry)| entry).collect()
+}
+
+fn from_proc(around: &Around, cpu_percent: Option<f64>) -> Entry {
+    let name = match around.part {
+        Part::Vmm => "VMM",
+        Part::Virtiofsd => "virtiofsd",
+        Part::Shim => "shim",
+        Part::ShimAndVmm => "shim and VMM",
+    };
+    let pids: Vec<_> = around
+        .processes
+        .iter()
+        .map(|process| process.pid.to_string())
+        .collect();
+    let pids = match pids.as_slice() {
+        [one] => one.clone(),
+        several => format!("{{{}}}", several.join(",")),
+    };
+    Entry {
+        name: name.to_string(),
+        cpu: Some(around.cpu().as_secs_f64()),
+        cpu_percent,
+        memory: around.memory(),
+        of: None,
+        source: format!("/proc/{pids}/stat, /proc/{pids}/status"),
+    }
+}
+
+/// An entry from the sandbox's own metrics.
+fn from_families(
+    now: &Look,
+    before: Option<&Look>,
+    name: &str,
+    read: impl Fn(&kata_runtime::readings::Readings) -> Option<Measured>,
+) -> Option<Entry> {
+    let measured = |look: &Look| {
+        let (taken, readings) = look.scraped.as_ref().ok()?;
+        Some((*taken, read(readings)?))
+    };
+    let (taken, new) = measured(now)?;
+    let cpu_percent = before
+        .and_then(measured)
+        .and_then(|(then, old)| percent(new.cpu? - old.cpu?, then, taken));
+    Some(Entry {
+        name: name.to_string(),
+        cpu: new.cpu,
+        cpu_percent,
+        memory: new.memory,
+        of: new.of,
+        source: new.source.to_string(),
+    })
+}
+
+/// Seconds of processor time in a span, in per cent; nothing for a counter that fell.
+fn percent(seconds: f64, then: Instant, now: Instant) -> Option<f64> {
+    let span: Duration = now.saturating_duration_since(then);
+    (seconds >= 0.0 && !span.is_zero()).then(|| seconds / span.as_secs_f64() * 100.0)
+}
+
+fn containers(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for (container, answer) in &now.containers {
+        let name = match (&container.role, &container.names.container) {
+            (Role::Sandbox, _) => "sandbox".to_string(),
+            (_, Some(name)) => name.clone(),
+            (_, None) => container.bundle.id.clone(),
+        };
+        match answer {
+            Ok(sample) => entries.push(from_stats(name, sample, earlier(before, container))),
+            // One that has stopped uses nothing.
+            Err(AskError::NotRunning(_)) => {}
+            Err(error) => missing.push(format!("container {name}: {error}")),
+        }
+    }
+    if now.containers.is_empty() {
+        missing.push("containers: containerd's state does not know the sandbox".to_string());
+    }
+    entries
+}
+
+fn earlier<'a>(before: Option<&'a Look>, container: &Container) -> Option<&'a Sample> {
+    let same = |(other, _): &&(std::sync::Arc<Container>, _)| other.bundle.path == container.bundle.path;
+    before?.containers.iter().find(same)?.1.as_ref().ok()
+}
+
+fn from_stats(name: String, sample: &Sample, before: Option<&Sample>) -> Entry {
+    let stats = &sample.stats;
+    Entry {
+        name,
+        cpu: stats.cpu.usage.total.map(|nanos| nanos as f64 / 1e9),
+        cpu_percent: before.and_then(|before| Rates::between(before, sample).cpu_percent),
+        memory: stats.memory.usage.usage,
+        of: stats.memory.limit(),
+        source: "Stats".to_string(),
+    }
+}
+
+/// What is left of the host's processes when the containers are taken off. Every number of it needs that number of
+/// all the others.
+fn overhead(host: &[Entry], containers: &[Entry], now: &Look, missing: &mut Vec<String>) -> Option<Entry> {
+    if !missing.is_empty() {
+        missing.push("overhead: the above is part of it".to_string());
+        return None;
+    }
+    if !is_virtual(now.machine.as_ref(), host) {
+        missing.push("overhead: nothing says that the containers run in a virtual machine".to_string());
+        return None;
+    }
+    let difference = |part: fn(&Entry) -> Option<f64>| {
+        let sum = |entries: &[Entry]| entries.iter().map(part).sum::<Option<f64>>();
+        Some(sum(host)? - sum(containers)?)
+    };
+    let mut kept = |what: &str, difference: Option<f64>| match difference {
+        // Two clocks, read one after the other, and the kernel counts in ticks.
+        Some(left) if left < 0.0 => {
+            missing.push(format!(
+                "overhead: the containers report more {what} than the host's processes use"
+            ));
+            None
+        }
+        left => left,
+    };
+    let cpu = kept("processor time", difference(|entry| entry.cpu));
+    let memory = kept(
+        "memory",
+        difference(|entry| entry.memory.map(|bytes| bytes as f64)),
+    );
+    let cpu_percent = difference(|entry| entry.cpu_percent).map(|percent| percent.max(0.0));
+    Some(Entry {
+        name: "overhead".to_string(),
+        cpu,
+        cpu_percent,
+        memory: memory.map(|bytes| bytes as u64),
+        of: None,
+        source: "the processes on the host less the containers".to_string(),
+    })
+}
+
+/// Whether the containers' usage is within that of a process on the host.
+fn is_virtual(machine: Option<&VirtualMachine>, host: &[Entry]) -> bool {
+    machine.is_some() || host.iter().any(|entry| entry.name == "VMM")
+}
+
+fn in_guest(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> Vec<Entry> {
+    let entries: Vec<_> = [
+        from_families(now, before, "guest", guest::guest),
+        from_families(now, before, "agent in it", guest::agent),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    match &now.scraped {
+        Err(why) => missing.push(format!("guest: {why}")),
+        Ok(_) if entries.is_empty() => {
+            missing.push("guest: its families are not in the answer; it may be hung".to_string());
+        }
+        Ok(_) => {}
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! The sum as a table and as JSON.
+
+use std::time::Duration;
+
+use kata_runtime::node::hypervisor::KataShim;
+use kata_runtime::units;
+use serde_json::{Map, Value, json};
+
+use super::model::{Entry, Summary};
+use crate::json;
+use crate::table::{Align, Table};
+use crate::terminal::escape;
+
+pub fn table(summary: &Summary) -> Vec<u8> {
+    let mut columns = vec![("PART", Align::Left), ("CPU TIME", Align::Right)];
+    if summary.rates {
+        columns.push(("CPU", Align::Right));
+    }
+    columns.extend([
+        ("MEMORY", Align::Right),
+        ("OF", Align::Right),
+        ("SOURCE", Align::Left),
+    ]);
+    let mut table = Table::new(&columns);
+    let groups = [
+        ("", &summary.host),
+        ("container ", &summary.containers),
+        ("", &summary.overhead.clone().into_iter().collect()),
+        ("", &summary.guest),
+    ];
+    for (kind, entries) in groups {
+        for entry in entries {
+            table.row(row(kind, entry, summary.rates));
+        }
+    }
+    let mut text = format!("{}\n\n{table}\n", escape(&title(summary)));
+    for line in &summary.missing {
+        text += &format!("not known: {}\n", escape(line));
+    }
+    text.into_bytes()
+}
+
+fn title(summary: &Summary) -> String {
+    let mut title = format!("sandbox {}", summary.sandbox);
+    if let Some(pod) = &summary.pod {
+        title += &format!(" ({pod})");
+    }
+    if let Some(hypervisor) = &summary.hypervisor {
+        title += &format!(", on {hypervisor}");
+    }
+    match summary.shim {
+        Some(KataShim::Go) => title + ", Kata's Go shim",
+        Some(KataShim::Rust) => title + ", Kata's Rust shim",
+        None => title,
+    }
+}
+
+fn row(kind: &str, entry: &Entry, rates: bool) -> Vec<String> {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_string());
+    let mut cells = vec![format!("{kind}{}", entry.name), or_dash(entry.cpu.map(time))];
+    if rates {
+        cells.push(or_dash(entry.cpu_percent.map(units::percent)));
+    }
+    cells.extend([
+        or_dash(entry.memory.map(units::bytes)),
+        entry.of.map(units::bytes).unwrap_or_default(),
+        entry.source.clone(),
+    ]);
+    cells
+}
+
+/// Seconds with hundredths, the kernel's ticks; from two minutes on as an age.
+fn time(seconds: f64) -> String {
+    if seconds < 120.0 {
+        format!("{seconds:.2}s")
+    } else {
+        units::age(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+    }
+}
+
+/// Numbers that nobody measured are left out.
+pub fn json(summary: &Summary) -> Vec<u8> {
+    let list = |entries: &[Entry]| entries.iter().map(entry).collect::<Vec<Value>>();
+    let mut object = Map::new();
+    let mut put = |key: &str, value: Value| {
+        object.insert(key.to_string(), value);
+    };
+    put("sandbox", summary.sandbox.as_str().into());
+    if let Some(pod) = &summary.pod {
+        put("pod", pod.as_str().into());
+    }
+    if let Some(hypervisor) = &summary.hypervisor {
+        put("hypervisor", hypervisor.as_str().into());
+    }
+    if let Some(shim) = summary.shim {
+        let shim = match shim {
+            KataShim::Go => "go",
+            KataShim::Rust => "rust",
+        };
+        put("shim", shim.into());
+    }
+    put("host", list(&summary.host).into());
+    put("containers", list(&summary.containers).into());
+    if let Some(overhead) = &summary.overhead {
+        put("overhead", entry(overhead));
+    }
+    put("guest", list(&summary.guest).into());
+    put("missing", json!(summary.missing));
+    json::line(&object.into())
+}
+
+fn entry(entry: &Entry) -> Value {
+    let mut object = Map::new();
+    object.insert("name".into(), entry.name.as_str().into());
+    for (key, number) in [("cpu_seconds", entry.cpu), ("cpu_percent", entry.cpu_percent)] {
+        if let Some(number) = number {
+            object.insert(key.into(), number.into());
+        }
+    }
+    for (key, bytes) in [("memory_bytes", entry.memory), ("memory_of_bytes", entry.of)] {
+        if let Some(bytes) = bytes {
+            object.insert(key.into(), bytes.into());
+        }
+    }
+    object.insert("source".into(), entry.source.as_str().into());
+    object.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, cpu: Option<f64>, memory: Option<u64>) -> Entry {
+        Entry {
+            name: name.into(),
+            cpu,
+            cpu_percent: None,
+            memory,
+            of: None,
+            source: "Stats".into(),
+        }
+    }
+
+    fn summary() -> Summary {
+        Summary {
+            sandbox: "s1".into(),
+            pod: Some("shop/\x1b[31mweb".into()),
+            shim: Some(KataShim::Go),
+            hypervisor: Some("clh".into()),
+            host: vec![entry("VMM", Some(5.53), Some(332_455_936))],
+            containers: vec![entry("app", None, Some(1 << 20))],
+            overhead: None,
+            guest: Vec::new(),
+            missing: vec!["shim: gone".into()],
+            rates: false,
+        }
+    }
+
+    #[test]
+    fn as_a_table() {
+        let text = String::from_utf8(table(&summary())).unwrap();
+        assert_eq!(
+            text,
+            "sandbox s1 (shop/\\u{1b}[31mweb), on clh, Kata's Go shim\n\n\
+             PART           CPU TIME  MEMORY  OF  SOURCE\n\
+             VMM               5.53s  317MiB      Stats\n\
+             container app         -    1MiB      Stats\n\
+             not known: shim: gone\n"
+        );
+    }
+
+    #[test]
+    fn as_json_without_what_nobody_measured() {
+        let value: Value = serde_json::from_slice(&json(&summary())).unwrap();
+        assert_eq!(
+            value,
+            json!({
+                "sandbox": "s1", "pod": "shop/\u{1b}[31mweb", "hypervisor": "clh", "shim": "go",
+                "host": [{"name": "VMM", "cpu_seconds": 5.53, "memory_bytes": 332_455_936, "source": "Stats"}],
+                "containers": [{"name": "app", "memory_bytes": 1_048_576, "source": "Stats"}],
+                "guest": [], "missing": ["shim: gone"],
+            })
+        );
+    }
+
+    #[test]
+    fn times_are_exact_while_they_are_short() {
+        assert_eq!(time(0.0), "0.00s");
+        assert_eq!(time(119.994), "119.99s");
+        assert_eq!(time(190.2), "3m10s");
+        assert_eq!(time(1e30), "0s");
+    }
+}
