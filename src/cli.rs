@@ -61,6 +61,30 @@ pub enum Command {
     /// A live view of everything on this node, in the terminal
     #[cfg(feature = "top")]
     Top(Top),
+    /// A script for a shell that completes commands, options and what is on the node
+    Completion(Completion),
+    #[command(name = "__complete", hide = true)]
+    Complete(Complete),
+}
+
+#[derive(Args, Debug)]
+pub struct Completion {
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Args, Debug)]
+pub struct Complete {
+    /// The words before the cursor, without the program's name, and the one at it
+    #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+    pub words: Vec<String>,
 }
 
 #[derive(Args, Debug)]

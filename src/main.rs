@@ -3,6 +3,7 @@
 mod cli;
 mod clock;
 mod commands;
+mod complete;
 mod descriptors;
 mod failure;
 mod handover;

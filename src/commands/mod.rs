@@ -1,5 +1,6 @@
 //! The commands: each asks the node, and shows the answer.
 
+mod completion;
 mod events;
 mod find;
 mod list;
@@ -30,24 +31,28 @@ struct Context {
     verbose: bool,
 }
 
-/// Runs a command on a runtime of one thread: a multi-threaded one costs more than a question takes.
 pub fn run(cli: Cli) -> Result<(), Failure> {
-    let context = Context::new(cli.global)?;
+    match cli.command {
+        Command::Events(arguments) => ask(cli.global, async |node| events::run(node, &arguments).await),
+        Command::List(arguments) => ask(cli.global, async |node| list::run(node, &arguments).await),
+        Command::Metrics(arguments) => ask(cli.global, async |node| metrics::run(node, &arguments).await),
+        Command::Monitor(arguments) => ask(cli.global, async |node| monitor::run(node, &arguments).await),
+        #[cfg(feature = "top")]
+        Command::Top(arguments) => ask(cli.global, async |node| top::run(node, &arguments).await),
+        Command::Completion(arguments) => completion::script(&arguments),
+        Command::Complete(arguments) => completion::complete(&arguments),
+    }
+}
+
+/// Asks the node, on a runtime of one thread: a multi-threaded one costs more than a question takes.
+fn ask(global: Global, question: impl AsyncFnOnce(&Context) -> Result<(), Failure>) -> Result<(), Failure> {
+    let context = Context::new(global)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(|error| Failure::new(format!("start: {error}")))?;
-    runtime.block_on(async {
-        match cli.command {
-            Command::Events(arguments) => events::run(&context, &arguments).await,
-            Command::List(arguments) => list::run(&context, &arguments).await,
-            Command::Metrics(arguments) => metrics::run(&context, &arguments).await,
-            Command::Monitor(arguments) => monitor::run(&context, &arguments).await,
-            #[cfg(feature = "top")]
-            Command::Top(arguments) => top::run(&context, &arguments).await,
-        }
-    })
+    runtime.block_on(question(&context))
 }
 
 impl Context {

@@ -60,7 +60,7 @@ impl Bundle {
 
     /// Whether the task has been created: its address file is written last. A bundle that may not be looked
     /// into counts as created, so that reading it says why not.
-    pub(crate) fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         ["bootstrap.json", "address"]
             .iter()
             .any(|name| self.path.join(name).try_exists().unwrap_or(true))

@@ -4,10 +4,9 @@ mod row;
 mod show;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use kata_runtime::node::{Container, Pod, pods};
+use kata_runtime::node::{Bundle, Container, Pod, pods};
 use kata_runtime::survey::Survey;
 
 use super::{AT_ONCE, Context};
@@ -22,13 +21,17 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
     if bundles.is_empty() {
         output::notice(&format!("no containers: {}", context.node.looked_in()));
     }
+    if arguments.quiet && !is_filtered(arguments) {
+        // Their names alone, and whether they are whole: no file need be read for that.
+        let bundles = bundles.into_iter().filter(Bundle::is_complete);
+        return output::answer(show::ids(bundles.map(|bundle| bundle.id)).as_bytes());
+    }
     let containers = bundles
         .into_iter()
         .filter_map(Container::read)
         .filter(|container| is_wanted(container, arguments));
     if arguments.quiet {
-        let containers: Vec<_> = containers.map(Arc::new).collect();
-        return output::answer(show::ids(&ordered(&containers)).as_bytes());
+        return output::answer(show::ids(containers.map(|container| container.bundle.id)).as_bytes());
     }
     descriptors::allow_many();
     let survey = Survey::new(context.timeout, AT_ONCE);
@@ -49,16 +52,23 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
     })
 }
 
+/// Sandboxes with their containers under them, then the others.
 fn in_order(rows: Vec<Row>) -> Vec<Row> {
     let containers: Vec<_> = rows.iter().map(|row| row.container.clone()).collect();
     let mut rows: HashMap<_, _> = rows
         .into_iter()
         .map(|row| (row.container.bundle.path.clone(), row))
         .collect();
-    ordered(&containers)
-        .iter()
+    let (pods, plain) = pods(&containers);
+    pods.iter()
+        .flat_map(Pod::all)
+        .chain(&plain)
         .filter_map(|container| rows.remove(&container.bundle.path))
         .collect()
+}
+
+fn is_filtered(arguments: &List) -> bool {
+    arguments.pod_namespace.is_some() || arguments.pod.is_some() || arguments.runtime.is_some()
 }
 
 fn is_wanted(container: &Container, arguments: &List) -> bool {
@@ -77,10 +87,4 @@ fn is_wanted(container: &Container, arguments: &List) -> bool {
                 .runtime()
                 .is_some_and(|runtime| runtime.is_called(wanted))
         })
-}
-
-/// Sandboxes with their containers under them, then the others.
-fn ordered(containers: &[Arc<Container>]) -> Vec<Arc<Container>> {
-    let (pods, plain) = pods(containers);
-    pods.iter().flat_map(Pod::all).cloned().chain(plain).collect()
 }

@@ -1,14 +1,14 @@
 //! The list as a table, as JSON, as ids.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use kata_runtime::node::{Container, Role};
+use kata_runtime::node::Role;
 use kata_runtime::units;
 use serde_json::{Map, Value};
 
 use super::row::Row;
 use crate::table::{Align, Table};
+use crate::terminal::escape;
 use crate::{clock, json};
 
 /// The digits of an id that are shown.
@@ -17,12 +17,12 @@ const SHORT: usize = 12;
 /// Ids of so many hex digits were made up at random: their beginnings are ids as well. Others are shown whole.
 const RANDOM: usize = 32;
 
-/// Full ids, a line each.
-pub fn ids(containers: &[Arc<Container>]) -> String {
-    let mut text = String::with_capacity(containers.len() * 65);
-    for container in containers {
+/// Ids, a line each.
+pub fn ids(ids: impl Iterator<Item = String>) -> String {
+    let mut text = String::new();
+    for id in ids {
         // A directory can be called anything, and a line must be one id.
-        text += &crate::terminal::escape(&container.bundle.id);
+        text += &escape(&id);
         text.push('\n');
     }
     text

@@ -1,0 +1,43 @@
+//! `completion`: the scripts that make a shell offer what can follow, and what they call.
+
+use std::path::PathBuf;
+
+use clap::CommandFactory;
+use kata_runtime::node::{Id, Node};
+
+use crate::cli::{Cli, Complete, Completion, Shell};
+use crate::complete::{Line, OnNode, candidates};
+use crate::failure::Failure;
+use crate::output;
+use crate::terminal::escape;
+
+/// Prints the script for a shell.
+pub fn script(arguments: &Completion) -> Result<(), Failure> {
+    output::answer(match arguments.shell {
+        Shell::Bash => include_bytes!("../complete/kata-runtime.bash"),
+        Shell::Zsh => include_bytes!("../complete/kata-runtime.zsh"),
+        Shell::Fish => include_bytes!("../complete/kata-runtime.fish"),
+    })
+}
+
+/// Prints what can stand at the cursor: a line a candidate, and after a tab what it is.
+pub fn complete(arguments: &Complete) -> Result<(), Failure> {
+    let mut program = Cli::command();
+    program.build();
+    let text: String = candidates(&arguments.words, &program, on_node)
+        .iter()
+        .map(|candidate| format!("{}\t{}\n", escape(&candidate.word), escape(&candidate.about)))
+        .collect();
+    output::answer(text.as_bytes())
+}
+
+/// The node that a line is about, by its options.
+fn on_node(line: &Line) -> OnNode {
+    let state_dirs = line.given("state_dirs").map(PathBuf::from).collect();
+    let given = line.given("namespace").last().map(str::to_string);
+    let namespace = given.or_else(|| std::env::var("CONTAINERD_NAMESPACE").ok());
+    OnNode::of(&Node::new(
+        state_dirs,
+        namespace.filter(|namespace| Id::parse(namespace).is_ok()),
+    ))
+}
