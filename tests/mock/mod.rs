@@ -61,6 +61,17 @@ pub fn stopped(exit_status: u32) -> Reply {
     state(3, 0, exit_status)
 }
 
+/// The State reply of a task that stopped, with the time in seconds since 1970.
+pub fn stopped_at(exit_status: u32, seconds: i64) -> Reply {
+    let mut reply = StateResponse::new();
+    reply.status = EnumOrUnknown::from_i32(3);
+    reply.exit_status = exit_status;
+    let mut at = protobuf::well_known_types::timestamp::Timestamp::new();
+    at.seconds = seconds;
+    reply.exited_at = MessageField::some(at);
+    Reply::Payload(reply.write_to_bytes().unwrap())
+}
+
 fn state(status: i32, pid: u32, exit_status: u32) -> Reply {
     let mut reply = StateResponse::new();
     reply.status = EnumOrUnknown::from_i32(status);
@@ -132,6 +143,26 @@ impl Node {
         serve(&socket, shim)
     }
 
+    /// A sandbox of a pod in namespace `k8s.io`, with a shim that does as it is told.
+    pub fn pod(&self, id: &str, name: &str, shim: impl Fn(&Call) -> Reply + Send + Sync + 'static) -> Calls {
+        let (_, socket) = self.bundle("k8s.io", id, &sandbox(name));
+        serve(&socket, shim)
+    }
+
+    /// A container in that sandbox, on its shim; `name` is `namespace/pod/container`.
+    pub fn in_pod(&self, sandbox_id: &str, id: &str, name: &str) {
+        let (pod, container) = name.rsplit_once('/').unwrap();
+        let mut annotations = sandbox(pod);
+        annotations[0].1 = "container";
+        annotations.extend([
+            ("io.kubernetes.cri.sandbox-id", sandbox_id),
+            ("io.kubernetes.cri.container-name", container),
+        ]);
+        let (bundle, _) = self.bundle("k8s.io", id, &annotations);
+        let socket = self.dir.path().join(format!("k8s.io-{sandbox_id}.sock"));
+        fs::write(bundle.join("address"), format!("unix://{}", socket.display())).unwrap();
+    }
+
     /// Runs the program on this node. Ends it after half a minute: nothing here takes so long.
     pub fn run(&self, arguments: &[&str]) -> Ran {
         finish(self.command(arguments))
@@ -146,6 +177,16 @@ impl Node {
             .env_remove("CONTAINERD_NAMESPACE");
         command
     }
+}
+
+/// The annotations of a sandbox that is called `namespace/pod`.
+fn sandbox(name: &str) -> Vec<(&str, &str)> {
+    let (namespace, pod) = name.split_once('/').unwrap();
+    vec![
+        ("io.kubernetes.cri.container-type", "sandbox"),
+        ("io.kubernetes.cri.sandbox-namespace", namespace),
+        ("io.kubernetes.cri.sandbox-name", pod),
+    ]
 }
 
 /// How the program ended.
