@@ -56,12 +56,12 @@ impl Follower {
             Rounds::Two => self.twice().await,
             Rounds::Every(interval) => self.stream(interval).await,
         };
+        // Not kept for later: another shim may listen there by then.
+        self.survey.hang_up(&self.subject.endpoint);
     }
 
     async fn once(&self) -> Result<(), Unwanted> {
-        let answer = self.sample().await;
-        self.survey.hang_up(&self.subject.endpoint);
-        match answer {
+        match self.sample().await {
             Ok(sample) => self.stats(Box::new(sample), None).await,
             Err(error) => self.no_sample(error, false).await,
         }
