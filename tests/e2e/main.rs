@@ -6,6 +6,9 @@ mod support;
 
 mod events;
 mod ids;
+mod list;
+mod many;
 mod metrics;
 mod network;
+mod rates;
 mod streams;

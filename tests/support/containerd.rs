@@ -357,16 +357,28 @@ impl Task<'_> {
 
     #[track_caller]
     pub fn cgroup_text(&self, controller: &str, file: &str) -> String {
+        let file = self.cgroup_file(controller, file);
+        fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    }
+
+    /// Writes to a file of the container's cgroup.
+    #[track_caller]
+    pub fn set_cgroup(&self, controller: &str, file: &str, text: &str) {
+        let file = self.cgroup_file(controller, file);
+        fs::write(&file, text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    }
+
+    #[track_caller]
+    fn cgroup_file(&self, controller: &str, file: &str) -> PathBuf {
         let lines = fs::read_to_string(format!("/proc/{}/cgroup", self.pid())).expect("the process is there");
         let path = lines.lines().find_map(|line| {
             let (names, path) = line.split_once(':')?.1.split_once(':')?;
             names.split(',').any(|name| name == controller).then_some(path)
         });
         let path = path.expect("this host has cgroup v1");
-        let file = Path::new("/sys/fs/cgroup")
+        Path::new("/sys/fs/cgroup")
             .join(controller)
             .join(path.trim_start_matches('/'))
-            .join(file);
-        fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+            .join(file)
     }
 }
