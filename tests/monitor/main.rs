@@ -1,0 +1,17 @@
+//! `monitor` before sandboxes that answer, lie, hang and are gone, and before clients of every kind.
+//!
+//! The known paths of Kata's sockets are root's (`/run/vc/sbs`, `/run/kata`): these tests make directories with fresh
+//! ids there, and take them away. Other sandboxes of this machine may be in the pages as well.
+
+#[path = "../mock/mod.rs"]
+mod mock;
+mod support;
+#[path = "../support/prometheus.rs"]
+mod tsdb;
+
+mod clients;
+mod hostile;
+mod pages;
+mod prometheus;
+mod protection;
+mod scrapes;

@@ -1,0 +1,343 @@
+//! TLS and passwords, with certificates that openssl makes and curl as the client.
+
+#![cfg(feature = "web-config")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::{Monitor, Node, eventually};
+
+/// What crypt(3) makes of `builder`: at the lowest cost, and at one that takes a second or so.
+const BUILDER: &str = "$2y$04$LBYa0lJ0GtfEWl8LNN/IEuGRioK7L4Ys9Eg5j9wNC6qtJstaPg53e";
+
+/// A directory with a web config file and what it names.
+pub struct Files {
+    dir: tempfile::TempDir,
+}
+
+impl Files {
+    pub fn new() -> Self {
+        let files = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        files.openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/CN=test authority",
+            "-days",
+            "2",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.crt",
+        ]);
+        files.certificate("server", "IP:127.0.0.1,DNS:localhost");
+        files
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A certificate signed by the authority.
+    pub fn certificate(&self, name: &str, names: &str) {
+        fs::write(self.path("ext"), format!("subjectAltName={names}\n")).unwrap();
+        let (key, request, certificate) = (
+            format!("{name}.key"),
+            format!("{name}.csr"),
+            format!("{name}.crt"),
+        );
+        self.openssl(&[
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            &format!("/CN={name}"),
+            "-keyout",
+            &key,
+            "-out",
+            &request,
+        ]);
+        self.openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            &request,
+            "-CA",
+            "ca.crt",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            "ext",
+            "-out",
+            &certificate,
+        ]);
+    }
+
+    fn openssl(&self, arguments: &[&str]) {
+        let output = Command::new("openssl")
+            .args(arguments)
+            .current_dir(self.dir.path())
+            .output();
+        let output = output.expect("openssl is there: tests/run.sh installs it");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    pub fn write(&self, text: &str) -> String {
+        let path = self.path("web.yml");
+        fs::write(self.path("new"), text).unwrap();
+        fs::rename(self.path("new"), &path).unwrap();
+        path.display().to_string()
+    }
+
+    pub fn monitor(&self, node: &Node, text: &str) -> Monitor {
+        node.monitor_with(&[], &["--web.config.file", &self.write(text)])
+    }
+
+    /// The status that curl gets, and what it says where there is none.
+    fn curl(&self, monitor: &Monitor, options: &[&str]) -> Result<String, String> {
+        self.curl_to(&format!("https://{}/healthz", monitor.address()), options)
+    }
+
+    fn curl_to(&self, url: &str, options: &[&str]) -> Result<String, String> {
+        let output = Command::new("curl")
+            .args([
+                "-sS",
+                "-m",
+                "20",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "--cacert",
+            ])
+            .arg(self.path("ca.crt"))
+            .args(options)
+            .arg(url)
+            .output()
+            .expect("curl is there: tests/run.sh installs it");
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        if output.status.success() {
+            Ok(text(output.stdout))
+        } else {
+            Err(text(output.stderr))
+        }
+    }
+}
+
+const TLS: &str = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n";
+
+fn users() -> String {
+    format!("basic_auth_users:\n  bob: {BUILDER}\n")
+}
+
+fn ok(status: &str) -> Result<String, String> {
+    Ok(status.to_string())
+}
+
+#[test]
+fn tls_and_a_password() {
+    let (node, files) = (Node::new(), Files::new());
+    node.pod("pod1");
+    let headers = "http_server_config:\n  headers:\n    X-Frame-Options: deny\n";
+    let monitor = files.monitor(&node, &format!("{TLS}{}{headers}", users()));
+    assert!(monitor.place.starts_with("https://"));
+    assert_eq!(files.curl(&monitor, &["-u", "bob:builder"]), ok("200"));
+    assert_eq!(files.curl(&monitor, &["-u", "bob:wrong"]), ok("401"));
+    assert_eq!(files.curl(&monitor, &[]), ok("401"));
+    assert!(
+        files.curl(&monitor, &["--cacert", "/dev/null"]).is_err(),
+        "curl does not know the authority"
+    );
+    assert!(files.curl(&monitor, &["--tls-max", "1.1"]).is_err());
+    let plain = format!("http://{}/healthz", monitor.address());
+    assert!(files.curl_to(&plain, &["-u", "bob:builder"]).is_err());
+    // What is not answered tells nothing of what there is.
+    for path in ["metrics", "sandboxes", "nowhere"] {
+        assert_eq!(
+            files.curl_to(&format!("https://{}/{path}", monitor.address()), &[]),
+            ok("401")
+        );
+    }
+}
+
+#[test]
+fn a_password_without_tls() {
+    let (node, files) = (Node::new(), Files::new());
+    let monitor = files.monitor(&node, &users());
+    let refused = monitor.get("/metrics");
+    assert_eq!(
+        (refused.status, refused.header("www-authenticate")),
+        (401, Some("Basic"))
+    );
+    // bob:builder
+    let allowed = monitor.request("GET", "/healthz", &[("Authorization", "Basic Ym9iOmJ1aWxkZXI=")]);
+    assert_eq!(allowed.status, 200);
+}
+
+#[test]
+fn clients_with_certificates() {
+    let (node, files) = (Node::new(), Files::new());
+    files.certificate("client", "DNS:prometheus.example");
+    files.certificate("stranger", "DNS:other.example");
+    let path = |name: &str| files.path(name).display().to_string();
+    let with = |name: &str| {
+        [
+            "--cert".to_string(),
+            path(&format!("{name}.crt")),
+            "--key".to_string(),
+            path(&format!("{name}.key")),
+        ]
+    };
+    let text = format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n");
+    let monitor = files.monitor(&node, &text);
+    let get =
+        |options: &[String]| files.curl(&monitor, &options.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(get(&with("client")), ok("200"));
+    assert!(get(&[]).is_err());
+    // From now on only one of them, without a restart.
+    files.write(&format!("{text}  client_allowed_sans: [prometheus.example]\n"));
+    assert_eq!(get(&with("client")), ok("200"));
+    assert!(get(&with("stranger")).is_err());
+}
+
+#[test]
+fn certificates_are_read_again_when_they_change() {
+    let (node, files) = (Node::new(), Files::new());
+    let monitor = files.monitor(&node, TLS);
+    let serial = || served_serial(monitor.address());
+    let first = serial();
+    assert_eq!(files.curl(&monitor, &[]), ok("200"));
+    files.certificate("server", "IP:127.0.0.1");
+    assert_ne!(serial(), first);
+    assert_eq!(files.curl(&monitor, &[]), ok("200"));
+    eventually("it says so", || monitor.said().contains("read again"));
+}
+
+/// The serial number of the certificate that is served.
+fn served_serial(address: &str) -> String {
+    let script =
+        format!("openssl s_client -connect {address} </dev/null 2>/dev/null | openssl x509 -noout -serial");
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert!(output.status.success(), "no certificate");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_file_that_breaks_later_answers_nobody_until_it_is_mended() {
+    let (node, files) = (Node::new(), Files::new());
+    let monitor = files.monitor(&node, &users());
+    let get = || {
+        monitor
+            .request("GET", "/healthz", &[("Authorization", "Basic Ym9iOmJ1aWxkZXI=")])
+            .status
+    };
+    assert_eq!(get(), 200);
+    files.write("basic_auth_user: {}\n");
+    assert_eq!(get(), 500);
+    files.write(&users());
+    assert_eq!(get(), 200);
+    eventually("it said why", || {
+        monitor.said().contains("unknown field `basic_auth_user`")
+    });
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_an_error_at_the_start() {
+    let (node, files) = (Node::new(), Files::new());
+    for (text, error) in [
+        (format!("{TLS}  min_version: TLS10\n"), "TLS10 is not supported"),
+        (
+            format!("{TLS}  cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]\n"),
+            "is not supported",
+        ),
+        (TLS.replace("server.key", "none.key"), "none.key"),
+        ("users: {}\n".to_string(), "unknown field `users`"),
+        (
+            "basic_auth_users:\n  bob: builder\n".to_string(),
+            "not hashed with bcrypt",
+        ),
+    ] {
+        let path = files.write(&text);
+        let ran = node.node.run(&[
+            "monitor",
+            "--listen-address",
+            "127.0.0.1:0",
+            "--web.config.file",
+            &path,
+        ]);
+        assert_eq!(ran.status, Some(1), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains(error) && ran.stderr.contains("web.yml"),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn guessing_passwords_does_not_hold_up_a_scraper() {
+    let (node, files) = (Node::new(), Files::new());
+    node.pod("pod1");
+    // Cost 10, as htpasswd makes them: 50 ms of a core and more.
+    let slow = "$2b$10$QOauhQNbBCuQDKes6eFzPec8zDQIMM7shzzgryUwr7ptY0e2OPWGq";
+    let monitor = files.monitor(&node, &format!("basic_auth_users:\n  alice: {slow}\n"));
+    // alice:alice1
+    let right = [("Authorization", "Basic YWxpY2U6YWxpY2Ux")];
+    assert_eq!(monitor.request("GET", "/metrics", &right).status, 200);
+    std::thread::scope(|scope| {
+        for guess in 0..60 {
+            let monitor = &monitor;
+            scope.spawn(move || {
+                // alice:guessX<n>, with n in two digits.
+                let password = format!("Basic YWxpY2U6Z3Vlc3NY{}", two_digits(guess));
+                let status = monitor
+                    .request("GET", "/metrics", &[("Authorization", &password)])
+                    .status;
+                assert!(matches!(status, 401 | 503), "{status}");
+            });
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        for _ in 0..3 {
+            let response = monitor.request("GET", "/metrics", &right);
+            assert_eq!(response.status, 200);
+            assert!(response.took < Duration::from_secs(1), "{:?}", response.took);
+        }
+    });
+}
+
+/// Two digits in base64.
+fn two_digits(number: u32) -> String {
+    let bits = u32::from(b'0') + number / 10;
+    let rest = u32::from(b'0') + number % 10;
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let value = bits << 16 | rest << 8;
+    let digit = |shift: u32| char::from(alphabet[(value >> shift & 63) as usize]);
+    format!("{}{}{}=", digit(18), digit(12), digit(6))
+}
+
+#[test]
+fn relative_paths_are_below_the_file() {
+    let (node, files) = (Node::new(), Files::new());
+    let monitor = files.monitor(&node, TLS);
+    assert_ne!(Path::new(".").canonicalize().unwrap(), files.path("."));
+    assert_eq!(files.curl(&monitor, &[]), ok("200"));
+}
