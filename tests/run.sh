@@ -14,7 +14,7 @@ if ! command -v cargo >/dev/null; then
     echo "tests/run.sh: Rust is missing: see https://rustup.rs" >&2
     exit 1
 fi
-ctd_need cc=gcc containerd=containerd runc=runc busybox=busybox-static curl=curl promtool=prometheus
+ctd_need cc=gcc containerd=containerd runc=runc busybox=busybox-static curl=curl promtool=prometheus tmux=tmux
 
 work=$(mktemp -d /tmp/krt.XXXXXX)
 cleanup() {
