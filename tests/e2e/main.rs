@@ -9,3 +9,5 @@ mod ids;
 mod metrics;
 mod network;
 mod streams;
+#[cfg(feature = "top")]
+mod top;
