@@ -14,7 +14,7 @@ if ! command -v cargo >/dev/null; then
     echo "tests/run.sh: Rust is missing: see https://rustup.rs" >&2
     exit 1
 fi
-ctd_need cc=gcc openssl=openssl containerd=containerd runc=runc busybox=busybox-static curl=curl promtool=prometheus ip=iproute2
+ctd_need cc=gcc containerd=containerd runc=runc busybox=busybox-static curl=curl promtool=prometheus ip=iproute2 tmux=tmux openssl=openssl
 
 work=$(mktemp -d /tmp/krt.XXXXXX)
 cleanup() {

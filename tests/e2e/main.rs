@@ -12,3 +12,5 @@ mod metrics;
 mod network;
 mod rates;
 mod streams;
+#[cfg(feature = "top")]
+mod top;

@@ -6,6 +6,8 @@
 
 mod command;
 mod containerd;
+#[cfg(feature = "top")]
+pub mod tmux;
 
 pub use command::{Running, kata_runtime};
 pub use containerd::{Containerd, Task, for_each_containerd, fresh_id};
