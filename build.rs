@@ -1,5 +1,6 @@
 //! Notes the commit that the binary is built from, for `--version`.
 
+use std::path::Path;
 use std::process::Command;
 
 fn main() {
@@ -12,7 +13,8 @@ fn main() {
         .into_iter()
         .chain(git(&["symbolic-ref", "HEAD"]));
     for name in watched {
-        if let Some(path) = git(&["rev-parse", "--git-path", &name]) {
+        // A path that is not there would count as changed at every build.
+        if let Some(path) = git(&["rev-parse", "--git-path", &name]).filter(|path| Path::new(path).exists()) {
             println!("cargo:rerun-if-changed={path}");
         }
     }

@@ -6,6 +6,9 @@
 //! A sandbox goes the other way: [`shim`] fetches its metrics text, [`exposition`] joins the texts
 //! of several sandboxes.
 //!
+//! For people, [`rates`] makes rates of two samples, [`readings`] numbers of a metrics text, and [`units`] and
+//! [`duration`] show them.
+//!
 //! [`survey`] is how shims are asked without harm to what they run: one call at a time, each with a deadline.
 //!
 //! [`stats`] and [`exposition`] do no I/O, [`node`] reads files and nothing else, [`shim`] opens

@@ -383,6 +383,30 @@ fn it_can_be_suspended_and_goes_on() {
 }
 
 #[test]
+fn where_no_shell_could_continue_it_it_is_not_stopped() {
+    let node = node();
+    let program = env!("CARGO_BIN_EXE_kata-runtime");
+    let state = node.state_dir().display();
+    let tmux = Tmux::bare(
+        (80, 24),
+        &format!("{program} --state {state} top --interval 300ms"),
+    );
+    tmux.wait_for("the table", |screen| place(screen, "busy") != usize::MAX);
+    tmux.keys(&["C-z"]);
+    tmux.keys(&["?"]);
+    tmux.wait_for("the help", |screen| {
+        screen.iter().any(|line| line.contains("working set: memory"))
+    });
+}
+
+#[test]
+fn the_interval_has_a_floor() {
+    let ran = node().run(&["top", "--interval", "5ms"]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (Some(2), ""));
+    assert!(ran.stderr.contains("at least 100ms"), "{}", ran.stderr);
+}
+
+#[test]
 fn without_a_terminal_it_says_what_to_use_instead() {
     let node = node();
     let ran = node.run(&["top"]);

@@ -182,7 +182,7 @@ fn a_pod_with_its_processes_and_a_hung_shim() {
         tmux.wait_for("the end of the container", |screen| {
             cells(screen, "└ app")
                 .first()
-                .is_some_and(|word| word == "stopped:")
+                .is_some_and(|word| word == "stopped,")
         });
     });
 }

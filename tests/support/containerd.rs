@@ -254,6 +254,17 @@ pub fn fresh_id(prefix: &str) -> String {
     )
 }
 
+/// Whether every thread of a process is stopped.
+fn stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.flatten().all(|thread| {
+        // The state is the first word after the name, which is in parentheses.
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
+}
+
 /// A process that has ended; one that only waits to be collected has.
 fn gone(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
@@ -343,6 +354,10 @@ impl Task<'_> {
         signal(shim, which);
         if which == Signal::SIGKILL {
             eventually("the shim is gone", || gone(shim));
+        }
+        if which == Signal::SIGSTOP {
+            // Its other threads go on until one of them has taken the signal.
+            eventually("the shim has stopped", || stopped(shim));
         }
     }
 

@@ -23,14 +23,7 @@ impl Tmux {
     /// Runs a command in a terminal of so many columns and lines. When it has ended, its status is printed
     /// (`status=0`); when it is stopped, `stopped`, and what is typed then goes to the shell.
     pub fn start((width, height): (u16, u16), command: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let directory = tempfile::tempdir().expect("a directory");
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let tmux = Self {
-            socket: directory.path().join(format!("tmux-{number}")),
-            directory,
-            server: OnceLock::new(),
-        };
+        let tmux = Self::new();
         // An interactive shell has job control: it notices a stopped program and knows `fg`.
         let script = tmux.path("run.sh");
         let (before, after) = (tmux.path("before"), tmux.path("after"));
@@ -44,23 +37,43 @@ impl Tmux {
             pid = tmux.path("pid"),
         );
         std::fs::write(&script, text).expect("the script is written");
-        let size = (width.to_string(), height.to_string());
-        tmux.tmux(&[
+        tmux.open(width, height, &["bash", &script]);
+        tmux
+    }
+
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let directory = tempfile::tempdir().expect("a directory");
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self {
+            socket: directory.path().join(format!("tmux-{number}")),
+            directory,
+            server: OnceLock::new(),
+        }
+    }
+
+    /// Runs a command with no shell around it: it is the terminal's only program.
+    pub fn bare((width, height): (u16, u16), command: &str) -> Self {
+        let tmux = Self::new();
+        let words: Vec<_> = command.split(' ').collect();
+        tmux.open(width, height, &words);
+        tmux
+    }
+
+    fn open(&self, width: u16, height: u16, command: &[&str]) {
+        let (width, height) = (width.to_string(), height.to_string());
+        let session = [
             "-f",
             "/dev/null",
             "-u",
             "new-session",
             "-d",
             "-x",
-            &size.0,
+            &width,
             "-y",
-            &size.1,
-            "env",
-            "LC_ALL=C.UTF-8",
-            "bash",
-            &script,
-        ]);
-        tmux
+            &height,
+        ];
+        self.tmux(&[&session[..], &["env", "LC_ALL=C.UTF-8"], command].concat());
     }
 
     fn path(&self, name: &str) -> String {

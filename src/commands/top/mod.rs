@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kata_runtime::duration;
 use kata_runtime::node::{Container, Inventory};
 use kata_runtime::survey::{AskError, Sample, Survey};
 use tokio::sync::mpsc;
@@ -36,6 +37,9 @@ use crate::descriptors;
 use crate::failure::Failure;
 use crate::ticks::Ticks;
 
+/// The shortest interval: shims have other things to do than to answer this.
+const SHORTEST: Duration = Duration::from_millis(100);
+
 /// How long the answers of a tick are waited for before those that are there are drawn.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -47,6 +51,12 @@ const ESCAPE_TIME: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(100);
 
 pub async fn run(context: &Context, arguments: &Top) -> Result<(), Failure> {
+    if arguments.interval < SHORTEST {
+        return Err(Failure::usage(format!(
+            "--interval: at least {}, as every look asks every shim",
+            duration::show(SHORTEST)
+        )));
+    }
     check_terminal()?;
     descriptors::allow_many();
     let mut inventory = Inventory::new(context.node.clone());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kata_runtime::node::{Container, Role};
 use kata_runtime::rates::Rates;
-use kata_runtime::survey::{AskError, Sample};
+use kata_runtime::survey::{AskError, NotRunning, Sample};
 
 use crate::terminal::escape;
 
@@ -223,7 +223,11 @@ impl Row {
 fn health(error: &AskError) -> Health {
     let text = escape(&error.to_string()).into_owned();
     match error {
-        AskError::NotRunning(why) => Health::Stopped(escape(&why.to_string()).into_owned()),
+        AskError::NotRunning(NotRunning::Stopped(state)) => {
+            Health::Stopped(format!("stopped, exit status {}", state.exit_status))
+        }
+        AskError::NotRunning(NotRunning::Gone(_)) => Health::Stopped(format!("shim gone: {text}")),
+        AskError::NotRunning(NotRunning::Unknown(_)) => Health::Stopped(format!("not running: {text}")),
         AskError::Unanswered { call, waited, .. } => Health::Hung(format!(
             "no answer to {call} for {}",
             kata_runtime::units::age(*waited)

@@ -125,11 +125,25 @@ impl Screen {
     /// Gives the terminal back, stops this process until it is continued, and takes the terminal again.
     pub fn suspend(&mut self) -> io::Result<()> {
         restore();
-        // SAFETY: raise has no preconditions. SIGSTOP, as SIGTSTP is caught here.
-        unsafe { libc::raise(libc::SIGSTOP) };
+        stop();
         enter(self.terminal.get_ref())?;
         self.refresh();
         Ok(())
+    }
+}
+
+/// Stops this process as if SIGTSTP were not caught. That does nothing where no shell could continue it (it was
+/// started by the terminal itself), unlike SIGSTOP.
+fn stop() {
+    // SAFETY: the structures are ours, and what was there is put back before anything else can happen.
+    unsafe {
+        let mut usual: libc::sigaction = std::mem::zeroed();
+        usual.sa_sigaction = libc::SIG_DFL;
+        let mut caught: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGTSTP, &usual, &mut caught) == 0 {
+            libc::raise(libc::SIGTSTP);
+            libc::sigaction(libc::SIGTSTP, &caught, std::ptr::null_mut());
+        }
     }
 }
 

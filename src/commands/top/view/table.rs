@@ -3,7 +3,7 @@
 use kata_runtime::units;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::Style;
+use ratatui::style::{Modifier, Style};
 
 use super::super::row::{Figures, Health, Row};
 use super::super::tree::{Kind, Line, Order, Sort};
@@ -169,6 +169,16 @@ pub fn line(
     if selected {
         buffer.set_style(area, theme.selected());
     }
+    // After that: turned round, the empty part of a bar would look full.
+    let place = plan.columns.iter().find(|(column, ..)| *column == Column::Bar);
+    if let (Some((_, at, width)), None) = (place, word(&row.health)) {
+        bar(
+            &line.figures,
+            theme,
+            Rect::new(area.x + at, area.y, *width, 1),
+            buffer,
+        );
+    }
 }
 
 fn name(row: &Row, line: &Line, theme: &Theme) -> String {
@@ -195,7 +205,7 @@ fn word(health: &Health) -> Option<String> {
     match health {
         Health::Waiting | Health::Answers(_) => None,
         Health::Hung(why) => Some(format!("HUNG: {why}")),
-        Health::Stopped(why) => Some(format!("stopped: {why}")),
+        Health::Stopped(why) => Some(why.clone()),
         Health::Failed(why) => Some(format!("error: {why}")),
     }
 }
@@ -204,7 +214,6 @@ fn figures(plan: &Plan, figures: &Figures, in_pod: bool, theme: &Theme, area: Re
     for (column, at, width) in &plan.columns {
         let x = area.x + at;
         if *column == Column::Bar {
-            bar(figures, theme, Rect::new(x, area.y, *width, 1), buffer);
             continue;
         }
         // The network is the pod's: it stands with the pod.
@@ -272,6 +281,7 @@ fn bar(figures: &Figures, theme: &Theme, area: Rect, buffer: &mut Buffer) {
         } else {
             (rest, theme.dim())
         };
+        let style = style.remove_modifier(Modifier::REVERSED);
         buffer.set_stringn(area.x + column, area.y, sign, 1, style);
     }
 }

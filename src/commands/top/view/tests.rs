@@ -1,13 +1,14 @@
 use std::time::{Duration, Instant};
 
 use kata_runtime::shim::address::Address;
-use kata_runtime::survey::AskError;
+use kata_runtime::shim::task::{TaskState, TaskStatus};
+use kata_runtime::survey::{AskError, NotRunning};
 use ratatui::style::Modifier;
 
 use super::*;
 use crate::commands::top::fixtures::{pod, row, sample, using};
 use crate::commands::top::input::Action;
-use crate::commands::top::row::{Health, Row};
+use crate::commands::top::row::Row;
 
 const THEME: Theme = Theme {
     colour: false,
@@ -99,14 +100,16 @@ fn eighty_by_twenty_four() {
 #[test]
 fn what_is_hung_or_stopped_reads_without_colour_and_is_dim() {
     let mut model = model();
-    model.rows[2].health =
-        Health::Stopped("its task has stopped (exit status 137) and was not deleted".into());
+    let stopped = TaskState {
+        status: TaskStatus::Stopped,
+        pid: 0,
+        exit_status: 137,
+        exited_at: None,
+    };
+    model.rows[2].take(Err(AskError::NotRunning(NotRunning::Stopped(stopped))));
     let buffer = drawn(&mut model, &THEME, 80, 24);
     let screen = text(&buffer);
-    assert_eq!(
-        screen[4],
-        "  c5c13644fc76      stopped: its task has stopped (exit status 137) and was not…"
-    );
+    assert_eq!(screen[4], "  c5c13644fc76      stopped, exit status 137");
     for (y, name) in [(4, "c5"), (5, "hung")] {
         let cell = buffer.cell((2, y)).unwrap();
         assert_eq!(cell.symbol(), &name[..1]);
@@ -116,6 +119,14 @@ fn what_is_hung_or_stopped_reads_without_colour_and_is_dim() {
     assert!(
         buffer.cell((2, 2)).unwrap().modifier.contains(Modifier::REVERSED),
         "selected"
+    );
+    assert!(
+        !buffer
+            .cell((34, 2))
+            .unwrap()
+            .modifier
+            .contains(Modifier::REVERSED),
+        "but for its bar"
     );
 }
 
