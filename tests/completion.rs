@@ -3,7 +3,7 @@
 mod mock;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -110,22 +110,24 @@ fn bash(typed: &str) -> String {
         .args(["-qec", "bash --noprofile --norc -i", "/dev/null"])
         .env("PATH", path)
         .env("TERM", "dumb")
-        .env("PS1", "")
         .env_remove("CONTAINERD_NAMESPACE")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut keys = terminal.stdin.take().unwrap();
-    let mut screen = BufReader::new(terminal.stdout.take().unwrap());
-    // Keys that are typed before bash reads them mean other things to the terminal itself.
-    keys.write_all(b"source <(kata-runtime completion bash); bind 'set bell-style none'; echo rea''dy\n")
+    let mut screen = terminal.stdout.take().unwrap();
+    // Keys that are typed before bash reads them mean other things to the terminal itself (Ctrl-U would take the
+    // line away): the prompt is there once it does.
+    keys.write_all(b"source <(kata-runtime completion bash); bind 'set bell-style none'; PS1='rea''dy> '\n")
         .unwrap();
-    let mut shown = String::new();
-    while !shown.starts_with("ready") {
-        shown.clear();
-        assert!(screen.read_line(&mut shown).unwrap() > 0, "bash has ended");
+    let mut before = Vec::new();
+    while !before.ends_with(b"ready> ") {
+        let mut byte = [0];
+        screen.read_exact(&mut byte).expect("bash has ended");
+        before.extend(byte);
     }
+    let mut shown = String::new();
     keys.write_all(typed.as_bytes()).unwrap();
     keys.write_all(b"\nexit\n").unwrap();
     screen.read_to_string(&mut shown).unwrap();
