@@ -52,7 +52,11 @@ fn ask(global: Global, question: impl AsyncFnOnce(&Context) -> Result<(), Failur
         .enable_time()
         .build()
         .map_err(|error| Failure::new(format!("start: {error}")))?;
-    runtime.block_on(question(&context))
+    let answer = runtime.block_on(question(&context));
+    // The process ends here, and what the runtime holds ends with it: taking it down piece by piece would cost a
+    // short question more than asking it.
+    std::mem::forget(runtime);
+    answer
 }
 
 impl Context {

@@ -34,8 +34,14 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     };
     let (file, length) = open_with_length(path).map_err(error)?;
     // Read to its length, a file needs no second read that finds the end. Those of /proc have none.
-    let expected = if length == 0 { limit } else { length.min(limit) };
-    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0).min(FIRST_READ));
+    let (expected, room) = match length {
+        0 => (limit, FIRST_READ),
+        known => (
+            known.min(limit),
+            usize::try_from(known).unwrap_or(FIRST_READ).min(FIRST_READ),
+        ),
+    };
+    let mut bytes = Vec::with_capacity(room);
     file.take(expected + u64::from(expected == limit))
         .read_to_end(&mut bytes)
         .map_err(error)?;

@@ -3,8 +3,10 @@
 //! runc's shim never sends network statistics, and Kata's shims send none today. A task's pid (for Kata the
 //! hypervisor's) leads to the pod's network namespace.
 
+use std::fmt::Display;
 use std::io::Read;
 use std::os::linux::fs::MetadataExt;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use super::files;
@@ -24,30 +26,35 @@ const SOCKSTAT_LIMIT: u64 = 64 << 10;
 /// namespace: the host's counters are not the task's. Tables that are still being read at the deadline are left
 /// out as well.
 pub(crate) fn add_network(stats: &mut Stats, pid: u32, count_sockets_until: Option<Instant>) {
-    if pid == 0 || !has_own_network(pid) {
+    let Some(namespace) = own_namespace(pid) else {
         return;
-    }
+    };
     let interfaces = interfaces(pid);
     let sockets = count_sockets_until.map(|deadline| sockets(pid, deadline));
     // A process that ended meanwhile took its namespace with it, and its pid may be another's by now.
-    if interfaces.is_some() && has_own_network(pid) {
+    if interfaces.is_some() && namespace_of(pid) == Some(namespace) {
         stats.network = interfaces;
         stats.sockets = sockets;
     }
 }
 
-/// Whether the process has a network namespace other than the host's: that of process 1, or, where process 1
-/// may not be looked at (we are in a container ourselves), our own.
-fn has_own_network(pid: u32) -> bool {
-    let namespace = |process: &str| {
-        let metadata = std::fs::metadata(format!("/proc/{process}/ns/net")).ok()?;
-        Some((metadata.st_dev(), metadata.st_ino()))
-    };
-    let host = namespace("1").or_else(|| namespace("self"));
-    match (namespace(&pid.to_string()), host) {
-        (Some(task), Some(host)) => task != host,
-        _ => false,
-    }
+/// A network namespace: the device and the inode of its file in `/proc`.
+type Namespace = (u64, u64);
+
+/// The network namespace of a process, where it is another than the host's.
+fn own_namespace(pid: u32) -> Option<Namespace> {
+    /// That of process 1, or, where process 1 may not be looked at (we are in a container ourselves), our own.
+    /// Neither changes while we run.
+    static HOST: LazyLock<Option<Namespace>> =
+        LazyLock::new(|| namespace_of("1").or_else(|| namespace_of("self")));
+    let namespace = namespace_of(pid).filter(|_| pid != 0)?;
+    let host = (*HOST)?;
+    (namespace != host).then_some(namespace)
+}
+
+fn namespace_of(process: impl Display) -> Option<Namespace> {
+    let metadata = std::fs::metadata(format!("/proc/{process}/ns/net")).ok()?;
+    Some((metadata.st_dev(), metadata.st_ino()))
 }
 
 fn interfaces(pid: u32) -> Option<Vec<Interface>> {
@@ -101,7 +108,8 @@ fn count<Counts: SocketCounts>(pid: u32, table: &str, deadline: Instant) -> Opti
         .ok()?
         .take(SOCKETS_LIMIT);
     let mut counts = SocketTable::<Counts>::default();
-    let mut buffer = [0; 32 << 10];
+    // Not on the stack, where it would cost its pages also when there is nothing to count.
+    let mut buffer = vec![0; 32 << 10];
     loop {
         match file.read(&mut buffer).ok()? {
             0 if file.limit() == 0 => return None,
