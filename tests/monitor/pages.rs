@@ -381,3 +381,29 @@ fn the_exporter_tells_of_itself_under_kata_monitors_names() {
         assert_eq!(page.samples(name, &[]).len(), 1, "{name}");
     }
 }
+
+#[test]
+fn the_limits_of_the_cpu_are_those_of_the_spec() {
+    let node = Node::new();
+    node.pod("pod1");
+    // A recorded spec: {"quota": 50000, "period": 100000}, and no shares.
+    let (bundle, socket) = node.node.bundle("k8s.io", "limited", &[]);
+    let spec = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/kata-3.30-go/bundle-child/config.json"
+    );
+    fs::copy(spec, bundle.join("config.json")).unwrap();
+    mock::serve(&socket, recorded);
+    let page = node.monitor().scrape();
+    page.check();
+    let limited = [("id", "limited"), ("namespace", "default"), ("pod", "kpod")];
+    assert_eq!(page.value("container_spec_cpu_quota", &limited), "50000");
+    assert_eq!(page.value("container_spec_cpu_period", &limited), "100000");
+    for (name, id) in [
+        ("container_spec_cpu_shares", "limited"),
+        ("container_spec_cpu_quota", "pod1-app"),
+        ("container_spec_cpu_period", "pod1-app"),
+    ] {
+        assert!(page.samples(name, &[("id", id)]).is_empty(), "{name} of {id}");
+    }
+}
