@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::annotations::Annotations;
 use super::files::{self, ReadError};
+use super::spec::Spec;
 use crate::shim::address::{Address, AddressError, Endpoint};
 
 /// Limits for the files of a bundle, in bytes. An OCI spec is a few KB; one with thousands of mounts or
@@ -66,11 +66,11 @@ impl Bundle {
             .any(|name| self.path.join(name).try_exists().unwrap_or(true))
     }
 
-    /// The annotations of the task's OCI spec.
-    pub fn annotations(&self) -> Result<Annotations, BundleError> {
+    /// What the task's OCI spec says of it.
+    pub fn spec(&self) -> Result<Spec, BundleError> {
         let path = self.path.join("config.json");
         let json = files::read(&path, SPEC_LIMIT)?;
-        Annotations::from_spec(&json).map_err(|source| BundleError::Spec { path, source })
+        Spec::from_json(&json).map_err(|source| BundleError::Spec { path, source })
     }
 
     /// A short text that a shim or containerd left in the bundle; `None` where it cannot be read.
@@ -170,7 +170,7 @@ mod tests {
             error.starts_with(&format!("{}/bootstrap.json: not the JSON", dir.path().display())),
             "{error}"
         );
-        let error = bundle.annotations().unwrap_err().to_string();
+        let error = bundle.spec().unwrap_err().to_string();
         assert!(
             error.starts_with(&format!("{}/config.json: not an OCI spec", dir.path().display())),
             "{error}"

@@ -11,6 +11,7 @@ use super::annotations::{PodNames, Role};
 use super::bundle::Bundle;
 use super::files::ReadError;
 use super::runtime::Runtime;
+use super::spec::CpuSpec;
 use crate::shim::address::Endpoint;
 
 /// A task with what its bundle says of it. None of this changes while the task exists.
@@ -23,6 +24,8 @@ pub struct Container {
     pub role: Role,
     /// The names that people know it by.
     pub names: PodNames,
+    /// What its spec sets of the CPU; nothing where that cannot be read.
+    pub cpu: CpuSpec,
 }
 
 impl Container {
@@ -32,11 +35,12 @@ impl Container {
             Ok(endpoint) => Ok(endpoint?),
             Err(error) => Err(error.to_string()),
         };
-        let annotations = bundle.annotations().unwrap_or_default();
+        let spec = bundle.spec().unwrap_or_default();
         Some(Self {
             endpoint,
-            role: annotations.role(&bundle.id),
-            names: annotations.names(),
+            role: spec.annotations.role(&bundle.id),
+            names: spec.annotations.names(),
+            cpu: spec.cpu,
             bundle,
         })
     }

@@ -18,6 +18,7 @@ mod names;
 mod pods;
 pub mod process;
 mod runtime;
+mod spec;
 mod usage;
 
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ pub use inventory::{Container, Inventory};
 pub use names::Wanted;
 pub use pods::{Pod, pods};
 pub use runtime::Runtime;
+pub use spec::{CpuSpec, Spec};
 pub use usage::{ProcessMemory, ProcessUsage, ticks_per_second};
 
 /// containerd's usual state directories: its own, k3s's and RKE2's, Docker's, MicroK8s's.

@@ -138,7 +138,7 @@ fn is_dns(label: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::{Bundle, PodNames};
+    use crate::node::{Bundle, CpuSpec, PodNames};
     use proptest::prelude::*;
 
     fn container(id: &str, role: Role, names: [Option<&str>; 3]) -> Arc<Container> {
@@ -158,6 +158,7 @@ mod tests {
                 container,
                 ..PodNames::default()
             },
+            cpu: CpuSpec::default(),
         })
     }
 

@@ -74,7 +74,7 @@ fn by_name(a: &Container, b: &Container) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::{Bundle, PodNames};
+    use crate::node::{Bundle, CpuSpec, PodNames};
 
     fn container(path: &str, role: Role, names: [&str; 3]) -> Arc<Container> {
         let [namespace, name, container] = names.map(|n| (!n.is_empty()).then(|| n.to_string()));
@@ -94,6 +94,7 @@ mod tests {
                 container,
                 ..PodNames::default()
             },
+            cpu: CpuSpec::default(),
         })
     }
 

@@ -187,7 +187,7 @@ fn late(container: &Container, waited: Duration) -> AskError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::{Bundle, PodNames, Role};
+    use crate::node::{Bundle, CpuSpec, PodNames, Role};
     use crate::shim::address::TaskVersion;
     use std::os::unix::net::UnixListener;
     use std::path::Path;
@@ -208,6 +208,7 @@ mod tests {
             endpoint: Ok(endpoint),
             role: Role::Plain,
             names: PodNames::default(),
+            cpu: CpuSpec::default(),
         })
     }
 

@@ -1,16 +1,22 @@
 //! `kata-runtime` on containers that real containerds run: with runc's shim, and with the example shim that
 //! stands in for Kata's. `tests/run.sh` brings what this needs.
 
+#[path = "../support/exporter.rs"]
+mod exporter;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/prometheus.rs"]
+mod tsdb;
 
 mod events;
 mod ids;
 mod list;
 mod many;
 mod metrics;
+mod monitor;
 mod network;
 mod rates;
 mod streams;
 #[cfg(feature = "top")]
 mod top;
+mod wire;

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::{Running, Task, for_each_containerd};
+use crate::wire::wire;
 
 const INTERVAL: Duration = Duration::from_millis(500);
 
@@ -65,7 +65,7 @@ fn bytes(rate: &str) -> f64 {
     number.parse::<f64>().expect("a number") * f64::from(1 << factor)
 }
 
-fn near(found: f64, expected: f64, tolerance: f64) -> bool {
+pub fn near(found: f64, expected: f64, tolerance: f64) -> bool {
     (found - expected).abs() <= expected * tolerance
 }
 
@@ -92,32 +92,6 @@ fn a_busy_loop_under_a_quota_uses_its_quota() {
         // A busy machine may not give it all of its quota; it gives it no more.
         assert!((30.0..56.0).contains(&mean), "{shown:?}");
     });
-}
-
-/// Gives a container an interface on a wire to this machine; it goes with the container.
-fn wire(task: &Task, host: &str, guest: &str) {
-    let (name, pid) = (format!("krt{}", task.pid()), task.pid().to_string());
-    let run = |line: &str| {
-        let status = Command::new("sh")
-            .args(["-c", line])
-            .env("PATH", path())
-            .status()
-            .expect("sh starts");
-        assert!(status.success(), "{line}");
-    };
-    run(&format!(
-        "ip link add {name} type veth peer name eth0 netns {pid}"
-    ));
-    run(&format!(
-        "ip addr add {host}/30 dev {name} && ip link set {name} up"
-    ));
-    run(&format!(
-        "nsenter -t {pid} -n sh -c 'ip addr add {guest}/30 dev eth0 && ip link set eth0 up'"
-    ));
-}
-
-fn path() -> String {
-    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }
 
 #[test]

@@ -383,8 +383,9 @@ impl Task<'_> {
         fs::write(&file, text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     }
 
+    /// Where a file of the container's cgroup is.
     #[track_caller]
-    fn cgroup_file(&self, controller: &str, file: &str) -> PathBuf {
+    pub fn cgroup_file(&self, controller: &str, file: &str) -> PathBuf {
         let lines = fs::read_to_string(format!("/proc/{}/cgroup", self.pid())).expect("the process is there");
         let path = lines.lines().find_map(|line| {
             let (names, path) = line.split_once(':')?.1.split_once(':')?;

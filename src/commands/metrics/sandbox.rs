@@ -37,8 +37,8 @@ impl Sandbox {
     /// The sandbox of a task: itself, or the one that it runs in.
     fn of(context: &Context, bundle: Bundle) -> Result<Self, Failure> {
         context.note(|| format!("task {}: bundle {}", bundle.id, bundle.path.display()));
-        let role = match bundle.annotations() {
-            Ok(annotations) => annotations.role(&bundle.id),
+        let role = match bundle.spec() {
+            Ok(spec) => spec.annotations.role(&bundle.id),
             Err(error) => return Err(with_remedy(format!("container {}: {error}", bundle.id))),
         };
         let id = Id::parse(&bundle.id).map_err(|e| Failure::new(format!("task {:?}: {e}", bundle.id)))?;

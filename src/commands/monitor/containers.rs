@@ -3,13 +3,14 @@
 //! Names, types and units are those of cAdvisor's `lib/metrics/prometheus.go`; the labels are the kubelet's
 //! (`namespace`, `pod`, `container`, `image`, `name`), where `id` is the container's id and not the path of a cgroup,
 //! which a guest's container has none of on this machine. What a shim does not report is left out. There is one
-//! exception to that, cAdvisor's own: a limit of 0 is said of memory that has none.
+//! exception to that, cAdvisor's own: a limit of 0 is said of memory that has none. The CPU's limits are not among
+//! what shims report: they are those of the spec, where cAdvisor has those of a cgroup.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kata_runtime::exposition::{FamilyWriter, Kind, Page, PageTooLong, Relabel, Value, Writer};
-use kata_runtime::node::{Container, Role, device};
+use kata_runtime::node::{Container, CpuSpec, Role, device};
 use kata_runtime::stats::{DeviceIo, Interface, MemoryEntry, Pressure, Psi, Stats};
 
 /// The labels that name a container. Those that are empty are left out: to Prometheus they are none.
@@ -63,6 +64,7 @@ struct Row<'a> {
     /// By the name that is shown.
     devices: BTreeMap<String, DeviceIo>,
     bytes: BTreeMap<Operation, u64>,
+    cpu: CpuSpec,
     started: Option<SystemTime>,
     taken: SystemTime,
 }
@@ -101,6 +103,7 @@ impl<'a> Row<'a> {
                 .map(|(numbers, io)| (name(numbers), io))
                 .collect(),
             bytes,
+            cpu: container.cpu,
             started: container.bundle.created(),
             taken,
         }
@@ -171,7 +174,7 @@ const fn family(name: &'static str, kind: Kind, help: &'static str, write: fn(&R
 }
 
 /// All of them, by name. The helps are our own words.
-static FAMILIES: [Family; 47] = [
+static FAMILIES: [Family; 50] = [
     family(
         "container_blkio_device_usage_total",
         COUNTER,
@@ -537,6 +540,24 @@ static FAMILIES: [Family; 47] = [
         |row, to| {
             to.stalled(&row.stats.memory.psi, |psi| psi.some);
         },
+    ),
+    family(
+        "container_spec_cpu_period",
+        GAUGE,
+        "Period of the CPU quota that it was created with, in microseconds.",
+        |row, to| to.one(row.cpu.period),
+    ),
+    family(
+        "container_spec_cpu_quota",
+        GAUGE,
+        "CPU time in each period that it was created with, in microseconds.",
+        |row, to| to.one(row.cpu.quota),
+    ),
+    family(
+        "container_spec_cpu_shares",
+        GAUGE,
+        "Weight for CPU time that it was created with.",
+        |row, to| to.one(row.cpu.shares),
     ),
     family(
         "container_spec_memory_limit_bytes",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kata_runtime::node::{Bundle, Container, PodNames, Role};
+use kata_runtime::node::{Bundle, Container, CpuSpec, PodNames, Role};
 use kata_runtime::shim::task::{TaskState, TaskStatus};
 use kata_runtime::stats::{Interface, Stats};
 use kata_runtime::survey::Sample;
@@ -41,6 +41,7 @@ fn new(id: &str, role: Role, names: PodNames) -> Row {
         endpoint: Err("none".into()),
         role,
         names,
+        cpu: CpuSpec::default(),
     }))
 }
 

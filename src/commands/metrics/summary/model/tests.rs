@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use kata_runtime::exposition::Filter;
-use kata_runtime::node::{Bundle, PodNames, ProcessMemory, ProcessUsage};
+use kata_runtime::node::{Bundle, CpuSpec, PodNames, ProcessMemory, ProcessUsage};
 use kata_runtime::readings::Readings;
 use kata_runtime::shim::address::Address;
 use kata_runtime::shim::task::{TaskState, TaskStatus};
@@ -42,6 +42,7 @@ fn task(
             container: (role != Role::Sandbox).then(|| "app".into()),
             ..PodNames::default()
         },
+        cpu: CpuSpec::default(),
         role,
     });
     let mut stats = Stats::default();
