@@ -6,6 +6,7 @@
 
 pub mod address;
 mod error;
+mod http;
 pub mod monitor;
 mod socket;
 pub mod task;

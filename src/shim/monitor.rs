@@ -1,123 +1,79 @@
 //! A sandbox's monitor socket: HTTP/1.1, with Kata's Prometheus metrics at `/metrics`.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1;
-use hyper::header::{CONTENT_ENCODING, HOST, HeaderMap, TRANSFER_ENCODING};
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use std::io;
+
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use super::address::Address;
 use super::error::ShimError;
+use super::http::{Fault, Response};
+use super::socket::write_all;
 
 /// The longest body that one question takes, in bytes. Kata's are 17 to 135 KB.
 pub const BODY_LIMIT: usize = 64 << 20;
+
+/// Room that is made for an answer at once, and again where it was not enough.
+const ROOM: usize = 64 << 10;
 
 /// Asks for `path` over a connection from [`connect`](super::connect) and gives back the whole body, which may
 /// have `most` bytes. Anything but a complete 200 is an error: what comes back is the body that the shim meant.
 /// Put a deadline around it.
 pub async fn get(
-    stream: UnixStream,
+    mut stream: UnixStream,
     address: &Address,
     path: &str,
     most: usize,
 ) -> Result<Vec<u8>, ShimError> {
-    let http = |e: hyper::Error| http_error(address, &e);
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
-    let request = Request::get(path)
-        // The name that Kata's own client sends, and that its users know from its error texts.
-        .header(HOST, "shim")
-        .body(Empty::<Bytes>::new())
-        .map_err(|e| ShimError::Malformed {
-            address: address.clone(),
-            reason: e.to_string(),
-        })?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(http)?;
-        check(&response, address, path)?;
-        read_body(response, address, most).await
+    let io = |source| ShimError::Io {
+        address: address.clone(),
+        source,
     };
-    tokio::pin!(exchange, connection);
-    // The connection makes the exchange move, and may end before the exchange has read what it brought.
-    tokio::select! {
-        body = &mut exchange => body,
-        _ = &mut connection => exchange.await,
-    }
-}
-
-fn check<B>(response: &Response<B>, address: &Address, path: &str) -> Result<(), ShimError> {
-    if response.status() != StatusCode::OK {
-        return Err(ShimError::Status {
+    let fault = |fault| match fault {
+        Fault::Cut => ShimError::Closed {
+            address: address.clone(),
+        },
+        Fault::Status(status) => ShimError::Status {
             address: address.clone(),
             path: path.to_string(),
-            status: response.status().as_u16(),
-        });
-    }
-    let coding = |name, plain: &str| {
-        header_values(response.headers(), name).find(|value| !value.eq_ignore_ascii_case(plain))
-    };
-    match coding(CONTENT_ENCODING, "identity").or_else(|| coding(TRANSFER_ENCODING, "chunked")) {
-        Some(encoding) => Err(ShimError::Encoding {
+            status,
+        },
+        Fault::Encoding(encoding) => ShimError::Encoding {
             address: address.clone(),
             encoding,
-        }),
-        None => Ok(()),
-    }
-}
-
-fn header_values(headers: &HeaderMap, name: hyper::header::HeaderName) -> impl Iterator<Item = String> {
-    let values: Vec<String> = headers
-        .get_all(name)
-        .iter()
-        .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned())
-        .collect();
-    values.into_iter().flat_map(|v| {
-        v.split(',')
-            .map(|part| part.trim().chars().take(40).collect())
-            .collect::<Vec<_>>()
-    })
-}
-
-async fn read_body(
-    response: Response<hyper::body::Incoming>,
-    address: &Address,
-    most: usize,
-) -> Result<Vec<u8>, ShimError> {
-    let mut incoming = response.into_body();
-    let mut body = Vec::new();
-    while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(|e| http_error(address, &e))?;
-        if let Some(data) = frame.data_ref() {
-            if body.len() + data.len() > most {
-                return Err(ShimError::TooLarge {
-                    address: address.clone(),
-                    limit: most,
-                });
+        },
+        Fault::TooLong => ShimError::TooLarge {
+            address: address.clone(),
+            limit: most,
+        },
+        Fault::Malformed(reason) => ShimError::Malformed {
+            address: address.clone(),
+            reason,
+        },
+    };
+    // The host is the name that Kata's own client sends, and that its users know from its error texts.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: shim\r\n\r\n");
+    write_all(&mut stream, request.as_bytes()).await.map_err(io)?;
+    let mut response = Response::new(most, ROOM);
+    loop {
+        if response.buffer.len() == response.buffer.capacity() {
+            response.buffer.reserve(ROOM);
+        }
+        match stream.read_buf(&mut response.buffer).await {
+            Ok(0) => {
+                response.close().map_err(fault)?;
+                break;
             }
-            body.extend_from_slice(data);
+            Ok(_) if response.advance().map_err(fault)? => break,
+            Ok(_) => {}
+            // A server that closes with something unread, as one that does not read requests, is seen so.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(fault(Fault::Cut)),
+            Err(error) => return Err(io(error)),
         }
     }
-    Ok(body)
-}
-
-fn http_error(address: &Address, error: &hyper::Error) -> ShimError {
-    if error.is_incomplete_message() {
-        return ShimError::Closed {
-            address: address.clone(),
-        };
-    }
-    // hyper keeps what really happened in the source.
-    let mut reason = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        reason = format!("{reason}: {cause}");
-        source = cause.source();
-    }
-    ShimError::Malformed {
-        address: address.clone(),
-        reason,
-    }
+    // A node has thousands of bodies at a time.
+    response.buffer.shrink_to_fit();
+    Ok(response.buffer)
 }
 
 #[cfg(test)]
