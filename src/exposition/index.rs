@@ -8,21 +8,20 @@ use std::str::from_utf8;
 
 use super::fault::{Fault, LineFault, MAX_NAMES};
 use super::kind::Kind;
+use super::layout::{Layout, Name, Shape, Span};
 use super::lexer::{Label, Lexer, Line, Sample, lines};
 use super::number::is_float;
-use super::page::{Name, Shape, Span, Tally, slice};
+use super::page::Tally;
 use super::relabel::{Relabel, mend_escapes};
 
 /// What [`index`] finds.
-#[derive(Debug)]
 pub(super) struct Index {
-    /// What is served in other words than the body's: samples in the plain form, names with their prefix,
-    /// mended help. Positions behind the end of the body are in here.
+    /// Samples that are served in other words than the body's: in the plain form, or with labels of other names.
+    /// Positions behind the end of the body are in here.
     pub side: Vec<u8>,
-    /// In the order in which they first appear.
-    pub names: Vec<Name>,
-    /// The runs of the first name, then those of the second, …
-    pub runs: Vec<Span>,
+    /// The lines of the samples, each with its line feed, in the order in which they came.
+    pub samples: Vec<Span>,
+    pub layout: Layout,
     pub tally: Tally,
 }
 
@@ -31,10 +30,17 @@ pub(super) fn index(body: &[u8], relabel: &Relabel) -> Index {
     let mut indexer = Indexer::new(body, relabel);
     indexer.read();
     let (names, runs) = group(indexer.names, &indexer.runs);
+    indexer.samples.shrink_to_fit();
+    indexer.values.shrink_to_fit();
     Index {
         side: indexer.side,
-        names,
-        runs,
+        samples: indexer.samples,
+        layout: Layout {
+            text: indexer.text,
+            names,
+            runs,
+            values: indexer.values,
+        },
         tally: indexer.tally,
     }
 }
@@ -76,6 +82,9 @@ struct Indexer<'a> {
     body: &'a [u8],
     relabel: &'a Relabel,
     side: Vec<u8>,
+    samples: Vec<Span>,
+    text: Vec<u8>,
+    values: Vec<u32>,
     names: Vec<Building<'a>>,
     by_name: HashMap<&'a [u8], u32, RandomState>,
     runs: Vec<(u32, Span)>,
@@ -94,6 +103,9 @@ impl<'a> Indexer<'a> {
             body,
             relabel,
             side: Vec::new(),
+            samples: Vec::with_capacity(lines),
+            text: Vec::new(),
+            values: Vec::with_capacity(lines),
             names: Vec::with_capacity(64),
             by_name: HashMap::with_capacity_and_hasher(64, RandomState::default()),
             runs: Vec::with_capacity(64),
@@ -141,42 +153,61 @@ impl<'a> Indexer<'a> {
         let hash = self.names.get(id as usize).map_or(0, |name| name.hash);
         let has_line_feed = offset + len < self.body.len();
         let beside = self.side.len();
-        let (series, shape, run);
+        let (series, shape, line, value);
         if sample.plain && has_line_feed && !labels.iter().any(|label| self.relabel.adds(label.name)) {
             (series, shape) = weigh(self.series.hasher(), hash, labels);
-            run = Span {
+            line = Span {
                 start: position(offset),
                 end: position(offset + len + 1),
             };
+            value = value_in(sample, len);
         } else {
             self.relabel.rewrite(sample, labels, &mut self.side);
-            run = self.beside(beside);
-            let line = self
+            let body = self.body.len();
+            line = Span {
+                start: position(body + beside),
+                end: position(body + self.side.len()),
+            };
+            let text = self
                 .side
                 .get(beside..)
                 .and_then(|line| line.strip_suffix(b"\n"))
                 .unwrap_or_default();
-            let mut lexer = Lexer::new(line);
-            let again = lexer.read(line);
+            let mut lexer = Lexer::new(text);
+            let again = match lexer.read(text) {
+                Ok(Line::Sample(again)) => Ok(again),
+                Ok(_) => Err(Fault::NoName),
+                Err(fault) => Err(fault),
+            };
             (series, shape) = weigh(self.series.hasher(), hash, lexer.labels());
-            if let Err(fault) = again {
-                self.side.truncate(beside);
-                return Err(fault);
-            }
+            value = match again {
+                Ok(again) => value_in(&again, text.len()),
+                Err(fault) => {
+                    self.side.truncate(beside);
+                    return Err(fault);
+                }
+            };
         }
         if !self.series.insert(series) {
             self.side.truncate(beside);
             return Err(Fault::RepeatedSeries);
         }
         self.tally.samples += 1;
+        let place = position(self.samples.len());
+        self.samples.push(line);
+        self.values.push(value);
         let Some(name) = self.names.get_mut(id as usize) else {
             return Ok(());
         };
         name.name.shape = name.name.shape | shape;
         match self.runs.last_mut() {
-            Some((last, before)) if *last == id && before.end == run.start => before.end = run.end,
+            Some((last, run)) if *last == id => run.end = place + 1,
             _ => {
                 name.runs += 1;
+                let run = Span {
+                    start: place,
+                    end: place + 1,
+                };
                 self.runs.push((id, run));
             }
         }
@@ -203,13 +234,13 @@ impl<'a> Indexer<'a> {
         {
             return Ok(());
         }
-        let span = if !text.contains(&b'\\') && from_utf8(text).is_ok() {
-            self.within(text)
+        let start = self.text.len();
+        if !text.contains(&b'\\') && from_utf8(text).is_ok() {
+            self.text.extend_from_slice(text);
         } else {
-            let start = self.side.len();
-            mend_escapes(String::from_utf8_lossy(text).as_bytes(), b"\\n", &mut self.side);
-            self.beside(start)
-        };
+            mend_escapes(String::from_utf8_lossy(text).as_bytes(), b"\\n", &mut self.text);
+        }
+        let span = self.text_from(start);
         if let Some(name) = self.names.get_mut(id as usize) {
             name.name.help = Some(span);
         }
@@ -234,16 +265,15 @@ impl<'a> Indexer<'a> {
             return Err(Fault::TooManyNames);
         }
         let prefix = self.relabel.prefix_of(written);
-        let name = if prefix.is_empty() {
-            self.within(written)
-        } else {
-            let start = self.side.len();
-            self.side.extend_from_slice(prefix.as_bytes());
-            self.side.extend_from_slice(written);
-            self.beside(start)
-        };
+        let start = self.text.len();
+        self.text.extend_from_slice(prefix.as_bytes());
+        self.text.extend_from_slice(written);
         let id = position(self.names.len());
-        let hash = self.series.hasher().hash_one(slice(self.body, &self.side, name));
+        let hash = self
+            .series
+            .hasher()
+            .hash_one(self.text.get(start..).unwrap_or_default());
+        let name = self.text_from(start);
         let name = Name {
             name,
             prefix,
@@ -262,23 +292,22 @@ impl<'a> Indexer<'a> {
         Ok(id)
     }
 
-    /// The span of a part of the body.
-    fn within(&self, part: &'a [u8]) -> Span {
-        let start = part.as_ptr().addr() - self.body.as_ptr().addr();
+    /// The span of what was written into the layout's text from `start` on.
+    fn text_from(&self, start: usize) -> Span {
         Span {
             start: position(start),
-            end: position(start + part.len()),
+            end: position(self.text.len()),
         }
     }
+}
 
-    /// The span of what was written beside the body from `start` on.
-    fn beside(&self, start: usize) -> Span {
-        let body = self.body.len();
-        Span {
-            start: position(body + start),
-            end: position(body + self.side.len()),
-        }
-    }
+/// Where in a plain line of `len` bytes the value begins.
+fn value_in(sample: &Sample<'_>, len: usize) -> u32 {
+    let behind = match sample.timestamp.len() {
+        0 => 0,
+        timestamp => 1 + timestamp,
+    };
+    position(len.saturating_sub(sample.value.len() + behind))
 }
 
 /// A hash of a series, the same in whatever order its labels stand (an empty one is none), and its shape.

@@ -1,15 +1,15 @@
 //! Several pages as one, written as it is asked for.
 
 use foldhash::quality::RandomState;
-use memchr::{memchr, memrchr};
 use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::BuildHasher;
 
 use super::filter::Filter;
 use super::index::weigh;
+use super::layout::Span;
 use super::lexer::{Lexer, Line};
-use super::page::{Page, Span};
+use super::page::Page;
 use super::plan::{Family, Part, plan};
 
 /// Writes several pages as one that Prometheus reads: each family once, sorted by name, with one HELP and one
@@ -64,10 +64,10 @@ struct Open {
     series: Option<HashSet<u64, RandomState>>,
 }
 
-/// Lines to be written.
+/// Samples to be written, by their places in the page.
 #[derive(Debug, Clone, Copy)]
 struct Run {
-    span: Span,
+    samples: Span,
     prefix: &'static str,
 }
 
@@ -118,7 +118,7 @@ impl<P: Borrow<Page>> Merge<P> {
         };
         let help = family
             .help
-            .and_then(|(page, span)| Some(self.pages.get(page)?.borrow().text(span)));
+            .and_then(|(page, span)| Some(self.pages.get(page)?.borrow().layout().text(span)));
         out.extend_from_slice(b"# HELP ");
         out.extend_from_slice(&family.name);
         out.push(b' ');
@@ -152,12 +152,13 @@ impl<P: Borrow<Page>> Merge<P> {
         while let Some(part) = parts.as_slice().first().filter(|part| part.page == first.page) {
             if let Some(name) = page.names().get(part.name as usize) {
                 let prefix = name.prefix;
-                self.runs
-                    .extend(page.runs(name).iter().map(|&span| Run { span, prefix }));
+                let runs = page.layout().runs(name).iter();
+                self.runs.extend(runs.map(|&samples| Run { samples, prefix }));
             }
             parts.next();
         }
-        self.runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.span));
+        self.runs
+            .sort_unstable_by_key(|run| std::cmp::Reverse(run.samples));
         true
     }
 
@@ -168,51 +169,50 @@ impl<P: Borrow<Page>> Merge<P> {
             return;
         };
         let added = page.relabel().text();
-        let mut rest = page.text(run.span);
-        let whole = rest.len();
         let mut series = self.family.as_mut().and_then(|family| family.series.as_mut());
-        if series.is_none() && run.prefix.is_empty() && added.is_empty() {
-            let (lines, more) = rest.split_at(line_end(rest, limit - out.len()));
-            out.extend_from_slice(lines);
-            rest = more;
-        }
-        while !rest.is_empty() && out.len() < limit {
-            let (line, more) = rest.split_at(line_end(rest, 0));
-            rest = more;
+        while run.samples.start < run.samples.end && out.len() < limit {
+            let sample = page.sample(run.samples.start);
+            run.samples.start += 1;
+            let Some((line, value)) = sample else { continue };
             let new = series
                 .as_deref_mut()
                 .is_none_or(|series| series.insert(served(&self.hasher, run.prefix, line, page)));
             if new {
-                relabelled(run.prefix, line, added, out);
+                relabelled(run.prefix, line, value, added, out);
             } else {
                 self.repeated += 1;
             }
         }
-        match u32::try_from(whole - rest.len()) {
-            Ok(written) if !rest.is_empty() => run.span.start += written,
-            _ => drop(self.runs.pop()),
+        if run.samples.start >= run.samples.end {
+            self.runs.pop();
         }
     }
 }
 
-/// Where the line ends that goes past `from`, or the text, if that is sooner.
-fn line_end(text: &[u8], from: usize) -> usize {
-    let end = text.get(from..).and_then(|rest| memchr(b'\n', rest));
-    end.map_or(text.len(), |end| from + end + 1)
-}
-
-/// Writes a plain line with labels added behind its own.
-fn relabelled(prefix: &str, line: &[u8], added: &[u8], out: &mut Vec<u8>) {
+/// Writes a plain line, whose value begins at `value`, with labels added behind its own.
+fn relabelled(prefix: &str, line: &[u8], value: usize, added: &[u8], out: &mut Vec<u8>) {
+    out.reserve(prefix.len() + line.len() + added.len() + 2);
     out.extend_from_slice(prefix.as_bytes());
-    let (at, before, after): (_, &[u8], &[u8]) = match memrchr(b'}', line) {
-        _ if added.is_empty() => (line.len(), b"", b""),
-        Some(close) => (close, b",", b""),
-        None => (memchr(b' ', line).unwrap_or(line.len()), b"{", b"}"),
-    };
-    let (head, tail) = line.split_at(at);
-    for part in [head, before, added, after, tail] {
-        out.extend_from_slice(part);
+    let (series, rest) = line
+        .split_at_checked(value.saturating_sub(1))
+        .unwrap_or((line, b""));
+    if added.is_empty() {
+        out.extend_from_slice(line);
+        return;
     }
+    match series.strip_suffix(b"}") {
+        Some(labelled) => {
+            out.extend_from_slice(labelled);
+            out.push(b',');
+        }
+        None => {
+            out.extend_from_slice(series);
+            out.push(b'{');
+        }
+    }
+    out.extend_from_slice(added);
+    out.push(b'}');
+    out.extend_from_slice(rest);
 }
 
 /// A hash of the series of a plain line of `page`, with its prefix and the labels that are added.

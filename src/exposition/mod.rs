@@ -1,7 +1,7 @@
 //! Metrics in the Prometheus text format (0.0.4): read, relabelled, joined, written. No I/O, and no number is
 //! ever read and printed again: what a sandbox wrote as `9.223372036854776e+18` is served so.
 //!
-//! One scrape goes through it like this. Each sandbox's answer becomes a [`Page`], with a [`Relabel`] that
+//! One scrape goes through it like this. Each sandbox's answer becomes a [`Page`] (by a [`PageReader`], where there are many), with a [`Relabel`] that
 //! says which labels and prefix it is served with; the families of one's own come out of a [`Writer`] as a
 //! page as well. A [`Merge`] of all of them writes the node's page, chunk by chunk; a [`Filter`] chooses
 //! families. With one page and no relabelling, that is also a filter and a sorter for one sandbox's metrics.
@@ -16,11 +16,13 @@ mod fault;
 mod filter;
 mod index;
 mod kind;
+mod layout;
 mod lexer;
 mod merge;
 mod number;
 mod page;
 mod plan;
+mod reader;
 mod relabel;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ pub use filter::Filter;
 pub use kind::Kind;
 pub use merge::Merge;
 pub use page::{MAX_PAGE, Page, PageTooLong, Tally};
+pub use reader::PageReader;
 pub use relabel::Relabel;
 pub use writer::{FamilyWriter, Value, Writer};
 

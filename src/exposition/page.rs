@@ -1,10 +1,14 @@
 //! One page of metrics and where in it everything is.
 
-use bytes::Bytes;
+use std::sync::Arc;
 
-use super::fault::LineFault;
+use bytes::Bytes;
+use memchr::memchr;
+
+use super::fault::{LineFault, MAX_LINE};
 use super::index::{Index, index};
-use super::kind::Kind;
+use super::layout::{Layout, Name, Span};
+use super::number::is_float;
 use super::relabel::Relabel;
 
 /// The longest page that is read, in bytes. It is only what the index can count to: whoever fetches a page
@@ -16,7 +20,8 @@ pub const MAX_PAGE: usize = 512 << 20;
 #[error("a page of {0} bytes is longer than {MAX_PAGE}")]
 pub struct PageTooLong(pub usize);
 
-/// The text of one source of metrics, held as it came, and an index of it (some 6 KB for Kata's 50 KB).
+/// The text of one source of metrics, held as it came, and an index of it (for Kata's 50 KB some 5 KB, and 20 KB
+/// that pages of the same layout share).
 ///
 /// ```
 /// use kata_runtime::exposition::{Page, Relabel};
@@ -27,11 +32,14 @@ pub struct PageTooLong(pub usize);
 /// assert_eq!(page.tally().lost, 1);
 /// # Ok::<(), kata_runtime::exposition::PageTooLong>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Page {
     body: Bytes,
     relabel: Relabel,
-    index: Index,
+    side: Arc<[u8]>,
+    samples: Vec<Span>,
+    layout: Arc<Layout>,
+    tally: Tally,
 }
 
 /// What was found in a page.
@@ -46,58 +54,6 @@ pub struct Tally {
     pub first: Option<LineFault>,
 }
 
-/// Bytes of a page, from `start` to before `end`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Span {
-    pub start: u32,
-    pub end: u32,
-}
-
-/// What a page has under one name: samples, or a type and a help text, or both. Which family it belongs to is
-/// not decided here, as that depends on the other pages.
-#[derive(Debug)]
-pub(super) struct Name {
-    /// With its prefix, where it has one.
-    pub name: Span,
-    pub prefix: &'static str,
-    pub kind: Option<Kind>,
-    /// Escaped, not empty.
-    pub help: Option<Span>,
-    pub shape: Shape,
-    /// Which of the page's runs.
-    pub runs: Span,
-}
-
-/// What the samples of one name say of the two labels that histograms and summaries are made with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Shape(u8);
-
-impl Shape {
-    /// There is a sample.
-    pub const SAMPLES: Shape = Shape(1);
-    /// There is one without `le`.
-    pub const NO_LE: Shape = Shape(2);
-    /// There is one with an `le` that is not a number. In a histogram that is a format error to Prometheus's
-    /// Go client.
-    pub const BAD_LE: Shape = Shape(4);
-    /// There is one without `quantile`.
-    pub const NO_QUANTILE: Shape = Shape(8);
-    /// There is one with a `quantile` that is not a number: in a summary likewise.
-    pub const BAD_QUANTILE: Shape = Shape(16);
-
-    pub fn has(self, any: Shape) -> bool {
-        self.0 & any.0 != 0
-    }
-}
-
-impl std::ops::BitOr for Shape {
-    type Output = Shape;
-
-    fn bitor(self, other: Shape) -> Shape {
-        Shape(self.0 | other.0)
-    }
-}
-
 impl Page {
     /// Reads `body`, in one pass, for being served with the changes that `relabel` says.
     ///
@@ -108,49 +64,100 @@ impl Page {
         if body.len() > MAX_PAGE {
             return Err(PageTooLong(body.len()));
         }
-        let index = index(&body, &relabel);
-        Ok(Page { body, relabel, index })
+        let Index {
+            side,
+            samples,
+            layout,
+            tally,
+        } = index(&body, &relabel);
+        Ok(Page {
+            body,
+            relabel,
+            side: side.into(),
+            samples,
+            layout: Arc::new(layout),
+            tally,
+        })
+    }
+
+    /// Reads a body that differs from this page's in the values of its samples alone; `None` where it does not.
+    /// Then everything but the places of the lines is as it is here. The page must be [simple](Self::is_simple).
+    pub(super) fn like_this(&self, body: &Bytes, relabel: &Relabel) -> Option<Page> {
+        if !relabel.is_like(&self.relabel) {
+            return None;
+        }
+        let mut samples = Vec::with_capacity(self.samples.len());
+        let (mut at, mut ours) = (0, 0);
+        for (sample, &value) in self.samples.iter().zip(&self.layout.values) {
+            // Comments before the sample, its name and its labels.
+            let same = self.body.get(ours..(sample.start + value) as usize)?;
+            at += body.get(at..)?.starts_with(same).then_some(same.len())?;
+            let rest = body.get(at..)?;
+            let text = rest.get(..memchr(b'\n', rest)?)?;
+            if !is_float(text) || value as usize + text.len() > MAX_LINE {
+                return None;
+            }
+            let start = u32::try_from(at).ok()? - value;
+            at += text.len() + 1;
+            samples.push(Span {
+                start,
+                end: u32::try_from(at).ok()?,
+            });
+            ours = sample.end as usize;
+        }
+        (body.get(at..)? == self.body.get(ours..)?).then(|| Page {
+            body: body.clone(),
+            relabel: relabel.clone(),
+            side: self.side.clone(),
+            samples,
+            layout: self.layout.clone(),
+            tally: self.tally,
+        })
+    }
+
+    /// Whether all that is in the body is served, and as it is there.
+    pub(super) fn is_simple(&self) -> bool {
+        self.side.is_empty() && self.tally.lost == 0 && self.tally.first.is_none()
     }
 
     /// What was found.
     pub fn tally(&self) -> Tally {
-        self.index.tally
+        self.tally
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.body.len()
     }
 
     pub(super) fn relabel(&self) -> &Relabel {
         &self.relabel
     }
 
+    pub(super) fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
     pub(super) fn names(&self) -> &[Name] {
-        &self.index.names
+        &self.layout.names
     }
 
-    /// The bytes at `span`, which never is on both sides of the end of the body.
-    pub(super) fn text(&self, span: Span) -> &[u8] {
-        slice(&self.body, &self.index.side, span)
-    }
-
-    /// Where the samples of a name are: whole lines, all plain, each with its line feed.
-    pub(super) fn runs(&self, name: &Name) -> &[Span] {
-        self.index
-            .runs
-            .get(name.runs.start as usize..name.runs.end as usize)
-            .unwrap_or_default()
-    }
-}
-
-/// The bytes at `span` of a body and what was written beside it.
-pub(super) fn slice<'a>(body: &'a [u8], side: &'a [u8], span: Span) -> &'a [u8] {
-    let (start, end) = (span.start as usize, span.end as usize);
-    match start.checked_sub(body.len()) {
-        None => body.get(start..end).unwrap_or_default(),
-        Some(start) => side.get(start..end - body.len()).unwrap_or_default(),
+    /// A sample: its line, plain and with its line feed, and where in it the value begins.
+    pub(super) fn sample(&self, place: u32) -> Option<(&[u8], usize)> {
+        let span = self.samples.get(place as usize)?;
+        let value = self.layout.values.get(place as usize)?;
+        let (start, end) = (span.start as usize, span.end as usize);
+        let line = match start.checked_sub(self.body.len()) {
+            None => self.body.get(start..end)?,
+            Some(start) => self.side.get(start..end - self.body.len())?,
+        };
+        Some((line, *value as usize))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::fault::{Fault, MAX_NAMES};
+    use super::super::kind::Kind;
     use super::*;
 
     fn index(body: impl Into<Bytes>) -> Page {
@@ -224,16 +231,24 @@ mod tests {
             .names()
             .iter()
             .map(|name| {
-                let runs: Vec<_> = page.runs(name).iter().map(|&run| page.text(run)).collect();
-                (page.text(name.name), name.kind, runs)
+                let layout = page.layout();
+                let lines = |run: &Span| {
+                    let lines = (run.start..run.end).map(|place| page.sample(place).unwrap().0);
+                    lines.collect::<Vec<_>>().concat()
+                };
+                let runs: Vec<_> = layout.runs(name).iter().map(lines).collect();
+                (layout.text(name.name), name.kind, runs)
             })
             .collect();
-        let x = vec![&b"x{a=\"1\"} 1\nx{a=\"2\"} 2\n"[..], b"x{a=\"3\"} 4\n"];
+        let x = vec![
+            b"x{a=\"1\"} 1\nx{a=\"2\"} 2\n".to_vec(),
+            b"x{a=\"3\"} 4\n".to_vec(),
+        ];
         assert_eq!(
             names,
             [
                 (&b"x"[..], Some(Kind::Gauge), x),
-                (b"y", None, vec![b"y 3\n"]),
+                (b"y", None, vec![b"y 3\n".to_vec()]),
                 (b"z", None, vec![]),
             ]
         );
@@ -252,9 +267,10 @@ mod tests {
                 first: None
             }
         );
-        let index =
-            size_of_val(&page.index.names[..]) + size_of_val(&page.index.runs[..]) + page.index.side.len();
-        assert!(index < body.len() / 5, "{index}");
+        let own = size_of_val(&page.samples[..]) + page.side.len();
+        assert!(own < body.len() / 5, "{own}");
+        let shared = page.layout.size();
+        assert!(shared < body.len() / 2, "{shared}");
     }
 
     #[test]

@@ -13,10 +13,12 @@
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::filter::Filter;
 use super::kind::Kind;
-use super::page::{Name, Page, Shape, Span};
+use super::layout::{Layout, Name, Shape, Span};
+use super::page::Page;
 
 /// A family of the joined page.
 #[derive(Debug)]
@@ -42,23 +44,40 @@ pub(super) struct Part {
 
 /// The families of `pages` that `filter` fits, sorted by name.
 pub(super) fn plan<P: Borrow<Page>>(pages: &[P], filter: &Filter) -> Vec<Family> {
-    let mut found: BTreeMap<&[u8], Found> = BTreeMap::new();
+    let mut places: BTreeMap<&[u8], usize> = BTreeMap::new();
+    let mut found: Vec<Found> = Vec::new();
+    // Most pages have the layout of another, and so its names in the same places.
+    let mut layouts: HashMap<*const Layout, Vec<usize>> = HashMap::new();
     for (page, at) in pages.iter().map(Borrow::borrow).zip(0..) {
-        for (name, place) in page.names().iter().zip(0..) {
-            found.entry(page.text(name.name)).or_default().add(
-                Part {
-                    page: at,
-                    name: place,
-                },
-                name,
-            );
+        let layout = page.layout();
+        let ours = layouts.entry(Arc::as_ptr(layout)).or_insert_with(|| {
+            let names = layout.names.iter().map(|name| layout.text(name.name));
+            names
+                .map(|name| {
+                    *places.entry(name).or_insert_with(|| {
+                        found.push(Found::default());
+                        found.len() - 1
+                    })
+                })
+                .collect()
+        });
+        for ((name, place), &found_at) in layout.names.iter().zip(0..).zip(&*ours) {
+            if let Some(found) = found.get_mut(found_at) {
+                found.add(
+                    Part {
+                        page: at,
+                        name: place,
+                    },
+                    name,
+                );
+            }
         }
     }
-    let mut all: Vec<Named> = found
+    let mut all: Vec<Named> = places
         .into_iter()
-        .map(|(name, found)| Named {
+        .map(|(name, place)| Named {
             name,
-            found,
+            found: found.get_mut(place).map(std::mem::take).unwrap_or_default(),
             taken: false,
         })
         .collect();

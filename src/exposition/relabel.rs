@@ -104,6 +104,15 @@ impl Relabel {
         })
     }
 
+    /// Whether the other does the same to a sample that has none of the labels: adds labels of the same names, and
+    /// the same prefix to the same metrics.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let names = self.labels().map(|label| label.name);
+        self.prefix == other.prefix
+            && self.prefixed == other.prefixed
+            && names.eq(other.labels().map(|label| label.name))
+    }
+
     /// What goes before the name of this metric: nothing, or the prefix.
     pub(super) fn prefix_of(&self, metric: &[u8]) -> &'static str {
         if self

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::kind::Kind;
 use super::page::{Page, PageTooLong};
+use super::reader::PageReader;
 use super::relabel::{Relabel, escape_help, escape_label};
 
 /// A number, written exactly.
@@ -88,14 +89,18 @@ impl Writer {
 
     /// All of it as a page.
     pub fn page(self) -> Result<Page, PageTooLong> {
-        self.page_with(Relabel::default())
+        Page::index(self.text(), Relabel::default())
     }
 
-    /// All of it as a page with labels that all its samples have.
-    pub fn page_with(mut self, relabel: Relabel) -> Result<Page, PageTooLong> {
+    /// All of it as a page with labels that all its samples have. There are many such pages: one a container.
+    pub fn page_with(self, relabel: Relabel, reader: &PageReader) -> Result<Page, PageTooLong> {
+        reader.read(self.text(), relabel)
+    }
+
+    fn text(mut self) -> Vec<u8> {
         // A page stays for as long as it is being served, and there may be thousands.
         self.text.shrink_to_fit();
-        Page::index(self.text, relabel)
+        self.text
     }
 }
 
@@ -211,7 +216,8 @@ mod tests {
         let page = |id: &str| {
             let mut writer = Writer::default();
             writer.samples("a").sample(&[("x", "1")], 1u64);
-            writer.page_with(Relabel::default().label("id", id)).unwrap()
+            let relabel = Relabel::default().label("id", id);
+            writer.page_with(relabel, &PageReader::default()).unwrap()
         };
         let pages = vec![about.page().unwrap(), page("one"), page("two")];
         let joined = Merge::new(pages, &Filter::default()).into_bytes();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use kata_runtime::exposition::{Page, PageTooLong, Relabel};
+use kata_runtime::exposition::{Page, PageReader, PageTooLong, Relabel};
 use kata_runtime::node::Container;
 use kata_runtime::survey::{AskError, Bound, Flight, Lane, NotRunning, Scrape, ScrapeError};
 
@@ -195,24 +195,33 @@ impl Found {
     }
 }
 
-/// Asks all that is wanted of a unit, one after the other. What is not there after `limit` is not waited for.
-pub async fn ask(flight: Arc<Flight<Found>>, lane: Lane, limit: Duration, bound: Bound) {
+/// What asking takes, whatever the unit.
+#[derive(Clone)]
+pub struct Asker {
+    /// How long all of a unit's answers are waited for.
+    pub limit: Duration,
+    pub bound: Bound,
+    pub reader: Arc<PageReader>,
+}
+
+/// Asks all that is wanted of a unit, one after the other. What is not there after the limit is not waited for.
+pub async fn ask(flight: Arc<Flight<Found>>, lane: Lane, asker: Asker) {
     let (unit, wish) = {
         let found = flight.found();
         (found.unit.clone(), found.wish)
     };
     let asking = async {
         flight.found().begun = true;
-        let calls = ask_in_turn(&flight, &unit, wish, &lane, limit);
-        let _ = tokio::time::timeout(limit, calls).await;
+        let calls = ask_in_turn(&flight, &unit, wish, &lane, &asker);
+        let _ = tokio::time::timeout(asker.limit, calls).await;
     };
-    bound.run(asking).await;
+    asker.bound.run(asking).await;
 }
 
-async fn ask_in_turn(flight: &Flight<Found>, unit: &Unit, wish: Wish, lane: &Lane, limit: Duration) {
+async fn ask_in_turn(flight: &Flight<Found>, unit: &Unit, wish: Wish, lane: &Lane, asker: &Asker) {
     if let Some(sandbox) = unit.sandbox.as_ref().filter(|_| wish.pages) {
         let started = Instant::now();
-        let result = page(sandbox, lane, limit).await;
+        let result = page(sandbox, lane, asker).await;
         // Asked for its statistics now, a shim would wait for its guest, and hold up whoever wants to end it.
         let hung = match &result {
             Ok(page) => !page.has_guest,
@@ -236,7 +245,8 @@ async fn ask_in_turn(flight: &Flight<Found>, unit: &Unit, wish: Wish, lane: &Lan
             lane.sample_without_network(id).await
         };
         let page = result.map_err(Failure::from).and_then(|sample| {
-            let page = containers::page(task, &sample.stats, SystemTime::now()).map_err(too_long)?;
+            let page = containers::page(task, &sample.stats, SystemTime::now(), &asker.reader);
+            let page = page.map_err(too_long)?;
             Ok(Arc::new(page))
         });
         let outcome = Outcome {
@@ -249,8 +259,8 @@ async fn ask_in_turn(flight: &Flight<Found>, unit: &Unit, wish: Wish, lane: &Lan
 
 /// A sandbox's page, for being served with others. Whether it runs is asked first: a stopped one may still have a
 /// shim that serves its own families, and one that does not answer this is not asked for more.
-async fn page(sandbox: &Sandbox, lane: &Lane, limit: Duration) -> Result<SandboxPage, Failure> {
-    let body = fetch(sandbox, lane, limit, METRICS).await?;
+async fn page(sandbox: &Sandbox, lane: &Lane, asker: &Asker) -> Result<SandboxPage, Failure> {
+    let body = fetch(sandbox, lane, asker.limit, METRICS).await?;
     let has_guest = !is_katas(&body) || has_guest_family(&body);
     let text = |names: &Option<String>| names.clone().unwrap_or_default();
     let names = &sandbox.names;
@@ -261,7 +271,7 @@ async fn page(sandbox: &Sandbox, lane: &Lane, limit: Duration) -> Result<Sandbox
         &text(&names.namespace),
     )
     .prefix("kata_shim_", &PREFIXED);
-    let page = Page::index(body, relabel).map_err(too_long)?;
+    let page = asker.reader.read(body, relabel).map_err(too_long)?;
     Ok(SandboxPage {
         page: Arc::new(page),
         has_guest,

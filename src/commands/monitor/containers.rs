@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kata_runtime::exposition::{FamilyWriter, Kind, Page, PageTooLong, Relabel, Value, Writer};
+use kata_runtime::exposition::{FamilyWriter, Kind, Page, PageReader, PageTooLong, Relabel, Value, Writer};
 use kata_runtime::node::{Container, CpuSpec, Role, device};
 use kata_runtime::stats::{DeviceIo, Interface, MemoryEntry, Pressure, Psi, Stats};
 
@@ -46,7 +46,12 @@ pub fn describe(writer: &mut Writer) {
 }
 
 /// A container's samples, without type and help.
-pub fn page(container: &Container, stats: &Stats, taken: SystemTime) -> Result<Page, PageTooLong> {
+pub fn page(
+    container: &Container,
+    stats: &Stats,
+    taken: SystemTime,
+    reader: &PageReader,
+) -> Result<Page, PageTooLong> {
     let row = Row::new(container, stats, taken);
     let mut writer = Writer::default();
     for family in &FAMILIES {
@@ -55,7 +60,7 @@ pub fn page(container: &Container, stats: &Stats, taken: SystemTime) -> Result<P
     let relabel = labels(container).fold(Relabel::default(), |relabel, (key, value)| {
         relabel.label(key, value)
     });
-    writer.page_with(relabel)
+    writer.page_with(relabel, reader)
 }
 
 /// What a container's samples are made of.

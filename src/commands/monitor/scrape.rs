@@ -9,7 +9,7 @@ use kata_runtime::node::{Container, ReadError};
 use kata_runtime::shim::address::Address;
 use kata_runtime::survey::{Bound, Flight, Shared, Survey};
 
-use super::ask::{self, Failure, Found, Outcome, Reason, Wish};
+use super::ask::{self, Asker, Failure, Found, Outcome, Reason, Wish};
 use super::body::Source;
 use super::containers;
 use super::figures::Figures;
@@ -26,9 +26,7 @@ const MUCH: u64 = 4 << 20;
 pub struct Scraper {
     lister: Mutex<Lister>,
     survey: Survey,
-    bound: Bound,
-    /// How long an answer is waited for.
-    limit: Duration,
+    asker: Asker,
     units: Shared<Address, Found>,
     bodies: Shared<(Address, &'static str), Option<Result<Bytes, Failure>>>,
     figures: Figures,
@@ -47,8 +45,11 @@ impl Scraper {
         Self {
             lister: Mutex::new(lister),
             survey: Survey::new(limit, at_once),
-            bound: Bound::new(at_once),
-            limit,
+            asker: Asker {
+                limit,
+                bound: Bound::new(at_once),
+                reader: Arc::default(),
+            },
             units: Shared::new(FRESH),
             bodies: Shared::new(Duration::ZERO),
             figures: Figures::default(),
@@ -72,12 +73,12 @@ impl Scraper {
         };
         for unit in &listing.units {
             let lane = self.survey.lane(&unit.endpoint);
-            let (limit, bound) = (self.limit, self.bound.clone());
+            let asker = self.asker.clone();
             let flight = self.units.join(
                 unit.endpoint.address.clone(),
                 Found::nothing(unit.clone(), wish),
                 |found| found.fits(unit, wish),
-                |flight| ask::ask(flight, lane, limit, bound),
+                |flight| ask::ask(flight, lane, asker),
             );
             round.flights.push(flight);
         }
@@ -111,7 +112,7 @@ impl Scraper {
             ));
         };
         let lane = self.survey.lane(&unit.endpoint);
-        let limit = self.limit;
+        let limit = self.asker.limit;
         let key = (unit.endpoint.address.clone(), path);
         let flight = self.bodies.join(
             key,
