@@ -169,16 +169,16 @@ impl<P: Borrow<Page>> Merge<P> {
             return;
         };
         let added = page.relabel().text();
-        let mut series = self.family.as_mut().and_then(|family| family.series.as_mut());
+        let mut seen = self.family.as_mut().and_then(|family| family.series.as_mut());
         while run.samples.start < run.samples.end && out.len() < limit {
             let sample = page.sample(run.samples.start);
             run.samples.start += 1;
-            let Some((line, value)) = sample else { continue };
-            let new = series
+            let Some((series, rest)) = sample else { continue };
+            let new = seen
                 .as_deref_mut()
-                .is_none_or(|series| series.insert(served(&self.hasher, run.prefix, line, page)));
+                .is_none_or(|seen| seen.insert(served(&self.hasher, run.prefix, series, rest, page)));
             if new {
-                relabelled(run.prefix, line, value, added, out);
+                relabelled(run.prefix, series, rest, added, out);
             } else {
                 self.repeated += 1;
             }
@@ -189,15 +189,13 @@ impl<P: Borrow<Page>> Merge<P> {
     }
 }
 
-/// Writes a plain line, whose value begins at `value`, with labels added behind its own.
-fn relabelled(prefix: &str, line: &[u8], value: usize, added: &[u8], out: &mut Vec<u8>) {
-    out.reserve(prefix.len() + line.len() + added.len() + 2);
+/// Writes a plain sample with labels added behind its own.
+fn relabelled(prefix: &str, series: &[u8], rest: &[u8], added: &[u8], out: &mut Vec<u8>) {
+    out.reserve(prefix.len() + series.len() + added.len() + rest.len() + 2);
     out.extend_from_slice(prefix.as_bytes());
-    let (series, rest) = line
-        .split_at_checked(value.saturating_sub(1))
-        .unwrap_or((line, b""));
     if added.is_empty() {
-        out.extend_from_slice(line);
+        out.extend_from_slice(series);
+        out.extend_from_slice(rest);
         return;
     }
     match series.strip_suffix(b"}") {
@@ -215,10 +213,11 @@ fn relabelled(prefix: &str, line: &[u8], value: usize, added: &[u8], out: &mut V
     out.extend_from_slice(rest);
 }
 
-/// A hash of the series of a plain line of `page`, with its prefix and the labels that are added.
-fn served(hasher: &RandomState, prefix: &str, line: &[u8], page: &Page) -> u64 {
-    let mut lexer = Lexer::new(line);
-    let Ok(Line::Sample(sample)) = lexer.read(line.strip_suffix(b"\n").unwrap_or(line)) else {
+/// A hash of the series of a plain sample of `page`, with its prefix and the labels that are added.
+fn served(hasher: &RandomState, prefix: &str, series: &[u8], rest: &[u8], page: &Page) -> u64 {
+    let line = [series, rest.trim_ascii_end()].concat();
+    let mut lexer = Lexer::new(&line);
+    let Ok(Line::Sample(sample)) = lexer.read(&line) else {
         return 0;
     };
     let name = hasher.hash_one([prefix.as_bytes(), sample.name].concat());

@@ -15,13 +15,16 @@ use super::relabel::Relabel;
 /// has a lower limit.
 pub const MAX_PAGE: usize = 512 << 20;
 
+/// How much room is made for a value with what is around it, in bytes. Kata's have five on average.
+const VALUE: usize = 8;
+
 /// A page longer than [`MAX_PAGE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a page of {0} bytes is longer than {MAX_PAGE}")]
 pub struct PageTooLong(pub usize);
 
-/// The text of one source of metrics, held as it came, and an index of it (for Kata's 50 KB some 5 KB, and 20 KB
-/// that pages of the same layout share).
+/// The metrics of one source: their text as it came, and an index of it. Of a page that differs from another in the
+/// values of its samples alone, a [`PageReader`](super::PageReader) keeps the values (for Kata's 50 KB some 8 KB).
 ///
 /// ```
 /// use kata_runtime::exposition::{Page, Relabel};
@@ -34,12 +37,30 @@ pub struct PageTooLong(pub usize);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Page {
-    body: Bytes,
+    lines: Arc<Lines>,
+    /// Instead of those in the lines.
+    values: Option<Values>,
     relabel: Relabel,
-    side: Arc<[u8]>,
-    samples: Vec<Span>,
     layout: Arc<Layout>,
     tally: Tally,
+}
+
+/// The lines of a page.
+#[derive(Debug)]
+struct Lines {
+    body: Bytes,
+    /// Samples that are served in other words than the body's: positions behind the end of the body are in here.
+    side: Vec<u8>,
+    /// Each sample's line.
+    samples: Vec<Span>,
+}
+
+/// The values of a page's samples, each with what is around it: a blank before, and the line feed.
+#[derive(Debug, Clone)]
+struct Values {
+    text: Vec<u8>,
+    /// Where in the text each of them ends.
+    ends: Vec<u32>,
 }
 
 /// What was found in a page.
@@ -71,45 +92,48 @@ impl Page {
             tally,
         } = index(&body, &relabel);
         Ok(Page {
-            body,
+            lines: Arc::new(Lines { body, side, samples }),
+            values: None,
             relabel,
-            side: side.into(),
-            samples,
             layout: Arc::new(layout),
             tally,
         })
     }
 
     /// Reads a body that differs from this page's in the values of its samples alone; `None` where it does not.
-    /// Then everything but the places of the lines is as it is here. The page must be [simple](Self::is_simple).
-    pub(super) fn like_this(&self, body: &Bytes, relabel: &Relabel) -> Option<Page> {
+    /// Then all but the values is as it is here, and the body is not needed any more. The page must be
+    /// [simple](Self::is_simple).
+    pub(super) fn like_this(&self, body: &[u8], relabel: &Relabel) -> Option<Page> {
         if !relabel.is_like(&self.relabel) {
             return None;
         }
-        let mut samples = Vec::with_capacity(self.samples.len());
-        let (mut at, mut ours) = (0, 0);
-        for (sample, &value) in self.samples.iter().zip(&self.layout.values) {
-            // Comments before the sample, its name and its labels.
-            let same = self.body.get(ours..(sample.start + value) as usize)?;
-            at += body.get(at..)?.starts_with(same).then_some(same.len())?;
-            let rest = body.get(at..)?;
-            let text = rest.get(..memchr(b'\n', rest)?)?;
-            if !is_float(text) || value as usize + text.len() > MAX_LINE {
+        let Lines {
+            body: ours, samples, ..
+        } = &*self.lines;
+        let mut values = Values {
+            text: Vec::with_capacity(samples.len() * VALUE),
+            ends: Vec::with_capacity(samples.len()),
+        };
+        let (mut rest, mut done) = (body, 0);
+        for (sample, &value) in samples.iter().zip(&self.layout.values) {
+            // Comments before the sample, its name and its labels, and the blank before the value.
+            let same = ours.get(done..(sample.start + value) as usize)?;
+            let behind = rest.strip_prefix(same)?;
+            let end = memchr(b'\n', behind)?;
+            if !is_float(behind.get(..end)?) || value as usize + end > MAX_LINE {
                 return None;
             }
-            let start = u32::try_from(at).ok()? - value;
-            at += text.len() + 1;
-            samples.push(Span {
-                start,
-                end: u32::try_from(at).ok()?,
-            });
-            ours = sample.end as usize;
+            values
+                .text
+                .extend_from_slice(rest.get(same.len() - 1..same.len() + end + 1)?);
+            values.ends.push(u32::try_from(values.text.len()).ok()?);
+            rest = behind.get(end + 1..)?;
+            done = sample.end as usize;
         }
-        (body.get(at..)? == self.body.get(ours..)?).then(|| Page {
-            body: body.clone(),
+        (rest == ours.get(done..)?).then(|| Page {
+            lines: self.lines.clone(),
+            values: Some(values),
             relabel: relabel.clone(),
-            side: self.side.clone(),
-            samples,
             layout: self.layout.clone(),
             tally: self.tally,
         })
@@ -117,7 +141,7 @@ impl Page {
 
     /// Whether all that is in the body is served, and as it is there.
     pub(super) fn is_simple(&self) -> bool {
-        self.side.is_empty() && self.tally.lost == 0 && self.tally.first.is_none()
+        self.lines.side.is_empty() && self.tally.lost == 0 && self.tally.first.is_none()
     }
 
     /// What was found.
@@ -125,8 +149,9 @@ impl Page {
         self.tally
     }
 
+    /// How much text it holds, in bytes.
     pub(super) fn len(&self) -> usize {
-        self.body.len()
+        self.lines.body.len()
     }
 
     pub(super) fn relabel(&self) -> &Relabel {
@@ -141,16 +166,38 @@ impl Page {
         &self.layout.names
     }
 
-    /// A sample: its line, plain and with its line feed, and where in it the value begins.
-    pub(super) fn sample(&self, place: u32) -> Option<(&[u8], usize)> {
-        let span = self.samples.get(place as usize)?;
-        let value = self.layout.values.get(place as usize)?;
+    /// A sample in the plain form: its name and labels, and the rest of its line, from the blank before the value
+    /// to the line feed.
+    pub(super) fn sample(&self, place: u32) -> Option<(&[u8], &[u8])> {
+        let place = place as usize;
+        let line = self.lines.get(place)?;
+        let value = *self.layout.values.get(place)? as usize;
+        let (series, rest) = line.split_at_checked(value.checked_sub(1)?)?;
+        match &self.values {
+            None => Some((series, rest)),
+            Some(values) => Some((series, values.get(place)?)),
+        }
+    }
+}
+
+impl Lines {
+    fn get(&self, place: usize) -> Option<&[u8]> {
+        let span = self.samples.get(place)?;
         let (start, end) = (span.start as usize, span.end as usize);
-        let line = match start.checked_sub(self.body.len()) {
-            None => self.body.get(start..end)?,
-            Some(start) => self.side.get(start..end - self.body.len())?,
+        match start.checked_sub(self.body.len()) {
+            None => self.body.get(start..end),
+            Some(start) => self.side.get(start..end - self.body.len()),
+        }
+    }
+}
+
+impl Values {
+    fn get(&self, place: usize) -> Option<&[u8]> {
+        let start = match place.checked_sub(1) {
+            Some(before) => *self.ends.get(before)?,
+            None => 0,
         };
-        Some((line, *value as usize))
+        self.text.get(start as usize..*self.ends.get(place)? as usize)
     }
 }
 
@@ -233,8 +280,11 @@ mod tests {
             .map(|name| {
                 let layout = page.layout();
                 let lines = |run: &Span| {
-                    let lines = (run.start..run.end).map(|place| page.sample(place).unwrap().0);
-                    lines.collect::<Vec<_>>().concat()
+                    let lines = (run.start..run.end).map(|place| page.sample(place).unwrap());
+                    lines
+                        .map(|(series, rest)| [series, rest].concat())
+                        .collect::<Vec<_>>()
+                        .concat()
                 };
                 let runs: Vec<_> = layout.runs(name).iter().map(lines).collect();
                 (layout.text(name.name), name.kind, runs)
@@ -267,7 +317,7 @@ mod tests {
                 first: None
             }
         );
-        let own = size_of_val(&page.samples[..]) + page.side.len();
+        let own = size_of_val(&page.lines.samples[..]) + page.lines.side.len();
         assert!(own < body.len() / 5, "{own}");
         let shared = page.layout.size();
         assert!(shared < body.len() / 2, "{shared}");
