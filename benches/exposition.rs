@@ -1,10 +1,10 @@
 //! What joining the pages of many sandboxes costs, beside copying the bytes of the same joined page.
 //!
-//! `cargo bench --bench exposition`. "bytes" counts what is read (index), or what is written (the others).
+//! `cargo bench --bench exposition`. "bytes" counts what is read (index, read), or what is written (the others).
 
 use bytes::Bytes;
 use divan::{AllocProfiler, Bencher, counter::BytesCount};
-use kata_runtime::exposition::{Filter, Merge, Page, Relabel};
+use kata_runtime::exposition::{Filter, Merge, Page, PageReader, Relabel};
 
 #[global_allocator]
 static ALLOC: AllocProfiler = AllocProfiler::system();
@@ -30,8 +30,10 @@ fn bodies(sandboxes: usize) -> Vec<Bytes> {
         .collect()
 }
 
+/// Reads them as an exporter does, which has seen such pages before.
 fn pages(bodies: &[Bytes]) -> Vec<Page> {
-    let page = |(at, body): (usize, &Bytes)| Page::index(body.clone(), relabel(at)).unwrap();
+    let reader = PageReader::default();
+    let page = |(at, body): (usize, &Bytes)| reader.read(body.clone(), relabel(at)).unwrap();
     bodies.iter().enumerate().map(page).collect()
 }
 
@@ -56,6 +58,15 @@ fn length(bodies: &[Bytes]) -> usize {
 #[divan::bench(args = [1, 100, 1000])]
 fn index(bencher: Bencher, sandboxes: usize) {
     let bodies = bodies(sandboxes);
+    let index = |(at, body): (usize, &Bytes)| Page::index(body.clone(), relabel(at)).unwrap();
+    bencher
+        .counter(BytesCount::new(sandboxes * RECORDED.len()))
+        .bench_local(|| bodies.iter().enumerate().map(index).collect::<Vec<_>>());
+}
+
+#[divan::bench(args = [1, 100, 1000])]
+fn read(bencher: Bencher, sandboxes: usize) {
+    let bodies = bodies(sandboxes);
     bencher
         .counter(BytesCount::new(sandboxes * RECORDED.len()))
         .bench_local(|| pages(&bodies));
@@ -72,7 +83,7 @@ fn merge(bencher: Bencher, sandboxes: usize) {
 }
 
 #[divan::bench(args = [1, 100, 1000])]
-fn index_and_merge(bencher: Bencher, sandboxes: usize) {
+fn read_and_merge(bencher: Bencher, sandboxes: usize) {
     let bodies = bodies(sandboxes);
     let mut chunk = Vec::with_capacity(2 * CHUNK);
     bencher
