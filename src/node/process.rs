@@ -5,6 +5,7 @@
 
 use std::io::Read;
 use std::os::linux::fs::MetadataExt;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use super::files;
@@ -36,18 +37,31 @@ pub(crate) fn add_network(stats: &mut Stats, pid: u32, count_sockets_until: Opti
     }
 }
 
-/// Whether the process has a network namespace other than the host's: that of process 1, or, where process 1
-/// may not be looked at (we are in a container ourselves), our own.
+/// Whether the process has a network namespace other than the host's.
 fn has_own_network(pid: u32) -> bool {
-    let namespace = |process: &str| {
-        let metadata = std::fs::metadata(format!("/proc/{process}/ns/net")).ok()?;
-        Some((metadata.st_dev(), metadata.st_ino()))
-    };
-    let host = namespace("1").or_else(|| namespace("self"));
-    match (namespace(&pid.to_string()), host) {
+    match (network_namespace(&pid.to_string()), host_network()) {
         (Some(task), Some(host)) => task != host,
         _ => false,
     }
+}
+
+/// The network namespace of process 1, or, where process 1 may not be looked at (we are in a container ourselves), our
+/// own. Neither is changed as long as this process runs.
+fn host_network() -> Option<Namespace> {
+    static HOST: OnceLock<Namespace> = OnceLock::new();
+    if let Some(host) = HOST.get() {
+        return Some(*host);
+    }
+    let host = network_namespace("1").or_else(|| network_namespace("self"))?;
+    Some(*HOST.get_or_init(|| host))
+}
+
+/// What tells one namespace from another: its device and inode numbers.
+type Namespace = (u64, u64);
+
+fn network_namespace(process: &str) -> Option<Namespace> {
+    let metadata = std::fs::metadata(format!("/proc/{process}/ns/net")).ok()?;
+    Some((metadata.st_dev(), metadata.st_ino()))
 }
 
 fn interfaces(pid: u32) -> Option<Vec<Interface>> {
