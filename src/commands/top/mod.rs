@@ -1,7 +1,7 @@
 //! `top`: a live view of everything on the node, in the terminal.
 //!
 //! At every tick the node is read and all tasks are asked at once; what has answered is drawn when all have, or a
-//! tenth of a second later. A task that has not answered is not asked again until it has.
+//! quarter of a second later. A task that has not answered is not asked again until it has.
 
 #[cfg(test)]
 mod fixtures;
@@ -41,7 +41,7 @@ use crate::ticks::Ticks;
 const SHORTEST: Duration = Duration::from_millis(100);
 
 /// How long the answers of a tick are waited for before those that are there are drawn.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// How long after the escape character more must come for it to be the beginning of a key: on a slow line the
 /// bytes of one key may come apart.
