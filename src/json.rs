@@ -45,7 +45,9 @@ impl<F: Formatter> Formatter for Escaping<F> {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
-        if !fragment.chars().any(is_active) {
+        // Printable ASCII, which nearly all of it is, is seen to be so without decoding it.
+        let is_plain = fragment.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        if is_plain || !fragment.chars().any(is_active) {
             return writer.write_all(fragment.as_bytes());
         }
         for character in fragment.chars() {

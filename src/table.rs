@@ -1,9 +1,14 @@
 //! Tables for people: columns as wide as they need be, two blanks between them, and nothing of a cell that a terminal
 //! would act on.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
+use std::fmt;
+
+use unicode_width::UnicodeWidthStr;
 
 use crate::terminal::escape;
+
+/// The blanks between two columns.
+const GAP: usize = 2;
 
 /// On which side of its column a text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,34 +18,70 @@ pub enum Align {
 }
 
 /// Rows under a header.
-pub struct Table(Grid);
+pub struct Table {
+    columns: Vec<Column>,
+    /// All cells, row by row, the header's first, each with the columns of a terminal that it takes.
+    cells: Vec<(String, usize)>,
+}
+
+struct Column {
+    align: Align,
+    width: usize,
+}
 
 impl Table {
     pub fn new(columns: &[(&str, Align)]) -> Self {
-        let mut grid = Grid::new();
-        grid.load_preset(presets::NOTHING)
-            .set_content_arrangement(ContentArrangement::Disabled)
-            .set_header(columns.iter().map(|(title, _)| *title));
-        for (column, (_, align)) in grid.column_iter_mut().zip(columns) {
-            column.set_padding((0, 2)).set_cell_alignment(match align {
-                Align::Left => CellAlignment::Left,
-                Align::Right => CellAlignment::Right,
-            });
-        }
-        Self(grid)
+        let mut table = Self {
+            columns: columns
+                .iter()
+                .map(|(_, align)| Column {
+                    align: *align,
+                    width: 0,
+                })
+                .collect(),
+            cells: Vec::new(),
+        };
+        table.row(columns.iter().map(|(title, _)| title));
+        table
     }
 
-    /// Adds a row. Its texts may come from anywhere: they are made safe for a terminal here.
+    /// Adds a row with a cell for each column. Its texts may come from anywhere: they are made safe for a terminal
+    /// here.
     pub fn row<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) {
-        self.0
-            .add_row(cells.into_iter().map(|cell| escape(cell.as_ref()).into_owned()));
+        let mut cells = cells.into_iter();
+        for column in &mut self.columns {
+            let cell = cells
+                .next()
+                .map_or_else(String::new, |cell| escape(cell.as_ref()).into_owned());
+            let width = cell.width();
+            column.width = column.width.max(width);
+            self.cells.push((cell, width));
+        }
     }
 }
 
 /// The lines, without blanks at their ends and without the last newline.
-impl std::fmt::Display for Table {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.trim_fmt())
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = String::new();
+        for (number, row) in self.cells.chunks(self.columns.len().max(1)).enumerate() {
+            line.clear();
+            for (column, (cell, width)) in self.columns.iter().zip(row) {
+                let blanks = column.width - width;
+                let (before, after) = match column.align {
+                    Align::Left => (0, blanks),
+                    Align::Right => (blanks, 0),
+                };
+                line.extend(std::iter::repeat_n(' ', before));
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', after + GAP));
+            }
+            if number > 0 {
+                f.write_str("\n")?;
+            }
+            f.write_str(line.trim_end())?;
+        }
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kata_runtime::node::{Bundle, Container, Id, Inventory, Node};
+use tokio::runtime::Builder;
 
 use crate::cli::{Cli, Command, Global};
 use crate::failure::Failure;
@@ -38,7 +39,12 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Metrics(arguments) => ask(cli.global, async |node| metrics::run(node, &arguments).await),
         Command::Monitor(arguments) => ask(cli.global, async |node| monitor::run(node, &arguments).await),
         #[cfg(feature = "top")]
-        Command::Top(arguments) => ask(cli.global, async |node| top::run(node, &arguments).await),
+        Command::Top(arguments) => {
+            let at_leisure = top::at_leisure(cli.global.timeout);
+            ask_on(at_leisure, cli.global, async |node| {
+                top::run(node, &arguments).await
+            })
+        }
         Command::Completion(arguments) => completion::script(&arguments),
         Command::Complete(arguments) => completion::complete(&arguments),
     }
@@ -46,8 +52,16 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 
 /// Asks the node, on a runtime of one thread: a multi-threaded one costs more than a question takes.
 fn ask(global: Global, question: impl AsyncFnOnce(&Context) -> Result<(), Failure>) -> Result<(), Failure> {
+    ask_on(Builder::new_current_thread(), global, question)
+}
+
+fn ask_on(
+    mut runtime: Builder,
+    global: Global,
+    question: impl AsyncFnOnce(&Context) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let context = Context::new(global)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = runtime
         .enable_io()
         .enable_time()
         .build()

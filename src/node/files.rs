@@ -23,7 +23,8 @@ impl ReadError {
     }
 }
 
-/// Room that is made at once: enough for most of the files that are read here.
+/// Room that is made at once: enough for most of the files that are read here. Those of /proc tell no length, and
+/// grown into from nothing they take twice the calls.
 const FIRST_READ: usize = 8 << 10;
 
 /// Reads a whole regular file of at most `limit` bytes. Never waits: a FIFO in its place is an error.
@@ -34,13 +35,8 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     };
     let (file, length) = open_with_length(path).map_err(error)?;
     // Read to its length, a file needs no second read that finds the end. Those of /proc have none.
-    let (expected, room) = match length {
-        0 => (limit, FIRST_READ),
-        known => (
-            known.min(limit),
-            usize::try_from(known).unwrap_or(FIRST_READ).min(FIRST_READ),
-        ),
-    };
+    let expected = if length == 0 { limit } else { length.min(limit) };
+    let room = usize::try_from(expected).unwrap_or(FIRST_READ).min(FIRST_READ);
     let mut bytes = Vec::with_capacity(room);
     file.take(expected + u64::from(expected == limit))
         .read_to_end(&mut bytes)

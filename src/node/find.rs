@@ -99,6 +99,17 @@ impl Node {
         Ok(bundles)
     }
 
+    /// The directories in which bundles are, and those in which such directories are.
+    pub(super) fn directories(&self) -> Result<Vec<PathBuf>, ReadError> {
+        let mut directories = Vec::new();
+        for state_dir in &self.state_dirs {
+            let tasks = tasks_dir(state_dir);
+            directories.extend(self.namespaces(state_dir)?.iter().map(|name| tasks.join(name)));
+            directories.push(tasks);
+        }
+        Ok(directories)
+    }
+
     /// The bundle of another task beside this one, where there is one: a container's sandbox is in the same
     /// namespace of the same containerd.
     pub fn sibling(&self, bundle: &Bundle, id: &Id) -> Option<Bundle> {

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use super::Node;
 use super::annotations::{PodNames, Role};
@@ -61,51 +62,113 @@ impl Container {
     }
 }
 
-/// The tasks of a node, read again and again. A bundle is read once.
+/// The tasks of a node, read again and again. A bundle is read once, and looked at where the directory that it is in
+/// has changed.
 #[derive(Debug)]
 pub struct Inventory {
     node: Node,
     known: HashMap<PathBuf, (Option<Stamp>, Arc<Container>)>,
+    /// What there was the last time, where it is as long as these directories are as they were.
+    settled: Option<Settled>,
 }
 
-/// Tells a bundle from a later one at the same path: its spec is written once.
+#[derive(Debug)]
+struct Settled {
+    directories: Vec<(PathBuf, Stamp)>,
+    containers: Vec<Arc<Container>>,
+}
+
+/// Tells a bundle from a later one at the same path, as its spec is written once; and a directory from itself before
+/// something was added, renamed or removed in it. Device, inode, and the time of the last change in seconds and
+/// nanoseconds.
 type Stamp = (u64, u64, i64, i64);
+
+/// The time of a change is only as exact as the kernel's tick. A directory that was changed longer ago than this gets
+/// another time with the next change; much longer than any tick.
+const LONG_AGO: Duration = Duration::from_secs(2);
 
 impl Inventory {
     pub fn new(node: Node) -> Self {
         Self {
             node,
             known: HashMap::new(),
+            settled: None,
         }
     }
 
     /// The tasks that are there now, but for those being created, in the order of state directory, namespace
     /// and id. A task that was there the last time is the same [`Arc`].
     pub fn read(&mut self) -> Result<Vec<Arc<Container>>, ReadError> {
+        if let Some(settled) = self.settled.as_ref().filter(|settled| settled.is_so()) {
+            return Ok(settled.containers.clone());
+        }
+        // Before they are listed: what changes meanwhile is seen the next time.
+        let directories = self.settled_directories()?;
         let mut known = HashMap::with_capacity(self.known.len());
         let mut containers = Vec::with_capacity(self.known.len());
+        // A bundle that is not whole may become so without a trace in the directory that it is in.
+        let mut all_whole = true;
         for bundle in self.node.bundles()? {
             // A bundle without a spec is read all the same: so it says what is wrong with it.
-            let stamp = stamp(&bundle);
+            let stamp = stamp(&bundle.path.join("config.json"));
+            all_whole &= stamp.is_some();
             let kept = self.known.remove(&bundle.path).filter(|(old, _)| *old == stamp);
             let container = match kept {
                 Some((_, container)) => container,
                 None => match Container::read(bundle) {
                     Some(container) => Arc::new(container),
-                    None => continue,
+                    None => {
+                        all_whole = false;
+                        continue;
+                    }
                 },
             };
             known.insert(container.bundle.path.clone(), (stamp, container.clone()));
             containers.push(container);
         }
         self.known = known;
+        self.settled = directories.filter(|_| all_whole).map(|directories| Settled {
+            directories,
+            containers: containers.clone(),
+        });
         Ok(containers)
+    }
+
+    /// The directories that change when a bundle comes or goes; `None` where one has changed just now.
+    fn settled_directories(&self) -> Result<Option<Vec<(PathBuf, Stamp)>>, ReadError> {
+        let now = SystemTime::now();
+        let directories = self.node.directories()?;
+        Ok(directories
+            .into_iter()
+            .map(|directory| {
+                let (dev, ino, seconds, nanos) = stamp(&directory)?;
+                let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::new(
+                    u64::try_from(seconds).ok()?,
+                    u32::try_from(nanos).ok()?,
+                ))?;
+                let is_old = now.duration_since(changed).ok()? >= LONG_AGO;
+                is_old.then_some((directory, (dev, ino, seconds, nanos)))
+            })
+            .collect())
     }
 }
 
-fn stamp(bundle: &Bundle) -> Option<Stamp> {
-    let spec = fs::metadata(bundle.path.join("config.json")).ok()?;
-    Some((spec.dev(), spec.ino(), spec.mtime(), spec.mtime_nsec()))
+impl Settled {
+    fn is_so(&self) -> bool {
+        self.directories
+            .iter()
+            .all(|(directory, before)| stamp(directory) == Some(*before))
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((
+        metadata.dev(),
+        metadata.ino(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+    ))
 }
 
 #[cfg(test)]
@@ -164,6 +227,49 @@ mod tests {
         let later = inventory.read().unwrap();
         assert_eq!(later[1].role, Role::InSandbox("x".into()));
         assert_eq!(later[1].sandbox_id(), Some("x"));
+    }
+
+    #[test]
+    fn directories_that_are_as_they_were_are_not_listed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let tasks = dir.path().join("io.containerd.runtime.v2.task");
+        let age = |directory: &Path| {
+            let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+            fs::File::open(directory).unwrap().set_modified(hour_ago).unwrap();
+        };
+        add(dir.path(), "default/a", &[]);
+        let creating = tasks.join("default/c");
+        fs::create_dir(&creating).unwrap();
+        let mut inventory = Inventory::new(Node::new(vec![dir.path().into()], None));
+        assert_eq!(ids(&inventory.read().unwrap()), ["a"]);
+        assert!(inventory.settled.is_none(), "changed just now");
+
+        age(&tasks);
+        age(&tasks.join("default"));
+        assert_eq!(ids(&inventory.read().unwrap()), ["a"]);
+        assert!(inventory.settled.is_none(), "one is being created");
+        // The directory that it is in does not change.
+        add(dir.path(), "default/c", &[]);
+        assert_eq!(ids(&inventory.read().unwrap()), ["a", "c"]);
+        assert!(inventory.settled.is_some());
+        let known = inventory.read().unwrap();
+
+        add(dir.path(), "default/b", &[]);
+        let later = inventory.read().unwrap();
+        assert_eq!(ids(&later), ["a", "b", "c"]);
+        assert!(Arc::ptr_eq(&known[1], &later[2]));
+        age(&tasks.join("default"));
+        assert_eq!(inventory.read().unwrap().len(), 3);
+        assert!(inventory.settled.is_some());
+        fs::rename(tasks.join("default/a"), tasks.join("default/.a")).unwrap();
+        assert_eq!(ids(&inventory.read().unwrap()), ["b", "c"]);
+
+        // Another namespace.
+        age(&tasks.join("default"));
+        inventory.read().unwrap();
+        assert!(inventory.settled.is_some());
+        add(dir.path(), "other/d", &[]);
+        assert_eq!(ids(&inventory.read().unwrap()), ["b", "c", "d"]);
     }
 
     #[test]

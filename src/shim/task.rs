@@ -8,6 +8,7 @@ use containerd_shim_protos::api::{StateRequest, StateResponse, StatsRequest, Sta
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use std::time::Duration;
+use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use ttrpc::proto::{
     GenMessage, GenMessageError, MESSAGE_HEADER_LENGTH, MESSAGE_TYPE_RESPONSE, MessageHeader, Request,
@@ -70,9 +71,12 @@ impl TaskStatus {
     }
 }
 
+/// Room for the replies of most calls: header and message come by one read. Longer messages do without it.
+const REPLY: usize = 2 << 10;
+
 /// A connection to a shim, with one call in flight at the most.
 pub struct TaskConnection {
-    stream: UnixStream,
+    stream: BufReader<UnixStream>,
     address: Address,
     version: TaskVersion,
     next_stream_id: u32,
@@ -83,7 +87,7 @@ impl TaskConnection {
     pub async fn connect(endpoint: &Endpoint) -> Result<Self, ShimError> {
         let stream = socket::connect(&endpoint.address).await?;
         Ok(Self {
-            stream,
+            stream: BufReader::with_capacity(REPLY, stream),
             address: endpoint.address.clone(),
             version: endpoint.version,
             next_stream_id: 1,
@@ -188,7 +192,7 @@ impl TaskConnection {
         let mut frame = Vec::with_capacity(MESSAGE_HEADER_LENGTH + body.len());
         frame.extend(Vec::from(MessageHeader::new_request(stream_id, length)));
         frame.extend_from_slice(body);
-        socket::write_all(&mut self.stream, &frame)
+        socket::write_all(self.stream.get_mut(), &frame)
             .await
             .map_err(|source| match source.kind() {
                 std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => ShimError::Closed {

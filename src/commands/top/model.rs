@@ -85,6 +85,11 @@ impl Model {
     /// Takes the node's containers as they are now: new ones come, gone ones go, all others keep what is known of
     /// them. One that was made anew under an old id is another.
     pub fn update(&mut self, containers: Vec<Arc<Container>>) {
+        let is_shown = |(row, container): (&Row, &Arc<Container>)| Arc::ptr_eq(&row.container, container);
+        if self.rows.len() == containers.len() && self.rows.iter().zip(&containers).all(is_shown) {
+            // Mostly nothing has come or gone.
+            return;
+        }
         let mut known: HashMap<Key, Row> = self
             .rows
             .drain(..)
