@@ -15,6 +15,25 @@ use super::runtime::Runtime;
 use super::spec::CpuSpec;
 use crate::shim::address::Endpoint;
 
+/// A task, and the way to its shim.
+#[derive(Debug, Clone)]
+pub struct Task {
+    pub bundle: Bundle,
+    /// Where its shim listens, or why that cannot be told.
+    pub endpoint: Result<Endpoint, String>,
+}
+
+impl Task {
+    /// Reads a bundle's address; `None` for a task that is being created or deleted.
+    pub fn read(bundle: Bundle) -> Option<Self> {
+        let endpoint = match bundle.endpoint() {
+            Ok(endpoint) => Ok(endpoint?),
+            Err(error) => Err(error.to_string()),
+        };
+        Some(Self { bundle, endpoint })
+    }
+}
+
 /// A task with what its bundle says of it. None of this changes while the task exists.
 #[derive(Debug, Clone)]
 pub struct Container {
@@ -32,18 +51,19 @@ pub struct Container {
 impl Container {
     /// Reads a bundle; `None` for a task that is being created or deleted.
     pub fn read(bundle: Bundle) -> Option<Self> {
-        let endpoint = match bundle.endpoint() {
-            Ok(endpoint) => Ok(endpoint?),
-            Err(error) => Err(error.to_string()),
-        };
+        Task::read(bundle).map(Self::of)
+    }
+
+    /// Reads the spec of a task.
+    pub fn of(Task { bundle, endpoint }: Task) -> Self {
         let spec = bundle.spec().unwrap_or_default();
-        Some(Self {
+        Self {
             endpoint,
             role: spec.annotations.role(&bundle.id),
             names: spec.annotations.names(),
             cpu: spec.cpu,
             bundle,
-        })
+        }
     }
 
     /// The runtime that runs it; `None` where nothing tells. Read anew each time: Kata's shim notes its hypervisor a

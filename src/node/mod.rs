@@ -29,7 +29,7 @@ pub use bundle::{Bundle, BundleError};
 pub use files::ReadError;
 pub use find::FindError;
 pub use id::{Id, IdError};
-pub use inventory::{Container, Inventory};
+pub use inventory::{Container, Inventory, Task};
 pub use names::Wanted;
 pub use pods::{Pod, pods};
 pub use runtime::Runtime;

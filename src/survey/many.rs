@@ -8,9 +8,46 @@ use tokio::task::JoinSet;
 
 use super::bound::Bound;
 use super::lane::{AskError, Lane, Sample};
-use crate::node::Container;
+use crate::node::{Container, Task};
 use crate::shim::address::{Address, Endpoint};
 use crate::shim::task::TaskState;
+
+/// A task that a survey can ask about.
+pub trait Subject {
+    fn id(&self) -> &str;
+    /// Where its shim listens, or why that cannot be told.
+    fn endpoint(&self) -> &Result<Endpoint, String>;
+}
+
+impl Subject for Task {
+    fn id(&self) -> &str {
+        &self.bundle.id
+    }
+
+    fn endpoint(&self) -> &Result<Endpoint, String> {
+        &self.endpoint
+    }
+}
+
+impl Subject for Container {
+    fn id(&self) -> &str {
+        &self.bundle.id
+    }
+
+    fn endpoint(&self) -> &Result<Endpoint, String> {
+        &self.endpoint
+    }
+}
+
+impl Subject for &Arc<Container> {
+    fn id(&self) -> &str {
+        (***self).id()
+    }
+
+    fn endpoint(&self) -> &Result<Endpoint, String> {
+        (***self).endpoint()
+    }
+}
 
 /// Asks shims, many at once, and no shim twice at a time: a pod's containers share their sandbox's shim, and
 /// so its lane.
@@ -69,32 +106,36 @@ impl Survey {
 
     /// The states of tasks, in the order of the containers given.
     pub async fn states(&self, containers: &[Arc<Container>]) -> Vec<Result<TaskState, AskError>> {
-        let answers = self.all(containers, None, |lane, id| async move { lane.state(&id).await });
-        answers.await.into_iter().map(|(_, answer)| answer).collect()
+        let ask = |lane: Lane, id: String| async move { lane.state(&id).await };
+        let answers = self.all(containers, None, ask, drop).await;
+        answers.into_iter().map(|((), answer)| answer).collect()
     }
 
     /// The statistics of running tasks, in the order of the containers given.
     pub async fn samples(&self, containers: &[Arc<Container>]) -> Vec<Result<Sample, AskError>> {
-        let answers = self.all(containers, None, |lane, id| async move { lane.sample(&id).await });
-        answers.await.into_iter().map(|(_, answer)| answer).collect()
+        let ask = |lane: Lane, id: String| async move { lane.sample(&id).await };
+        let answers = self.all(containers, None, ask, drop).await;
+        answers.into_iter().map(|((), answer)| answer).collect()
     }
 
     /// The states of tasks, as far as they are known after a time for all of them together: shims that hang cost
-    /// that time once, however many they are and however many tasks share one. A shim is asked as soon as its
-    /// container comes out of the iterator, so that reading the next one takes no time of its own.
-    pub async fn states_within<C: AsRef<Container>>(
+    /// that time once, however many they are and however many tasks share one. A shim is asked as soon as its task
+    /// comes out of the iterator; what is wanted `meanwhile` of each task is done once all are asked, so that the
+    /// shims are at work while it is.
+    pub async fn states_within<S: Subject, R>(
         &self,
         total: Duration,
-        containers: impl IntoIterator<Item = C>,
-    ) -> Vec<(C, Result<TaskState, AskError>)> {
-        self.all(containers, Some(total), |lane, id| async move {
+        tasks: impl IntoIterator<Item = S>,
+        meanwhile: impl FnMut(S) -> R,
+    ) -> Vec<(R, Result<TaskState, AskError>)> {
+        let ask = |lane: Lane, id: String| async move {
             let state = lane.state(&id).await;
             // Now, while others are still being asked, and not all together in the end: a shim that is hung up on
             // has work to do, too.
             lane.hang_up();
             state
-        })
-        .await
+        };
+        self.all(tasks, Some(total), ask, meanwhile).await
     }
 
     /// Closes the connection to a shim where nothing is in flight.
@@ -102,31 +143,33 @@ impl Survey {
         self.lane(endpoint).hang_up();
     }
 
-    async fn all<C, T, A>(
+    async fn all<S, R, T, A>(
         &self,
-        containers: impl IntoIterator<Item = C>,
+        subjects: impl IntoIterator<Item = S>,
         total: Option<Duration>,
         ask: impl Fn(Lane, String) -> A,
-    ) -> Vec<(C, Result<T, AskError>)>
+        mut meanwhile: impl FnMut(S) -> R,
+    ) -> Vec<(R, Result<T, AskError>)>
     where
-        C: AsRef<Container>,
+        S: Subject,
         T: Send + 'static,
         A: Future<Output = Result<T, AskError>> + Send + 'static,
     {
         let mut asked = Vec::new();
         let mut asking = JoinSet::new();
-        for (index, container) in containers.into_iter().enumerate() {
-            let subject = container.as_ref();
-            let answer = match &subject.endpoint {
-                Ok(endpoint) => {
-                    let answer = ask(self.lane(endpoint), subject.bundle.id.clone());
-                    let bound = self.bound.clone();
-                    asking.spawn(async move { (index, bound.run(answer).await) });
-                    None
-                }
-                Err(why) => Some(Err(AskError::NoAddress(why.clone()))),
-            };
-            asked.push((container, answer));
+        for (index, subject) in subjects.into_iter().enumerate() {
+            if let Ok(endpoint) = subject.endpoint() {
+                let answer = ask(self.lane(endpoint), subject.id().to_string());
+                let bound = self.bound.clone();
+                asking.spawn(async move { (index, bound.run(answer).await) });
+            }
+            asked.push(subject);
+            tokio::task::yield_now().await;
+        }
+        let mut answers = Vec::with_capacity(asked.len());
+        for subject in asked {
+            let endpoint = subject.endpoint().clone();
+            answers.push((meanwhile(subject), endpoint, None));
             tokio::task::yield_now().await;
         }
         let started = Instant::now();
@@ -140,7 +183,7 @@ impl Survey {
                 // A task ends early only with the runtime.
                 Ok(Some(answer)) => {
                     if let Ok((index, answer)) = answer
-                        && let Some((_, place)) = asked.get_mut(index)
+                        && let Some((_, _, place)) = answers.get_mut(index)
                     {
                         *place = Some(answer);
                     }
@@ -148,11 +191,11 @@ impl Survey {
                 Ok(None) | Err(_) => break,
             }
         }
-        asked
+        answers
             .into_iter()
-            .map(|(container, answer)| {
-                let answer = answer.unwrap_or_else(|| Err(late(container.as_ref(), started.elapsed())));
-                (container, answer)
+            .map(|(result, endpoint, answer)| {
+                let answer = answer.unwrap_or_else(|| Err(unanswered(endpoint, started.elapsed())));
+                (result, answer)
             })
             .collect()
     }
@@ -172,15 +215,15 @@ impl Survey {
     }
 }
 
-/// What is said of a task whose answer was not waited for any longer.
-fn late(container: &Container, waited: Duration) -> AskError {
-    match &container.endpoint {
+/// What is said of a task that could not be asked, or whose answer was not waited for any longer.
+fn unanswered(endpoint: Result<Endpoint, String>, waited: Duration) -> AskError {
+    match endpoint {
         Ok(endpoint) => AskError::Unanswered {
-            address: endpoint.address.clone(),
+            address: endpoint.address,
             call: "State",
             waited,
         },
-        Err(why) => AskError::NoAddress(why.clone()),
+        Err(why) => AskError::NoAddress(why),
     }
 }
 
@@ -264,5 +307,41 @@ mod tests {
                 matches!(&again[0], Err(AskError::Unanswered { waited, .. }) if waited.as_millis() >= 300)
             );
         });
+    }
+
+    #[test]
+    fn all_are_asked_before_anything_else_is_done_and_answers_keep_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let containers: Vec<_> = (0..3)
+            .map(|n| {
+                let mut container = (*container(&format!("c{n}"), &dir.path().join("gone"))).clone();
+                if n == 1 {
+                    container.endpoint = Err("no address".into());
+                }
+                container
+            })
+            .collect();
+        let log = std::cell::RefCell::new(Vec::new());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let survey = Survey::new(Duration::from_secs(5), 2);
+        let asked = containers
+            .into_iter()
+            .inspect(|container| log.borrow_mut().push(format!("ask {}", container.bundle.id)));
+        let answers = runtime.block_on(survey.states_within(Duration::from_secs(5), asked, |container| {
+            log.borrow_mut().push(format!("read {}", container.bundle.id));
+            container.bundle.id
+        }));
+        assert_eq!(
+            log.into_inner(),
+            ["ask c0", "ask c1", "ask c2", "read c0", "read c1", "read c2"]
+        );
+        let ids: Vec<_> = answers.iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!(ids, ["c0", "c1", "c2"]);
+        assert!(matches!(&answers[0].1, Err(AskError::NotRunning(_))));
+        assert!(matches!(&answers[1].1, Err(AskError::NoAddress(_))));
+        assert!(matches!(&answers[2].1, Err(AskError::NotRunning(_))));
     }
 }

@@ -16,6 +16,6 @@ mod shared;
 
 pub use bound::Bound;
 pub use lane::{AskError, Lane, NotRunning, Sample};
-pub use many::Survey;
+pub use many::{Subject, Survey};
 pub use scrape::{Scrape, ScrapeError};
 pub use shared::{Flight, Shared};

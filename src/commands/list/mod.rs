@@ -6,7 +6,7 @@ mod show;
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use kata_runtime::node::{Bundle, Container, Pod, pods};
+use kata_runtime::node::{Bundle, Container, Pod, Task, pods};
 use kata_runtime::survey::Survey;
 
 use super::{AT_ONCE, Context};
@@ -26,18 +26,22 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
         let bundles = bundles.into_iter().filter(Bundle::is_complete);
         return output::answer(show::ids(bundles.map(|bundle| bundle.id)).as_bytes());
     }
-    let containers = bundles
-        .into_iter()
-        .filter_map(Container::read)
-        .filter(|container| is_wanted(container, arguments));
-    if arguments.quiet {
-        return output::answer(show::ids(containers.map(|container| container.bundle.id)).as_bytes());
-    }
+    let tasks = bundles.into_iter().filter_map(Task::read);
     descriptors::allow_many();
     let survey = Survey::new(context.timeout, AT_ONCE);
-    let answers = survey
-        .states_within(context.timeout, containers.map(Row::read))
-        .await;
+    let answers = if is_filtered(arguments) {
+        let wanted = tasks
+            .map(Container::of)
+            .filter(|container| is_wanted(container, arguments));
+        if arguments.quiet {
+            return output::answer(show::ids(wanted.map(|container| container.bundle.id)).as_bytes());
+        }
+        survey.states_within(context.timeout, wanted, Row::read).await
+    } else {
+        survey
+            .states_within(context.timeout, tasks, |task| Row::read(Container::of(task)))
+            .await
+    };
     let rows = answers.into_iter().map(|(row, state)| row.with(state)).collect();
     let (rows, now) = (in_order(rows), SystemTime::now());
     for row in &rows {

@@ -79,9 +79,3 @@ impl Row {
         matches!(self.container.role, Role::InSandbox(_))
     }
 }
-
-impl AsRef<Container> for Row {
-    fn as_ref(&self) -> &Container {
-        &self.container
-    }
-}
