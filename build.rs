@@ -1,32 +1,52 @@
-//! Notes the commit that the binary is built from, for `--version`, and has the linker make a program that starts
-//! quickly: one question is one process, and most of its time is starting.
+//! Notes the commit that the binary is built from, for `--version`, and has the binary linked so that it runs on any
+//! node and starts quickly.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, fs};
+use std::{env, fs, io};
 
 fn main() {
     note_commit();
-    let target = |key| env::var(format!("CARGO_CFG_TARGET_{key}")).unwrap_or_default();
-    if target("OS") == "linux" && target("ENV") == "gnu" {
-        start_quickly();
+    if link_statically().is_none() {
+        println!(
+            "cargo:warning=no static C library was found: the binary will need this machine's, and start slower"
+        );
     }
 }
 
-/// Saves what the dynamic linker would do before `main`: a tenth of what `events --stats` takes.
-fn start_quickly() {
-    // At a fixed address, as Go's programs are (containerd, runc and kata-runtime itself): tables of pointers need
-    // not be mended, 200 KB of them copied for it, at each start. Heap, stack and libraries still move.
-    println!("cargo:rustc-link-arg-bins=-no-pie");
-    // The unwinder, which only a backtrace needs, from the compiler's archive instead of a shared library that has
-    // to be found, mapped and bound. The linker looks here first for what rustc calls gcc_s.
-    let archive = output("cc", &["-print-file-name=libgcc_eh.a"]).map(PathBuf::from);
-    if archive.is_some_and(|archive| archive.is_absolute())
-        && let Some(dir) = env::var_os("OUT_DIR").map(PathBuf::from)
-        && fs::write(dir.join("libgcc_s.so"), "INPUT(-lgcc_eh -lgcc)\n").is_ok()
-    {
-        println!("cargo:rustc-link-search=native={}", dir.display());
+/// With the C library in it, at a fixed address. So the binary runs on nodes of any distribution, as those of Go do
+/// (containerd, runc, Kata's own kata-runtime), and there is nothing to find, map and bind at each start, and no table
+/// of pointers to mend: a fifth of what `events --stats` takes.
+///
+/// Rust's own `crt-static` cannot be set for one binary alone, and procedural macros do not build with it: this is
+/// what it does to the linker's command line. `None` where the library is not there to link with.
+fn link_statically() -> Option<()> {
+    let is = |key: &str, value: &str| env::var(key).is_ok_and(|one| one == value);
+    if !is("CARGO_CFG_TARGET_OS", "linux") || !is("CARGO_CFG_TARGET_ENV", "gnu") {
+        // Rust links musl statically by itself.
+        return Some(());
     }
+    let linker = match env::var("RUSTC_LINKER") {
+        Ok(linker) => linker,
+        Err(_) if env::var("HOST") == env::var("TARGET") => "cc".to_string(),
+        Err(_) => return None,
+    };
+    let find = |archive: &str| {
+        let path = PathBuf::from(output(&linker, &[&format!("-print-file-name={archive}")])?);
+        path.is_absolute().then(|| path.display().to_string())
+    };
+    let [c, m, gcc, unwinder] = ["libc.a", "libm.a", "libgcc.a", "libgcc_eh.a"].map(find);
+    let c_library = format!("GROUP({} {} {})", c?, unwinder.as_ref()?, gcc?);
+    let dir = PathBuf::from(env::var_os("OUT_DIR")?);
+    // rustc asks for shared libraries by name; the linker looks for them here first.
+    let write = |name: &str, script: &str| -> io::Result<()> { fs::write(dir.join(name), script) };
+    write("libc.so", &c_library).ok()?;
+    write("libm.so", &format!("INPUT({})", m?)).ok()?;
+    write("libgcc_s.so", &format!("INPUT({})", unwinder?)).ok()?;
+    for argument in ["-static", "-no-pie", &format!("-L{}", dir.display())] {
+        println!("cargo:rustc-link-arg-bins={argument}");
+    }
+    Some(())
 }
 
 fn note_commit() {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::fs::{self, Permissions};
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -111,8 +111,12 @@ fn bind_tcp(text: &str) -> io::Result<TcpListener> {
             .iter()
             .filter_map(|address| address.parse().ok())
             .collect()
+    } else if let Ok(address) = text.parse() {
+        vec![address]
     } else {
-        text.to_socket_addrs()?.collect()
+        let port = port.parse().unwrap_or_default();
+        let addresses = addresses_of(host)?.into_iter();
+        addresses.map(|address| SocketAddr::new(address, port)).collect()
     };
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
     for address in addresses {
@@ -139,6 +143,40 @@ impl Drop for SocketFile {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// The addresses of a name that the machine itself knows. No resolver is asked: an exporter must not wait for one to
+/// start.
+fn addresses_of(host: &str) -> io::Result<Vec<IpAddr>> {
+    if host == "localhost" {
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+    }
+    let mut text = String::new();
+    fs::File::open(HOSTS)?
+        .take(HOSTS_LIMIT)
+        .read_to_string(&mut text)?;
+    let found = in_hosts(&text, host);
+    if found.is_empty() {
+        let reason = format!("{host} is neither an address nor a name in {HOSTS}");
+        return Err(io::Error::new(io::ErrorKind::NotFound, reason));
+    }
+    Ok(found)
+}
+
+const HOSTS: &str = "/etc/hosts";
+
+const HOSTS_LIMIT: u64 = 1 << 20;
+
+/// The addresses that a name has in the text of `/etc/hosts`.
+fn in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
+    let entry = |line: &str| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words
+            .any(|word| word.eq_ignore_ascii_case(name))
+            .then_some(address)
+    };
+    text.lines().filter_map(entry).collect()
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
@@ -237,6 +275,27 @@ mod tests {
             .build()
             .unwrap()
             .block_on(future)
+    }
+
+    #[test]
+    fn a_name_is_one_that_the_machine_knows() {
+        let hosts =
+            "127.0.0.1 localhost\n10.0.0.1\tnode-1 node-1.example # node-2\n::1 ip6 Node-1\n\nx node-3\n";
+        let addresses = |name| {
+            let found = in_hosts(hosts, name).into_iter();
+            found.map(|address| address.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(addresses("node-1"), ["10.0.0.1", "::1"]);
+        assert_eq!(addresses("NODE-1.EXAMPLE"), ["10.0.0.1"]);
+        for nobody in ["node-2", "node-3", "node", "10.0.0.1", ""] {
+            assert!(addresses(nobody).is_empty(), "{nobody}");
+        }
+        assert!(bind("localhost:0").is_ok());
+        let error = bind("no.such.host.example:0").err().unwrap().to_string();
+        assert_eq!(
+            error,
+            "no.such.host.example is neither an address nor a name in /etc/hosts"
+        );
     }
 
     fn bind(text: &str) -> io::Result<Listener> {
