@@ -90,7 +90,7 @@ fn a_busy_loop_under_a_quota_uses_its_quota() {
         let mean = shown.iter().sum::<f64>() / shown.len() as f64;
         assert!(near(mean, percent, 0.08), "{shown:?}, and it burned {percent}");
         // A busy machine may not give it all of its quota; it gives it no more.
-        assert!((30.0..56.0).contains(&mean), "{shown:?}");
+        assert!((5.0..56.0).contains(&mean), "{shown:?}");
     });
 }
 
