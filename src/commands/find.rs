@@ -34,8 +34,9 @@ pub fn wanted(given: &str) -> Result<Wanted, Failure> {
     })
 }
 
-/// Finds the task among those of the inventory, which is read where that is needed: a full id first, and without that; then the only one whose id begins so or that
-/// is called so. Several are never chosen from, but for a pod of which but one generation runs.
+/// Finds the task among those of the inventory, which is read where that is needed: a full id first, and without that;
+/// then the only one whose id begins so or that is called so. Several are never chosen from, but for a pod of which but
+/// one generation runs.
 pub async fn task(
     context: &Context,
     inventory: &mut Inventory,
