@@ -22,8 +22,10 @@ fn main() {
 /// what it does to the linker's command line. `None` where the library is not there to link with.
 fn link_statically() -> Option<()> {
     let is = |key: &str, value: &str| env::var(key).is_ok_and(|one| one == value);
-    if !is("CARGO_CFG_TARGET_OS", "linux") || !is("CARGO_CFG_TARGET_ENV", "gnu") {
-        // Rust links musl statically by itself.
+    let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    let is_static = features.split(',').any(|feature| feature == "crt-static");
+    if is_static || !is("CARGO_CFG_TARGET_OS", "linux") || !is("CARGO_CFG_TARGET_ENV", "gnu") {
+        // Rust does it by itself, as for musl.
         return Some(());
     }
     let linker = match env::var("RUSTC_LINKER") {

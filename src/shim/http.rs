@@ -84,9 +84,9 @@ impl Response {
         if let State::Head = self.state {
             let new = self.buffer.get(self.seen..).unwrap_or_default();
             // A head ends with a line; looking again at every byte would be work for a server that sends them one by one.
-            let line_ends = memchr(b'\n', new).is_some();
+            let complete = memchr(b'\n', new).is_some() && self.head()?;
             self.seen = self.buffer.len();
-            if !line_ends || !self.head()? {
+            if !complete {
                 return if self.buffer.len() > HEAD_LIMIT {
                     Err(malformed(format!("a head of more than {HEAD_LIMIT} bytes")))
                 } else {
@@ -291,6 +291,11 @@ mod tests {
             body("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200\r\nContent-Length: 1\r\n\r\na"),
             "a"
         );
+        let early = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(50));
+        for before in [1, 2] {
+            let text = early.repeat(before) + "HTTP/1.0 200\r\n\r\nab";
+            assert_eq!(body(&text), "ab", "{before}");
+        }
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\nContent-Length: 1\r\n\r\n";
         assert_eq!(
             body(&format!(
