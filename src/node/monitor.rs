@@ -10,6 +10,7 @@
 //!
 //! The Go shim notes its address in the sandbox's bundle as well; the Rust shim does not.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::bundle::{Bundle, BundleError};
@@ -70,25 +71,23 @@ pub fn known(id: &str, bundle: Option<&Bundle>) -> Result<Vec<Address>, BundleEr
     Ok(addresses)
 }
 
-/// The ids of the sandboxes that have a monitor socket below one of the roots, whether containerd knows them
-/// or not; with `prefix`, those that begin so.
-pub fn sandboxes(prefix: &str) -> Result<Vec<String>, ReadError> {
+/// The sandboxes that have a monitor socket below one of the roots, whether containerd knows them or not, by id, each
+/// with its addresses there, best first; with `prefix`, those whose ids begin so.
+pub fn sandboxes(prefix: &str) -> Result<BTreeMap<String, Vec<Address>>, ReadError> {
     sandboxes_below(&ROOTS.map(Path::new), prefix)
 }
 
-fn sandboxes_below(roots: &[&Path], prefix: &str) -> Result<Vec<String>, ReadError> {
-    let mut ids = Vec::new();
+fn sandboxes_below(roots: &[&Path], prefix: &str) -> Result<BTreeMap<String, Vec<Address>>, ReadError> {
+    let mut sandboxes: BTreeMap<String, Vec<Address>> = BTreeMap::new();
     for root in roots {
-        let names = list(root, |name| name.starts_with(prefix))?;
-        ids.extend(
-            names
-                .into_iter()
-                .filter(|name| root.join(name).join(SOCKET).exists()),
-        );
+        for id in list(root, |name| name.starts_with(prefix))? {
+            let path = root.join(&id).join(SOCKET);
+            if path.exists() {
+                sandboxes.entry(id).or_default().push(Address::Path(path));
+            }
+        }
     }
-    ids.sort();
-    ids.dedup();
-    Ok(ids)
+    Ok(sandboxes)
 }
 
 fn socket(root: &str, id: &str) -> PathBuf {
@@ -159,7 +158,15 @@ mod tests {
             }
         }
         let roots = [go.as_path(), rust.as_path(), Path::new("/no/such/root")];
-        assert_eq!(sandboxes_below(&roots, "").unwrap(), ["both", "r1", "s1"]);
-        assert_eq!(sandboxes_below(&roots, "s").unwrap(), ["s1"]);
+        let found = |prefix| -> Vec<(String, Vec<String>)> {
+            let found = sandboxes_below(&roots, prefix).unwrap().into_iter();
+            found.map(|(id, addresses)| (id, paths(&addresses))).collect()
+        };
+        let at = |root: &Path, id: &str| root.join(id).join(SOCKET).display().to_string();
+        let s1 = ("s1".to_string(), vec![at(&go, "s1")]);
+        let both = ("both".to_string(), vec![at(&go, "both"), at(&rust, "both")]);
+        let r1 = ("r1".to_string(), vec![at(&rust, "r1")]);
+        assert_eq!(found(""), [both, r1, s1.clone()]);
+        assert_eq!(found("s"), [s1]);
     }
 }

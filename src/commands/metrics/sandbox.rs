@@ -79,8 +79,9 @@ impl Sandbox {
     /// containerd does not know it, but its monitor's socket may be there.
     fn without_bundle(wanted: Id, looked: String) -> Result<Self, Failure> {
         let below = monitor::sandboxes(wanted.as_str()).map_err(|error| with_remedy(error.to_string()))?;
-        let id = match below.as_slice() {
-            _ if below.iter().any(|id| id == wanted.as_str()) => wanted,
+        let ids: Vec<_> = below.keys().collect();
+        let id = match ids.as_slice() {
+            _ if below.contains_key(wanted.as_str()) => wanted,
             [] => wanted,
             [only] => Id::parse(only).map_err(|e| Failure::new(format!("sandbox {only:?}: {e}")))?,
             several => {

@@ -157,11 +157,10 @@ impl Lister {
 
 /// The sandboxes that have a monitor's socket and no bundle.
 fn orphans(known: &HashSet<String>) -> Result<Vec<Unit>, ReadError> {
-    let ids = monitor::sandboxes("")?
+    let unknown = monitor::sandboxes("")?
         .into_iter()
-        .filter(|id| !known.contains(id));
-    let unit = |id: String| {
-        let addresses = monitor::known(&id, None).unwrap_or_default();
+        .filter(|(id, _)| !known.contains(id));
+    let unit = |(id, addresses): (String, Vec<Address>)| {
         let address = addresses.first()?.clone();
         Some(Unit {
             // There is no task to ask for, so that the version does not matter.
@@ -178,7 +177,7 @@ fn orphans(known: &HashSet<String>) -> Result<Vec<Unit>, ReadError> {
             tasks: Vec::new(),
         })
     };
-    Ok(ids.filter_map(unit).collect())
+    Ok(unknown.filter_map(unit).collect())
 }
 
 #[cfg(test)]
