@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use mock::{Call, Node, Reply, V1, running, stats};
 use protobuf::Message;
-use tmux::Tmux;
+use tmux::{Tmux, cells};
 
 const POD: &[(&str, &str)] = &[
     ("io.kubernetes.cri.container-type", "sandbox"),
@@ -77,17 +77,6 @@ fn top(node: &Node, size: (u16, u16), arguments: &str) -> Tmux {
         size,
         &format!("{program} --state {state} top --interval 300ms {arguments}"),
     )
-}
-
-/// The numbers of a line, by the name at its beginning.
-fn cells(screen: &[String], name: &str) -> Vec<String> {
-    let line = screen
-        .iter()
-        .find(|line| line.contains(name))
-        .cloned()
-        .unwrap_or_default();
-    let rest = line.split(name).nth(1).unwrap_or_default();
-    rest.split_whitespace().map(str::to_string).collect()
 }
 
 fn place(screen: &[String], name: &str) -> usize {

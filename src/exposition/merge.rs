@@ -148,11 +148,11 @@ impl<P: Borrow<Page>> Merge<P> {
         let Some(page) = self.pages.get(self.page) else {
             return false;
         };
-        let page = page.borrow();
+        let layout = page.borrow().layout();
         while let Some(part) = parts.as_slice().first().filter(|part| part.page == first.page) {
-            if let Some(name) = page.names().get(part.name as usize) {
+            if let Some(name) = layout.names.get(part.name as usize) {
                 let prefix = name.prefix;
-                let runs = page.layout().runs(name).iter();
+                let runs = layout.runs(name).iter();
                 self.runs.extend(runs.map(|&samples| Run { samples, prefix }));
             }
             parts.next();

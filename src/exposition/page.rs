@@ -7,7 +7,7 @@ use memchr::memchr;
 
 use super::fault::{LineFault, MAX_LINE};
 use super::index::{Index, index};
-use super::layout::{Layout, Name, Span};
+use super::layout::{Layout, Span};
 use super::number::is_float;
 use super::relabel::Relabel;
 
@@ -162,10 +162,6 @@ impl Page {
         &self.layout
     }
 
-    pub(super) fn names(&self) -> &[Name] {
-        &self.layout.names
-    }
-
     /// A sample in the plain form: its name and labels, and the rest of its line, from the blank before the value
     /// to the line feed.
     pub(super) fn sample(&self, place: u32) -> Option<(&[u8], &[u8])> {
@@ -274,11 +270,11 @@ mod tests {
     #[test]
     fn runs_are_as_few_as_the_page_allows() {
         let page = index("# TYPE x gauge\nx{a=\"1\"} 1\nx{a=\"2\"} 2\ny 3\nx{a=\"3\"} 4\n# HELP z\n");
-        let names: Vec<_> = page
-            .names()
+        let layout = page.layout();
+        let names: Vec<_> = layout
+            .names
             .iter()
             .map(|name| {
-                let layout = page.layout();
                 let lines = |run: &Span| {
                     let lines = (run.start..run.end).map(|place| page.sample(place).unwrap());
                     lines

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::tmux::Tmux;
+use crate::support::tmux::{Tmux, cells};
 use crate::support::{Containerd, Task, for_each_containerd};
 
 const NAMES: [&str; 4] = [
@@ -24,17 +24,6 @@ fn top(containerd: &Containerd, arguments: &str) -> Tmux {
         (160, 40),
         &format!("{program} --state {state} top --interval 1s {arguments}"),
     )
-}
-
-/// The words of a line after the name that it begins with.
-fn cells(screen: &[String], name: &str) -> Vec<String> {
-    let line = screen
-        .iter()
-        .find(|line| line.contains(name))
-        .cloned()
-        .unwrap_or_default();
-    let rest = line.split(name).nth(1).unwrap_or_default();
-    rest.split_whitespace().map(str::to_string).collect()
 }
 
 fn number(cells: &[String], place: usize) -> Option<f64> {

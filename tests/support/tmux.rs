@@ -205,3 +205,14 @@ impl Drop for Tmux {
             .output();
     }
 }
+
+/// The words of a line after the name that it begins with.
+pub fn cells(screen: &[String], name: &str) -> Vec<String> {
+    let line = screen
+        .iter()
+        .find(|line| line.contains(name))
+        .cloned()
+        .unwrap_or_default();
+    let rest = line.split(name).nth(1).unwrap_or_default();
+    rest.split_whitespace().map(str::to_string).collect()
+}
