@@ -13,8 +13,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use kata_runtime::node::{Id, Node};
 use measure::{Containerd, KATA_RUNTIME, Program, compile, in_turns, median};
+use shimstat::node::{Id, Node};
 
 const ROUNDS: usize = 300;
 const BUNDLES: usize = 10_000;
@@ -173,7 +173,7 @@ fn stream(world: &World) {
 fn a_prefix_among_many() {
     let state = std::env::temp_dir().join(format!("kr-bench-bundles-{}", std::process::id()));
     let tasks = state.join("io.containerd.runtime.v2.task/k8s.io");
-    let spec = include_str!("../tests/fixtures/kata-3.30-go/bundle-child/config.json");
+    let spec = include_str!("../crates/shimstat/tests/fixtures/kata-3.30-go/bundle-child/config.json");
     for number in 0..BUNDLES {
         let bundle = tasks.join(format!(
             "{:016x}{number:048x}",

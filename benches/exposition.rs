@@ -4,12 +4,12 @@
 
 use bytes::Bytes;
 use divan::{AllocProfiler, Bencher, counter::BytesCount};
-use kata_runtime::exposition::{Filter, Merge, Page, PageReader, Relabel};
+use promtext::{Filter, Merge, Page, PageReader, Relabel};
 
 #[global_allocator]
 static ALLOC: AllocProfiler = AllocProfiler::system();
 
-const RECORDED: &str = include_str!("../tests/fixtures/kata-3.30-go/metrics.txt");
+const RECORDED: &str = include_str!("../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
 
 /// As an exporter sends it.
 const CHUNK: usize = 64 << 10;

@@ -117,7 +117,7 @@ struct Bundles(PathBuf);
 impl Bundles {
     fn make() -> Self {
         let bundles = Self(std::env::temp_dir().join(format!("kr-bench-bundles-{}", std::process::id())));
-        let spec = include_str!("../tests/fixtures/kata-3.30-go/bundle-child/config.json");
+        let spec = include_str!("../crates/shimstat/tests/fixtures/kata-3.30-go/bundle-child/config.json");
         for number in 0..BUNDLES as u64 {
             let id = format!("{:016x}{number:048x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let bundle = bundles.0.join("io.containerd.runtime.v2.task/k8s.io").join(id);
@@ -162,7 +162,7 @@ mod top {
     use std::fs;
     use std::time::{Duration, Instant};
 
-    use kata_runtime::node::ProcessUsage;
+    use shimstat::node::ProcessUsage;
 
     use super::tmux::Tmux;
     use super::{CONTAINERS, KATA_RUNTIME};

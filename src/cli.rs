@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use kata_runtime::duration;
+use go_duration as duration;
 
-use crate::commands::ListenAddress;
+use exporter_web::ListenAddress;
 
 /// What a sandboxed container uses and what its sandbox costs, straight from its shim.
 #[derive(Parser, Debug)]

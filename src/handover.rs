@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode};
 use clap::error::ErrorKind;
 
 use crate::cli;
-use crate::failure::Failure;
+use crate::exit::Failure;
 
 const NAME: &str = "kata-runtime";
 

@@ -1,17 +1,15 @@
 //! `kata-runtime`: what a sandboxed container uses and what its sandbox costs, straight from its shim.
 
 mod cli;
-mod clock;
 mod commands;
 mod complete;
 mod descriptors;
-mod failure;
+mod exit;
+mod exporter;
 mod handover;
 mod interrupt;
-mod json;
 mod output;
-mod table;
-mod terminal;
+mod show;
 mod ticks;
 
 use std::process::ExitCode;

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use crate::failure::Failure;
-use crate::terminal::escape;
+use crate::exit::Failure;
+use crate::show::text::escape;
 
 /// Writes an answer to stdout at once. A reader that has gone away ends the program quietly, as `| head` wants.
 pub fn answer(bytes: &[u8]) -> Result<(), Failure> {

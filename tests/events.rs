@@ -13,7 +13,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// The id of the documented example.
 const ID: &str = "5779b2366f47cd1468ebb1ba7c52cbdde3c7d3a5f2af3eefadc8356700fc860b";
-const EXPECTED: &str = include_str!("fixtures/documented-example/events.expected.json");
+const EXPECTED: &str =
+    include_str!("../crates/shimstat/tests/fixtures/documented-example/events.expected.json");
 
 fn does_not_exist(id: &str) -> String {
     format!("Container ID ({id}) does not exist")
@@ -54,7 +55,8 @@ fn the_json_format_is_the_same_object_on_one_line() {
 
 #[test]
 fn the_reply_decides_the_schema() {
-    let reply = include_bytes!("fixtures/runc-cgroup-v2/stats-containerd-2.1.v2.bin");
+    let reply =
+        include_bytes!("../crates/shimstat/tests/fixtures/runc-cgroup-v2/stats-containerd-2.1.v2.bin");
     for url in [V2.to_string(), format!("type.googleapis.com/{V2}")] {
         let node = Node::new();
         node.task("c1", move |call| {

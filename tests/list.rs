@@ -264,7 +264,7 @@ fn a_kata_sandbox_shows_its_hypervisor() {
     fs::create_dir_all(&dir).expect("these tests need root: run tests/run.sh");
     fs::write(
         dir.join("state.json"),
-        include_str!("fixtures/kata-3.30-rs/state.json"),
+        include_str!("../crates/shimstat/tests/fixtures/kata-3.30-rs/state.json"),
     )
     .unwrap();
     let node = Node::new();

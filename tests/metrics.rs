@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use mock::{Node, Ran, Reply, healthy, http_chunked, http_ok, serve_http, stopped};
 
-const GO: &[u8] = include_bytes!("fixtures/kata-3.30-go/metrics.txt");
-const RUST: &[u8] = include_bytes!("fixtures/kata-3.30-rs/metrics.txt");
+const GO: &[u8] = include_bytes!("../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
+const RUST: &[u8] = include_bytes!("../crates/promtext/tests/fixtures/kata-3.30-rs/metrics.txt");
 const AT_ONCE: Duration = Duration::ZERO;
 
 const SANDBOX: &[(&str, &str)] = &[("io.kubernetes.cri.container-type", "sandbox")];
@@ -357,7 +357,7 @@ fn a_sandbox_that_would_die_of_it_is_asked_only_by_force() {
     let dir = KataDir::new("/run/kata", "kr-clh");
     fs::write(
         dir.path.join("state.json"),
-        include_str!("fixtures/kata-3.30-rs/state.json"),
+        include_str!("../crates/shimstat/tests/fixtures/kata-3.30-rs/state.json"),
     )
     .unwrap();
     serve_http(&dir.socket(), AT_ONCE, http_ok(RUST));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use mock::{Node, Ran, Reply, healthy, http_chunked, http_ok, serve_http, stopped};
 use serde_json::Value;
 
-const GO: &[u8] = include_bytes!("fixtures/kata-3.30-go/metrics.txt");
+const GO: &[u8] = include_bytes!("../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
 const AT_ONCE: Duration = Duration::ZERO;
 const SANDBOX: &[(&str, &str)] = &[
     ("io.kubernetes.cri.container-type", "sandbox"),

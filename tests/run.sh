@@ -39,15 +39,15 @@ for bin in ${KATA_RUNTIME_TEST_CONTAINERDS//:/ }; do
 done
 
 # The example shim, as a program: what follows builds its unit tests only.
-cargo build --examples </dev/null
+cargo build --workspace --examples </dev/null
 
 status=0
 if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --no-fail-fast "$@" </dev/null || status=$?
+    cargo nextest run --workspace --no-fail-fast "$@" </dev/null || status=$?
     # nextest does not run the examples in the documentation; a filter is not meant for them.
-    [ $# -gt 0 ] || cargo test --doc </dev/null || status=$?
+    [ $# -gt 0 ] || cargo test --workspace --doc </dev/null || status=$?
 else
-    cargo test --no-fail-fast "$@" </dev/null || status=$?
+    cargo test --workspace --no-fail-fast "$@" </dev/null || status=$?
 fi
 if [ $status = 0 ]; then
     echo "tests/run.sh: everything passed"

@@ -309,10 +309,11 @@ mod tests {
         assert_eq!(directory, Path::new("/sys/fs/cgroup/k8s/b"));
     }
 
-    /// The files are those recorded in `tests/fixtures/runc-cgroup-v2`.
+    /// The files are those recorded in `crates/shimstat/tests/fixtures/runc-cgroup-v2`.
     #[test]
     fn reads_a_recorded_v2_cgroup() {
-        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/runc-cgroup-v2");
+        let fixture =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/shimstat/tests/fixtures/runc-cgroup-v2");
         let recorded = fs::read_to_string(fixture.join("cgroup-files-2.1.txt")).unwrap();
         let directory = tempfile::tempdir().unwrap();
         for line in recorded.lines() {

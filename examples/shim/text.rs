@@ -127,7 +127,7 @@ fn go_float(value: f64) -> String {
 mod tests {
     use super::*;
 
-    /// All are lines of `tests/fixtures/kata-3.30-go/metrics.txt`, which Go wrote.
+    /// All are lines of `crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt`, which Go wrote.
     #[test]
     fn prints_numbers_as_go_does() {
         for (value, text) in [

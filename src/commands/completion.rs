@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use clap::CommandFactory;
-use kata_runtime::node::{Id, Node};
+use shimstat::node::{Id, Node};
 
 use crate::cli::{Cli, Complete, Completion, Shell};
 use crate::complete::{Line, OnNode, candidates};
-use crate::failure::Failure;
+use crate::exit::Failure;
 use crate::output;
-use crate::terminal::escape;
+use crate::show::text::escape;
 
 /// Prints the script for a shell.
 pub fn script(arguments: &Completion) -> Result<(), Failure> {

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kata_runtime::node::{Bundle, Container, FindError, IdError, Inventory, Wanted};
-use kata_runtime::shim::task::{TaskState, TaskStatus};
-use kata_runtime::survey::{AskError, Survey};
+use shimstat::node::{Bundle, Container, FindError, IdError, Inventory, Wanted};
+use shimstat::shim::task::{TaskState, TaskStatus};
+use shimstat::survey::{AskError, Survey};
 
 use super::{Context, with_remedy};
-use crate::failure::Failure;
+use crate::exit::Failure;
 
 /// How many candidates of an ambiguous text are listed.
 const SHOWN: usize = 20;

@@ -4,32 +4,29 @@ mod completion;
 mod events;
 mod find;
 mod list;
-mod metrics;
-mod monitor;
+pub mod metrics;
 #[cfg(feature = "top")]
 mod top;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use kata_runtime::node::{Bundle, Container, Id, Inventory, Node};
+use shimstat::node::{Bundle, Container, Id, Inventory, Node};
 use tokio::runtime::Builder;
 
 use crate::cli::{Cli, Command, Global};
-use crate::failure::Failure;
-use crate::output;
-
-pub use monitor::ListenAddress;
+use crate::exit::Failure;
+use crate::{exporter, output};
 
 /// How many shims are asked at once. An answer takes a millisecond or less, and those that take long make room.
 const AT_ONCE: usize = 256;
 
 /// What every command works with.
-struct Context {
-    node: Node,
+pub struct Context {
+    pub node: Node,
     /// How long each answer is waited for.
-    timeout: Duration,
-    verbose: bool,
+    pub timeout: Duration,
+    pub verbose: bool,
 }
 
 pub fn run(cli: Cli) -> Result<(), Failure> {
@@ -37,7 +34,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Events(arguments) => ask(cli.global, async |node| events::run(node, &arguments).await),
         Command::List(arguments) => ask(cli.global, async |node| list::run(node, &arguments).await),
         Command::Metrics(arguments) => ask(cli.global, async |node| metrics::run(node, &arguments).await),
-        Command::Monitor(arguments) => ask(cli.global, async |node| monitor::run(node, &arguments).await),
+        Command::Monitor(arguments) => ask(cli.global, async |node| exporter::run(node, &arguments).await),
         #[cfg(feature = "top")]
         Command::Top(arguments) => {
             let at_leisure = top::at_leisure(cli.global.timeout);

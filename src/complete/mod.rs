@@ -193,7 +193,7 @@ fn fitting(candidates: impl Iterator<Item = Candidate>, typed: &str) -> Vec<Cand
 mod tests {
     use super::*;
     use clap::CommandFactory;
-    use kata_runtime::node::Node;
+    use shimstat::node::Node;
 
     use crate::cli::Cli;
 

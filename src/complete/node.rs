@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use kata_runtime::node::{Container, Node, Role, Wanted};
+use shimstat::node::{Container, Node, Role, Wanted};
 
 use super::Candidate;
 

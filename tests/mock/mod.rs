@@ -19,7 +19,8 @@ use ttrpc::proto::{Request, Response, Status};
 
 pub const V1: &str = "io.containerd.cgroups.v1.Metrics";
 pub const V2: &str = "io.containerd.cgroups.v2.Metrics";
-pub const DOCUMENTED: &[u8] = include_bytes!("../fixtures/documented-example/stats.v1.bin");
+pub const DOCUMENTED: &[u8] =
+    include_bytes!("../../crates/shimstat/tests/fixtures/documented-example/stats.v1.bin");
 
 /// What a mock shim does with a call.
 #[derive(Clone)]

@@ -180,7 +180,7 @@ fn every_number_of_a_full_reply_has_its_place() {
 /// The number that the documented output has in this place, as the page should have it.
 fn documented(name: &str) -> Option<String> {
     let events: serde_json::Value = serde_json::from_str(include_str!(
-        "../fixtures/documented-example/events.expected.json"
+        "../../crates/shimstat/tests/fixtures/documented-example/events.expected.json"
     ))
     .unwrap();
     let number = |pointer: &str| events.pointer(pointer).and_then(|value| value.as_u64());
@@ -209,7 +209,8 @@ fn documented(name: &str) -> Option<String> {
 #[test]
 fn both_cgroup_versions_are_served_alike() {
     let node = Node::new();
-    let reply = include_bytes!("../fixtures/runc-cgroup-v2/stats-containerd-2.1.v2.bin");
+    let reply =
+        include_bytes!("../../crates/shimstat/tests/fixtures/runc-cgroup-v2/stats-containerd-2.1.v2.bin");
     node.node.task("v2", move |call| match call.method.as_str() {
         "State" => mock::running(0),
         _ => mock::stats(mock::V2, reply),
@@ -247,7 +248,7 @@ fn a_sandbox_without_a_bundle_is_served_without_names() {
     let rust = KataDir::new("/run/kata", "kr-mon-orphan-rs");
     fs::write(
         rust.path.join("state.json"),
-        include_str!("../fixtures/kata-3.30-rs/state.json"),
+        include_str!("../../crates/shimstat/tests/fixtures/kata-3.30-rs/state.json"),
     )
     .unwrap();
     serve_monitor(&rust.socket(), Answer::Bytes(http_ok(RUST)));
@@ -392,7 +393,7 @@ fn the_limits_of_the_cpu_are_those_of_the_spec() {
     let (bundle, socket) = node.node.bundle("k8s.io", "limited", &[]);
     let spec = concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/kata-3.30-go/bundle-child/config.json"
+        "../../crates/shimstat/tests/fixtures/kata-3.30-go/bundle-child/config.json"
     );
     fs::copy(spec, bundle.join("config.json")).unwrap();
     mock::serve(&socket, recorded);

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 pub use crate::exporter::{Monitor, PATIENCE, Page, exchange, parse};
 use crate::mock::{self, Call, Calls, Reply};
 
-pub const GO: &[u8] = include_bytes!("../fixtures/kata-3.30-go/metrics.txt");
-pub const RUST: &[u8] = include_bytes!("../fixtures/kata-3.30-rs/metrics.txt");
-const CHILD_STATS: &[u8] = include_bytes!("../fixtures/kata-3.30-go/stats-child.v1.bin");
+pub const GO: &[u8] = include_bytes!("../../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
+pub const RUST: &[u8] = include_bytes!("../../crates/promtext/tests/fixtures/kata-3.30-rs/metrics.txt");
+const CHILD_STATS: &[u8] =
+    include_bytes!("../../crates/shimstat/tests/fixtures/kata-3.30-go/stats-child.v1.bin");
 
 /// A node with bundles and shims, as the other tests have it, and monitors.
 pub struct Node {

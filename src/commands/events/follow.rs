@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kata_runtime::rates::Rates;
-use kata_runtime::survey::{AskError, NotRunning, Sample, Survey};
+use shimstat::rates::Rates;
+use shimstat::survey::{AskError, NotRunning, Sample, Survey};
 use tokio::sync::mpsc;
 
 use super::Subject;

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kata_runtime::duration;
-use kata_runtime::node::{Bundle, Container, Inventory, Wanted};
-use kata_runtime::shim::address::Endpoint;
-use kata_runtime::survey::{AskError, NotRunning, Survey};
+use go_duration as duration;
+use shimstat::node::{Bundle, Container, Inventory, Wanted};
+use shimstat::shim::address::Endpoint;
+use shimstat::survey::{AskError, NotRunning, Survey};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -19,7 +19,7 @@ use super::find::{self, Found};
 use super::{AT_ONCE, Context, with_remedy};
 use crate::cli::{EventFormat, Events};
 use crate::descriptors;
-use crate::failure::Failure;
+use crate::exit::Failure;
 use crate::interrupt;
 use crate::output;
 use follow::{Follower, News, Rounds};

@@ -3,16 +3,18 @@
 use std::fmt::Write;
 use std::io::IsTerminal;
 
-use kata_runtime::rates::Rates;
-use kata_runtime::survey::{NotRunning, Sample};
-use kata_runtime::{stats, units};
+use crate::show::units;
 use serde_json::{Map, Value, json};
+use shimstat::rates::Rates;
+use shimstat::stats;
+use shimstat::survey::{NotRunning, Sample};
 
 use super::Subject;
 use crate::cli::EventFormat;
-use crate::failure::Failure;
-use crate::terminal::escape;
-use crate::{clock, json, output};
+use crate::exit::Failure;
+use crate::output;
+use crate::show::text::escape;
+use crate::show::{json, time};
 
 /// The header is shown again after so many rows, where somebody watches.
 const ROWS_A_HEADER: usize = 40;
@@ -91,7 +93,7 @@ fn exit(why: &NotRunning) -> Value {
         NotRunning::Stopped(state) => {
             data.insert("exit_status".into(), state.exit_status.into());
             if let Some(at) = state.exited_at.and_then(|at| u64::try_from(at).ok()) {
-                data.insert("exited_at".into(), clock::rfc3339_seconds(at).into());
+                data.insert("exited_at".into(), time::rfc3339_seconds(at).into());
             }
             "stopped"
         }

@@ -6,13 +6,13 @@ mod show;
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use kata_runtime::node::{Bundle, Container, Pod, Task, pods};
-use kata_runtime::survey::Survey;
+use shimstat::node::{Bundle, Container, Pod, Task, pods};
+use shimstat::survey::Survey;
 
 use super::{AT_ONCE, Context};
 use crate::cli::{List, ListFormat};
 use crate::descriptors;
-use crate::failure::Failure;
+use crate::exit::Failure;
 use crate::output;
 use row::Row;
 

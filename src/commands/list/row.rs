@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use kata_runtime::node::{Container, Role, Runtime};
-use kata_runtime::shim::task::{TaskState, TaskStatus};
-use kata_runtime::survey::{AskError, NotRunning};
+use shimstat::node::{Container, Role, Runtime};
+use shimstat::shim::task::{TaskState, TaskStatus};
+use shimstat::survey::{AskError, NotRunning};
 
 pub struct Row {
     pub container: Arc<Container>,

@@ -2,14 +2,14 @@
 
 use std::time::SystemTime;
 
-use kata_runtime::node::Role;
-use kata_runtime::units;
+use crate::show::units;
 use serde_json::{Map, Value};
+use shimstat::node::Role;
 
 use super::row::Row;
-use crate::table::{Align, Table};
-use crate::terminal::escape;
-use crate::{clock, json};
+use crate::show::table::{Align, Table};
+use crate::show::text::escape;
+use crate::show::{json, time};
 
 /// The digits of an id that are shown.
 const SHORT: usize = 12;
@@ -131,7 +131,7 @@ fn object(row: &Row, now: SystemTime) -> Value {
     put("status", Some(row.status.into()));
     put("exit_status", row.exit_status.map(Value::from));
     put("pid", row.pid.map(Value::from));
-    put("created_at", row.created.map(|time| clock::rfc3339(time).into()));
+    put("created_at", row.created.map(|time| time::rfc3339(time).into()));
     put("age_seconds", row.age(now).map(|age| age.as_secs().into()));
     put("bundle", Some(bundle.path.to_string_lossy().into()));
     put(

@@ -1,17 +1,18 @@
 //! `metrics`: the Prometheus metrics of a sandbox, as its monitor sends them or as people read them, and a summary
 //! of what the sandbox costs.
 
+pub mod readings;
 mod sandbox;
 mod show;
 mod summary;
 
-use kata_runtime::exposition::{Filter, Tally};
-use kata_runtime::readings::{self, ReadingError, Readings};
+use promtext::{Filter, Tally};
 
+use self::readings::{ReadingError, Readings};
 use self::sandbox::Sandbox;
 use super::Context;
 use crate::cli::{Metrics, MetricsFormat};
-use crate::failure::Failure;
+use crate::exit::Failure;
 use crate::output;
 
 pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> {
@@ -87,12 +88,12 @@ fn unreadable(sandbox: &Sandbox, error: &ReadingError) -> Failure {
 
 /// Whether a sandbox's metrics have a family of its guest. A Kata shim whose guest does not answer leaves those
 /// out, and says nothing of it.
-pub(super) fn has_guest_family(body: &[u8]) -> bool {
+pub fn has_guest_family(body: &[u8]) -> bool {
     has_family(body, "kata_agent_") || has_family(body, "kata_guest_")
 }
 
 /// Whether a sandbox's metrics have a sample whose name begins so.
-pub(super) fn has_family(body: &[u8], prefix: &str) -> bool {
+pub fn has_family(body: &[u8], prefix: &str) -> bool {
     let line = format!("\n{prefix}");
     body.starts_with(prefix.as_bytes()) || memchr::memmem::find(body, line.as_bytes()).is_some()
 }
@@ -103,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_hung_guest_shows_by_its_missing_families() {
-        let healthy = include_str!("../../../tests/fixtures/kata-3.30-go/metrics.txt");
+        let healthy = include_str!("../../../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
         assert!(has_guest_family(healthy.as_bytes()));
         let hung: String = healthy
             .lines()

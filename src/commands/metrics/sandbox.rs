@@ -1,13 +1,13 @@
 //! The sandbox whose metrics are asked for: finding it, and what can be wrong with it.
 
-use kata_runtime::duration;
-use kata_runtime::node::{Bundle, Id, Inventory, Role, monitor};
-use kata_runtime::shim::{ShimError, address::Address, dial_text};
-use kata_runtime::survey::{AskError, Lane, NotRunning, Scrape, ScrapeError};
+use go_duration as duration;
+use shimstat::node::{Bundle, Id, Inventory, Role, monitor};
+use shimstat::shim::{ShimError, address::Address, dial_text};
+use shimstat::survey::{AskError, Lane, NotRunning, Scrape, ScrapeError};
 
 use super::super::find::{self, Found};
 use super::super::{Context, with_remedy};
-use crate::failure::Failure;
+use crate::exit::Failure;
 use crate::output;
 
 const PATH: &str = "/metrics";

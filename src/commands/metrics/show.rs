@@ -1,10 +1,10 @@
 //! Metrics as a table and as JSON.
 
-use kata_runtime::readings::{Family, Reading};
+use crate::commands::metrics::readings::{Family, Reading};
 use serde_json::{Map, Number, Value, json};
 
-use crate::json;
-use crate::table::{Align, Table};
+use crate::show::json;
+use crate::show::table::{Align, Table};
 
 /// A line a sample.
 pub fn table(families: &[Family]) -> Vec<u8> {
@@ -80,8 +80,8 @@ fn value(value: f64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kata_runtime::exposition::Filter;
-    use kata_runtime::readings::Readings;
+    use crate::commands::metrics::readings::Readings;
+    use promtext::Filter;
 
     const PAGE: &str = "# HELP load Load.\n# TYPE load gauge\nload{item=\"load1\"} 0.5\nload{item=\"a\\nb\"} NaN\n\
                         # TYPE big counter\nbig 1.8446744073707799e+19\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\n\

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kata_runtime::node::{Bundle, Container, CpuSpec, PodNames, Role};
-use kata_runtime::shim::task::{TaskState, TaskStatus};
-use kata_runtime::stats::{Interface, Stats};
-use kata_runtime::survey::Sample;
+use shimstat::node::{Bundle, Container, CpuSpec, PodNames, Role};
+use shimstat::shim::task::{TaskState, TaskStatus};
+use shimstat::stats::{Interface, Stats};
+use shimstat::survey::Sample;
 
 use super::row::Row;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use kata_runtime::node::{Around, Role, around, hypervisor};
+use shimstat::node::{Around, Role, around, hypervisor};
 
 use super::row::Row;
 use super::tree::Key;

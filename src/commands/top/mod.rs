@@ -20,9 +20,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kata_runtime::duration;
-use kata_runtime::node::{Container, Inventory};
-use kata_runtime::survey::{AskError, Sample, Survey};
+use go_duration as duration;
+use shimstat::node::{Container, Inventory};
+use shimstat::survey::{AskError, Sample, Survey};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 
@@ -35,7 +35,7 @@ use self::view::Theme;
 use super::{AT_ONCE, Context, with_remedy};
 use crate::cli::Top;
 use crate::descriptors;
-use crate::failure::Failure;
+use crate::exit::Failure;
 use crate::ticks::Ticks;
 
 /// The shortest interval: shims have other things to do than to answer this.
@@ -214,7 +214,7 @@ impl Watch {
                 self.model.update(containers);
                 self.forget();
             }
-            Err(error) => self.model.fault = Some(crate::terminal::escape(&error.to_string()).into_owned()),
+            Err(error) => self.model.fault = Some(crate::show::text::escape(&error.to_string()).into_owned()),
         }
         self.noted = false;
         for row in &self.model.rows {

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kata_runtime::node::{Container, Role};
-use kata_runtime::survey::{AskError, Sample};
+use shimstat::node::{Container, Role};
+use shimstat::survey::{AskError, Sample};
 
 use super::host::HostSide;
 use super::input::Action;
@@ -296,7 +296,7 @@ pub struct Summary {
 mod tests {
     use super::*;
     use crate::commands::top::fixtures::{pod, row, using};
-    use kata_runtime::survey::AskError;
+    use shimstat::survey::AskError;
 
     fn model() -> Model {
         let mut model = Model::new(Duration::from_secs(2));

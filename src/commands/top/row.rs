@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use kata_runtime::node::{Container, Role};
-use kata_runtime::rates::Rates;
-use kata_runtime::survey::{AskError, NotRunning, Sample};
+use shimstat::node::{Container, Role};
+use shimstat::rates::Rates;
+use shimstat::survey::{AskError, NotRunning, Sample};
 
-use crate::terminal::escape;
+use crate::show::text::escape;
 
 /// How many values of the past a row keeps: at an interval of 2 s, ten minutes.
 pub const HISTORY: usize = 300;
@@ -230,12 +230,12 @@ fn health(error: &AskError) -> Health {
         AskError::NotRunning(NotRunning::Unknown(_)) => Health::Stopped(format!("not running: {text}")),
         AskError::Unanswered { call, waited, .. } => Health::Hung(format!(
             "no answer to {call} for {}",
-            kata_runtime::units::age(*waited)
+            crate::show::units::age(*waited)
         )),
         AskError::Resting { took, rest, .. } => Health::Hung(format!(
             "its last Stats took {}: left alone for {}",
-            kata_runtime::units::age(*took),
-            kata_runtime::units::age(*rest)
+            crate::show::units::age(*took),
+            crate::show::units::age(*rest)
         )),
         AskError::Shim(_) | AskError::NoAddress(_) | AskError::Decode { .. } => Health::Failed(text),
     }

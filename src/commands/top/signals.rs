@@ -54,7 +54,7 @@ impl Signals {
 
 impl Signal {
     /// Ends this process by the signal that asked for it, so that whoever waits for it learns how it ended.
-    pub fn die<T>(self) -> Result<T, crate::failure::Failure> {
+    pub fn die<T>(self) -> Result<T, crate::exit::Failure> {
         let number = match self {
             Self::End(number) => number,
             Self::Resize | Self::Suspend => libc::SIGTERM,
@@ -65,6 +65,6 @@ impl Signal {
             libc::raise(number);
         }
         // Not reached where the signal is not blocked.
-        Err(crate::failure::Failure::new("ended by a signal"))
+        Err(crate::exit::Failure::new("ended by a signal"))
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use kata_runtime::node::Role;
+use shimstat::node::Role;
 
 use super::row::{Figures, Health, Row};
 
@@ -333,7 +333,7 @@ mod tests {
         }
     }
 
-    use kata_runtime::survey::AskError;
+    use shimstat::survey::AskError;
 
     #[test]
     fn a_pod_uses_what_its_members_use_where_all_of_them_answer() {

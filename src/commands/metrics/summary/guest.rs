@@ -11,8 +11,8 @@
 //! | `kata_guest_meminfo` | bytes |
 //! | `kata_agent_total_time`, `kata_agent_total_rss` | seconds, bytes |
 
-use kata_runtime::node::{Part, ticks_per_second};
-use kata_runtime::readings::Readings;
+use crate::commands::metrics::readings::Readings;
+use shimstat::node::{Part, ticks_per_second};
 
 /// What is said of one part of a sandbox.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,7 +117,7 @@ fn amount(value: f64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kata_runtime::exposition::Filter;
+    use promtext::Filter;
 
     fn readings(page: &str) -> Readings {
         Readings::read(page.as_bytes(), &Filter::default()).unwrap()
@@ -125,13 +125,13 @@ mod tests {
 
     fn go() -> Readings {
         readings(include_str!(
-            "../../../../tests/fixtures/kata-3.30-go/metrics.txt"
+            "../../../../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt"
         ))
     }
 
     fn rust() -> Readings {
         readings(include_str!(
-            "../../../../tests/fixtures/kata-3.30-rs/metrics.txt"
+            "../../../../crates/promtext/tests/fixtures/kata-3.30-rs/metrics.txt"
         ))
     }
 

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use kata_runtime::exposition::Filter;
-use kata_runtime::node::hypervisor::{self, VirtualMachine};
-use kata_runtime::node::{Around, Container, Inventory, around};
-use kata_runtime::readings::Readings;
-use kata_runtime::survey::{AskError, NotRunning, Sample, Survey};
+use crate::commands::metrics::readings::Readings;
+use promtext::Filter;
+use shimstat::node::hypervisor::{self, VirtualMachine};
+use shimstat::node::{Around, Container, Inventory, around};
+use shimstat::survey::{AskError, NotRunning, Sample, Survey};
 
 use super::super::super::{Context, with_remedy};
 use super::super::sandbox::Sandbox;
-use crate::failure::Failure;
+use crate::exit::Failure;
 
 /// What was seen of a sandbox.
 pub struct Look {

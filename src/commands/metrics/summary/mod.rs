@@ -5,14 +5,14 @@ mod look;
 mod model;
 mod show;
 
-use kata_runtime::survey::Survey;
+use shimstat::survey::Survey;
 
 use self::look::Look;
 use self::model::Summary;
 use super::super::Context;
 use super::sandbox::Sandbox;
 use crate::cli::{Metrics, MetricsFormat};
-use crate::failure::Failure;
+use crate::exit::Failure;
 use crate::output;
 
 pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> {

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use kata_runtime::node::hypervisor::{KataShim, VirtualMachine};
-use kata_runtime::node::{Around, Container, Part, Role};
-use kata_runtime::rates::Rates;
-use kata_runtime::survey::{AskError, Sample};
+use shimstat::node::hypervisor::{KataShim, VirtualMachine};
+use shimstat::node::{Around, Container, Part, Role};
+use shimstat::rates::Rates;
+use shimstat::survey::{AskError, Sample};
 
 use super::guest::{self, Measured};
 use super::look::Look;
@@ -153,7 +153,7 @@ fn from_families(
     now: &Look,
     before: Option<&Look>,
     name: &str,
-    read: impl Fn(&kata_runtime::readings::Readings) -> Option<Measured>,
+    read: impl Fn(&crate::commands::metrics::readings::Readings) -> Option<Measured>,
 ) -> Option<Entry> {
     let measured = |look: &Look| {
         let (taken, readings) = look.scraped.as_ref().ok()?;

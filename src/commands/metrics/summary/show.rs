@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use kata_runtime::node::hypervisor::KataShim;
-use kata_runtime::units;
+use crate::show::units;
 use serde_json::{Map, Value, json};
+use shimstat::node::hypervisor::KataShim;
 
 use super::model::{Entry, Summary};
-use crate::json;
-use crate::table::{Align, Table};
-use crate::terminal::escape;
+use crate::show::json;
+use crate::show::table::{Align, Table};
+use crate::show::text::escape;
 
 pub fn table(summary: &Summary) -> Vec<u8> {
     let mut columns = vec![("PART", Align::Left), ("CPU TIME", Align::Right)];

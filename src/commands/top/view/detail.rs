@@ -2,12 +2,12 @@
 
 use std::cmp::Ordering;
 
-use kata_runtime::node::{Part, Role};
-use kata_runtime::stats::{Memory, Stats};
-use kata_runtime::units;
+use crate::show::units;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::widgets::{Sparkline, Widget};
+use shimstat::node::{Part, Role};
+use shimstat::stats::{Memory, Stats};
 use unicode_width::UnicodeWidthStr;
 
 use super::super::host::HostSide;
@@ -15,7 +15,7 @@ use super::super::model::Model;
 use super::super::row::{Figures, Health, Row};
 use super::super::tree::Line;
 use super::theme::Theme;
-use crate::terminal::escape;
+use crate::show::text::escape;
 
 /// The rows that the pane takes, its title too.
 pub const HEIGHT: u16 = 8;

@@ -5,7 +5,8 @@ mod help;
 mod table;
 mod theme;
 
-use kata_runtime::{duration, units};
+use crate::show::units;
+use go_duration as duration;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -128,7 +129,7 @@ fn summary(model: &Model, theme: &Theme, area: Rect, buffer: &mut Buffer) {
 }
 
 fn footer(model: &Model, theme: &Theme, area: Rect, buffer: &mut Buffer) {
-    let filter = theme.clip(&crate::terminal::escape(&model.order.filter), 40);
+    let filter = theme.clip(&crate::show::text::escape(&model.order.filter), 40);
     let (text, style) = match model.mode {
         Mode::Filter => (
             format!("/{filter}_   enter keeps it, esc clears it"),

@@ -1,6 +1,6 @@
 //! The table: a line for each pod and container.
 
-use kata_runtime::units;
+use crate::show::units;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};

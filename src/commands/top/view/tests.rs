@@ -1,9 +1,9 @@
 use std::time::{Duration, Instant};
 
-use kata_runtime::shim::address::Address;
-use kata_runtime::shim::task::{TaskState, TaskStatus};
-use kata_runtime::survey::{AskError, NotRunning};
 use ratatui::style::Modifier;
+use shimstat::shim::address::Address;
+use shimstat::shim::task::{TaskState, TaskStatus};
+use shimstat::survey::{AskError, NotRunning};
 
 use super::*;
 use crate::commands::top::fixtures::{pod, row, sample, using};

@@ -1,16 +1,16 @@
 use std::sync::Arc;
 
-use kata_runtime::exposition::Filter;
-use kata_runtime::node::{Bundle, CpuSpec, PodNames, ProcessMemory, ProcessUsage};
-use kata_runtime::readings::Readings;
-use kata_runtime::shim::address::Address;
-use kata_runtime::shim::task::{TaskState, TaskStatus};
-use kata_runtime::stats::Stats;
+use crate::commands::metrics::readings::Readings;
+use promtext::Filter;
+use shimstat::node::{Bundle, CpuSpec, PodNames, ProcessMemory, ProcessUsage};
+use shimstat::shim::address::Address;
+use shimstat::shim::task::{TaskState, TaskStatus};
+use shimstat::stats::Stats;
 
 use super::*;
 
-const GO: &str = include_str!("../../../../../tests/fixtures/kata-3.30-go/metrics.txt");
-const RUST: &str = include_str!("../../../../../tests/fixtures/kata-3.30-rs/metrics.txt");
+const GO: &str = include_str!("../../../../../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
+const RUST: &str = include_str!("../../../../../crates/promtext/tests/fixtures/kata-3.30-rs/metrics.txt");
 
 fn machine(virtiofsd_pid: Option<u32>) -> Option<VirtualMachine> {
     Some(VirtualMachine {

@@ -1,0 +1,336 @@
+//! One page of metrics and where in it everything is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memchr::memchr;
+
+use super::fault::{LineFault, MAX_LINE};
+use super::index::{Index, index};
+use super::layout::{Layout, Span};
+use super::number::is_float;
+use super::relabel::Relabel;
+
+/// The longest page that is read, in bytes. It is only what the index can count to: whoever fetches a page
+/// has a lower limit.
+pub const MAX_PAGE: usize = 512 << 20;
+
+/// How much room is made for a value with what is around it, in bytes. Kata's have five on average.
+const VALUE: usize = 8;
+
+/// A page longer than [`MAX_PAGE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a page of {0} bytes is longer than {MAX_PAGE}")]
+pub struct PageTooLong(pub usize);
+
+/// The metrics of one source: their text as it came, and an index of it. Of a page that differs from another in the
+/// values of its samples alone, a [`PageReader`](super::PageReader) keeps the values (for Kata's 50 KB some 8 KB).
+///
+/// ```
+/// use promtext::{Page, Relabel};
+///
+/// let body = "# TYPE kata_guest_load gauge\nkata_guest_load{item=\"load1\"} 0.090000003\nwhat is this\n";
+/// let page = Page::index(body, Relabel::kata("0ea1…", "7c31…", "web-0", "shop"))?;
+/// assert_eq!(page.tally().samples, 1);
+/// assert_eq!(page.tally().lost, 1);
+/// # Ok::<(), promtext::PageTooLong>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Page {
+    lines: Arc<Lines>,
+    /// Instead of those in the lines.
+    values: Option<Values>,
+    relabel: Relabel,
+    layout: Arc<Layout>,
+    tally: Tally,
+}
+
+/// The lines of a page.
+#[derive(Debug)]
+struct Lines {
+    body: Bytes,
+    /// Samples that are served in other words than the body's: positions behind the end of the body are in here.
+    side: Vec<u8>,
+    /// Each sample's line.
+    samples: Vec<Span>,
+}
+
+/// The values of a page's samples, each with what is around it: a blank before, and the line feed.
+#[derive(Debug, Clone)]
+struct Values {
+    text: Vec<u8>,
+    /// Where in the text each of them ends.
+    ends: Vec<u32>,
+}
+
+/// What was found in a page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Samples that are served.
+    pub samples: usize,
+    /// Lines that are neither blank nor a comment and are not served: not a sample that Prometheus reads, or
+    /// a repeated one.
+    pub lost: usize,
+    /// The first line at fault. It may be a comment, which costs a family its type or its help and no sample.
+    pub first: Option<LineFault>,
+}
+
+impl Page {
+    /// Reads `body`, in one pass, for being served with the changes that `relabel` says.
+    ///
+    /// No body is refused for what is in it. Lines that Prometheus would refuse (and then all the page with
+    /// them) are left out; [`tally`](Self::tally) says how many, and where the first is.
+    pub fn index(body: impl Into<Bytes>, relabel: Relabel) -> Result<Page, PageTooLong> {
+        let body: Bytes = body.into();
+        if body.len() > MAX_PAGE {
+            return Err(PageTooLong(body.len()));
+        }
+        let Index {
+            side,
+            samples,
+            layout,
+            tally,
+        } = index(&body, &relabel);
+        Ok(Page {
+            lines: Arc::new(Lines { body, side, samples }),
+            values: None,
+            relabel,
+            layout: Arc::new(layout),
+            tally,
+        })
+    }
+
+    /// Reads a body that differs from this page's in the values of its samples alone; `None` where it does not.
+    /// Then all but the values is as it is here, and the body is not needed any more. The page must be
+    /// [simple](Self::is_simple).
+    pub(super) fn like_this(&self, body: &[u8], relabel: &Relabel) -> Option<Page> {
+        if !relabel.is_like(&self.relabel) {
+            return None;
+        }
+        let Lines {
+            body: ours, samples, ..
+        } = &*self.lines;
+        let mut values = Values {
+            text: Vec::with_capacity(samples.len() * VALUE),
+            ends: Vec::with_capacity(samples.len()),
+        };
+        let (mut rest, mut done) = (body, 0);
+        for (sample, &value) in samples.iter().zip(&self.layout.values) {
+            // Comments before the sample, its name and its labels, and the blank before the value.
+            let same = ours.get(done..(sample.start + value) as usize)?;
+            let behind = rest.strip_prefix(same)?;
+            let end = memchr(b'\n', behind)?;
+            if !is_float(behind.get(..end)?) || value as usize + end > MAX_LINE {
+                return None;
+            }
+            values
+                .text
+                .extend_from_slice(rest.get(same.len() - 1..same.len() + end + 1)?);
+            values.ends.push(u32::try_from(values.text.len()).ok()?);
+            rest = behind.get(end + 1..)?;
+            done = sample.end as usize;
+        }
+        (rest == ours.get(done..)?).then(|| Page {
+            lines: self.lines.clone(),
+            values: Some(values),
+            relabel: relabel.clone(),
+            layout: self.layout.clone(),
+            tally: self.tally,
+        })
+    }
+
+    /// Whether all that is in the body is served, and as it is there.
+    pub(super) fn is_simple(&self) -> bool {
+        self.lines.side.is_empty() && self.tally.lost == 0 && self.tally.first.is_none()
+    }
+
+    /// What was found.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// How much text it holds, in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.lines.body.len()
+    }
+
+    pub(super) fn relabel(&self) -> &Relabel {
+        &self.relabel
+    }
+
+    pub(super) fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// A sample in the plain form: its name and labels, and the rest of its line, from the blank before the value
+    /// to the line feed.
+    pub(super) fn sample(&self, place: u32) -> Option<(&[u8], &[u8])> {
+        let place = place as usize;
+        let line = self.lines.get(place)?;
+        let value = *self.layout.values.get(place)? as usize;
+        let (series, rest) = line.split_at_checked(value.checked_sub(1)?)?;
+        match &self.values {
+            None => Some((series, rest)),
+            Some(values) => Some((series, values.get(place)?)),
+        }
+    }
+}
+
+impl Lines {
+    fn get(&self, place: usize) -> Option<&[u8]> {
+        let span = self.samples.get(place)?;
+        let (start, end) = (span.start as usize, span.end as usize);
+        match start.checked_sub(self.body.len()) {
+            None => self.body.get(start..end),
+            Some(start) => self.side.get(start..end - self.body.len()),
+        }
+    }
+}
+
+impl Values {
+    fn get(&self, place: usize) -> Option<&[u8]> {
+        let start = match place.checked_sub(1) {
+            Some(before) => *self.ends.get(before)?,
+            None => 0,
+        };
+        self.text.get(start as usize..*self.ends.get(place)? as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fault::{Fault, MAX_NAMES};
+    use super::super::kind::Kind;
+    use super::*;
+
+    fn index(body: impl Into<Bytes>) -> Page {
+        Page::index(body, Relabel::default()).unwrap()
+    }
+
+    fn tally(body: impl Into<Bytes>) -> (usize, usize, Option<(usize, Fault)>) {
+        let Tally { samples, lost, first } = index(body).tally();
+        (samples, lost, first.map(|first| (first.line, first.fault)))
+    }
+
+    #[test]
+    fn lost_lines_are_counted_and_the_first_is_named() {
+        assert_eq!(tally("x 1\n# TYPE x gauge\n\n# y\nx{a=\"1\"} 1"), (2, 0, None));
+        assert_eq!(
+            tally("\n# c\nx{a=\"1\n\"} 1\nx 1\ny\n"),
+            (1, 3, Some((3, Fault::UnclosedLabel)))
+        );
+        assert_eq!(
+            tally("# TYPE x what\nx 1\n?\n"),
+            (1, 1, Some((1, Fault::UnknownType)))
+        );
+        let fault = index("x 1\n{\n").tally().first.unwrap();
+        assert_eq!(fault.to_string(), "line 2: no metric name");
+    }
+
+    #[test]
+    fn a_series_counts_once_however_it_is_written() {
+        for again in [
+            "x{a=\"1\",b=\"2\"} 9",
+            "x{b=\"2\",a=\"1\"} 9",
+            "x{a=\"1\",c=\"\",b=\"2\"} 9",
+            "x {a = \"1\" b=\"2\",} 9 5",
+            "x{a=\"1\",b=\"2\"} 9 1700000000000",
+        ] {
+            let found = tally(format!("x{{a=\"1\",b=\"2\"}} 1\n{again}\n"));
+            assert_eq!(found, (1, 1, Some((2, Fault::RepeatedSeries))), "{again}");
+        }
+        for other in [
+            "x{a=\"2\",b=\"1\"} 9",
+            "x{a=\"1\"} 9",
+            "x{a=\"1,b=2\"} 9",
+            "y{a=\"1\",b=\"2\"} 9",
+            "x{a=\"1\",b=\"2\",c=\"3\"} 9",
+        ] {
+            assert_eq!(
+                tally(format!("x{{a=\"1\",b=\"2\"}} 1\n{other}\n")),
+                (2, 0, None),
+                "{other}"
+            );
+        }
+        // An unknown escape is a backslash, and the same as an escaped one.
+        assert_eq!(
+            tally("x{a=\"\\q\"} 1\nx{a=\"\\\\q\"} 1\n"),
+            (1, 1, Some((2, Fault::RepeatedSeries)))
+        );
+    }
+
+    #[test]
+    fn series_are_compared_as_they_are_served() {
+        let relabel = Relabel::default().label("id", "a").prefix("p_", &["x"]);
+        let body = "x 1\nx{id=\"a\"} 2\nx{id=\"b\"} 3\nx{exported_id=\"b\"} 4\np_x 5\np_x{id=\"c\"} 6\n";
+        let tally = Page::index(body, relabel).unwrap().tally();
+        assert_eq!((tally.samples, tally.lost), (3, 3));
+    }
+
+    #[test]
+    fn runs_are_as_few_as_the_page_allows() {
+        let page = index("# TYPE x gauge\nx{a=\"1\"} 1\nx{a=\"2\"} 2\ny 3\nx{a=\"3\"} 4\n# HELP z\n");
+        let layout = page.layout();
+        let names: Vec<_> = layout
+            .names
+            .iter()
+            .map(|name| {
+                let lines = |run: &Span| {
+                    let lines = (run.start..run.end).map(|place| page.sample(place).unwrap());
+                    lines
+                        .map(|(series, rest)| [series, rest].concat())
+                        .collect::<Vec<_>>()
+                        .concat()
+                };
+                let runs: Vec<_> = layout.runs(name).iter().map(lines).collect();
+                (layout.text(name.name), name.kind, runs)
+            })
+            .collect();
+        let x = vec![
+            b"x{a=\"1\"} 1\nx{a=\"2\"} 2\n".to_vec(),
+            b"x{a=\"3\"} 4\n".to_vec(),
+        ];
+        assert_eq!(
+            names,
+            [
+                (&b"x"[..], Some(Kind::Gauge), x),
+                (b"y", None, vec![b"y 3\n".to_vec()]),
+                (b"z", None, vec![]),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_index_of_a_recorded_page_is_small() {
+        let body = include_str!("../tests/fixtures/kata-3.30-go/metrics.txt");
+        let page = Page::index(body, Relabel::kata("a", "b", "c", "d")).unwrap();
+        // Counted with grep: 799 lines, 144 of them comments.
+        assert_eq!(
+            page.tally(),
+            Tally {
+                samples: 655,
+                lost: 0,
+                first: None
+            }
+        );
+        let own = size_of_val(&page.lines.samples[..]) + page.lines.side.len();
+        assert!(own < body.len() / 5, "{own}");
+        let shared = page.layout.size();
+        assert!(shared < body.len() / 2, "{shared}");
+    }
+
+    #[test]
+    fn further_names_than_the_limit_are_left_out() {
+        let body: String = (0..MAX_NAMES + 5).map(|at| format!("x{at} 1\n")).collect();
+        assert_eq!(
+            tally(body + "x0{a=\"1\"} 1\n"),
+            (MAX_NAMES + 1, 5, Some((MAX_NAMES + 1, Fault::TooManyNames)))
+        );
+    }
+
+    #[test]
+    fn a_longer_page_than_can_be_indexed_is_refused() {
+        let page = Page::index(vec![0; MAX_PAGE + 1], Relabel::default());
+        assert_eq!(page.map(|page| page.tally()), Err(PageTooLong(MAX_PAGE + 1)));
+    }
+}

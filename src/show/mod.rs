@@ -1,0 +1,7 @@
+//! Everything that a person sees.
+
+pub mod json;
+pub mod table;
+pub mod text;
+pub mod time;
+pub mod units;

@@ -1,0 +1,107 @@
+//! Tables for people: columns as wide as they need be, two blanks between them, and nothing of a cell that a terminal
+//! would act on.
+
+use std::fmt;
+
+use unicode_width::UnicodeWidthStr;
+
+use crate::show::text::escape;
+
+/// The blanks between two columns.
+const GAP: usize = 2;
+
+/// On which side of its column a text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Align {
+    Left,
+    Right,
+}
+
+/// Rows under a header.
+pub struct Table {
+    columns: Vec<Column>,
+    /// All cells, row by row, the header's first, each with the columns of a terminal that it takes.
+    cells: Vec<(String, usize)>,
+}
+
+struct Column {
+    align: Align,
+    width: usize,
+}
+
+impl Table {
+    pub fn new(columns: &[(&str, Align)]) -> Self {
+        let mut table = Self {
+            columns: columns
+                .iter()
+                .map(|(_, align)| Column {
+                    align: *align,
+                    width: 0,
+                })
+                .collect(),
+            cells: Vec::new(),
+        };
+        table.row(columns.iter().map(|(title, _)| title));
+        table
+    }
+
+    /// Adds a row with a cell for each column. Its texts may come from anywhere: they are made safe for a terminal
+    /// here.
+    pub fn row<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) {
+        let mut cells = cells.into_iter();
+        for column in &mut self.columns {
+            let cell = cells
+                .next()
+                .map_or_else(String::new, |cell| escape(cell.as_ref()).into_owned());
+            let width = cell.width();
+            column.width = column.width.max(width);
+            self.cells.push((cell, width));
+        }
+    }
+}
+
+/// The lines, without blanks at their ends and without the last newline.
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = String::new();
+        for (number, row) in self.cells.chunks(self.columns.len().max(1)).enumerate() {
+            line.clear();
+            for (column, (cell, width)) in self.columns.iter().zip(row) {
+                let blanks = column.width - width;
+                let (before, after) = match column.align {
+                    Align::Left => (0, blanks),
+                    Align::Right => (blanks, 0),
+                };
+                line.extend(std::iter::repeat_n(' ', before));
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', after + GAP));
+            }
+            if number > 0 {
+                f.write_str("\n")?;
+            }
+            f.write_str(line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_they_need_be() {
+        let mut table = Table::new(&[("ID", Align::Left), ("PID", Align::Right), ("AGE", Align::Left)]);
+        table.row(["abc", "7", "5s"]);
+        table.row(["  日本", "1234", "-"]);
+        let expected = "ID       PID  AGE\nabc        7  5s\n  日本  1234  -";
+        assert_eq!(table.to_string(), expected);
+    }
+
+    #[test]
+    fn a_cell_cannot_act_on_a_terminal_or_break_its_line() {
+        let mut table = Table::new(&[("POD", Align::Left)]);
+        table.row(["a\x1b[2J\nb\u{9b}1m"]);
+        assert_eq!(table.to_string(), "POD\na\\u{1b}[2J\\nb\\u{9b}1m");
+    }
+}

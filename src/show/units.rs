@@ -1,0 +1,195 @@
+//! Numbers as people read them: bytes, rates, shares and ages.
+//!
+//! Sizes have three significant digits and binary units (`12.3MiB`), the units of `docker stats` and of
+//! Kubernetes' `Mi`; ages look as in `kubectl get`. No size or rate is longer than its
+//! `MAX_*` constant says, so that columns can be planned.
+
+use std::time::Duration;
+
+/// The longest text that [`bytes`] gives: `1023KiB`.
+pub const MAX_BYTES: usize = 7;
+
+/// The longest text that [`rate`] gives: `1023KiB/s`.
+pub const MAX_RATE: usize = MAX_BYTES + 2;
+
+/// The longest text that [`compact`] gives: `1023K`.
+#[cfg(test)]
+pub const MAX_COMPACT: usize = 5;
+
+const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+
+const SHORT_UNITS: [&str; 7] = ["B", "K", "M", "G", "T", "P", "E"];
+
+/// A size in bytes: `0B`, `1023B`, `1.5KiB`, `12.3MiB`, `128MiB`. Cut to three significant digits and not
+/// rounded up: what is below a limit never reads as the limit itself.
+pub fn bytes(bytes: u64) -> String {
+    scaled(bytes, &UNITS)
+}
+
+/// The same for narrow columns, as `top` and `free -h` have it: `1023B`, `1.5K`, `12.3M`.
+pub fn compact(bytes: u64) -> String {
+    scaled(bytes, &SHORT_UNITS)
+}
+
+fn scaled(bytes: u64, units: &[&str; 7]) -> String {
+    let mut unit = 0;
+    while unit + 1 < units.len() && bytes >> (10 * (unit + 1)) > 0 {
+        unit += 1;
+    }
+    let whole = bytes >> (10 * unit);
+    let rest = bytes & ((1 << (10 * unit)) - 1);
+    // Below 2^70, so that u128 is wide enough.
+    let hundredths = ((u128::from(rest) * 100) >> (10 * unit)) as u64;
+    let name = units.get(unit).copied().unwrap_or_default();
+    match (whole, hundredths) {
+        (_, 0) => format!("{whole}{name}"),
+        (0..10, _) if hundredths.is_multiple_of(10) => format!("{whole}.{}{name}", hundredths / 10),
+        (0..10, _) => format!("{whole}.{hundredths:02}{name}"),
+        (10..100, 10..) => format!("{whole}.{}{name}", hundredths / 10),
+        _ => format!("{whole}{name}"),
+    }
+}
+
+/// Bytes per second: `0B/s`, `1.5KiB/s`.
+pub fn rate(bytes_per_second: f64) -> String {
+    // A float that is negative or no number becomes 0, one beyond u64 the largest: both are beyond any device.
+    format!("{}/s", bytes(bytes_per_second.round() as u64))
+}
+
+/// Per cent: one digit after the point below 100 (`0.0%`, `99.9%`), none above (`100%`, `1600%`).
+pub fn percent(percent: f64) -> String {
+    if percent.abs() < 99.95 {
+        // No "-0.0%" for a tiny negative number.
+        format!("{:.1}%", (percent * 10.0).round() / 10.0 + 0.0)
+    } else {
+        format!("{percent:.0}%")
+    }
+}
+
+/// An age as `kubectl get` prints it: `45s`, `3m12s`, `59m`, `5h7m`, `30h`, `3d4h`, `45d`, `2y10d`
+/// (<https://github.com/kubernetes/apimachinery/blob/master/pkg/util/duration/duration.go>).
+pub fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    let two = |big: u64, big_unit: char, small: u64, small_unit: char| match small {
+        0 => format!("{big}{big_unit}"),
+        _ => format!("{big}{big_unit}{small}{small_unit}"),
+    };
+    if minutes < 2 {
+        format!("{seconds}s")
+    } else if minutes < 10 {
+        two(minutes, 'm', seconds % 60, 's')
+    } else if hours < 3 {
+        format!("{minutes}m")
+    } else if hours < 8 {
+        two(hours, 'h', minutes % 60, 'm')
+    } else if hours < 48 {
+        format!("{hours}h")
+    } else if days < 8 {
+        two(days, 'd', hours % 24, 'h')
+    } else if days < 365 * 2 {
+        format!("{days}d")
+    } else if days < 365 * 8 {
+        two(days / 365, 'y', days % 365, 'd')
+    } else {
+        format!("{}y", days / 365)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn bytes_in_binary_units_and_three_digits() {
+        for (number, text) in [
+            (0, "0B"),
+            (1, "1B"),
+            (1023, "1023B"),
+            (1024, "1KiB"),
+            (1536, "1.5KiB"),
+            (1024 + 13, "1.01KiB"),
+            (10_240 + 512, "10.5KiB"),
+            (10_240 + 99, "10KiB"),
+            (1024 * 1024 - 1, "1023KiB"),
+            (32 << 20, "32MiB"),
+            ((32 << 20) - 1, "31.9MiB"),
+            (33_554_432 * 4, "128MiB"),
+            (3 << 30, "3GiB"),
+            (1 << 40, "1TiB"),
+            (u64::MAX, "15.9EiB"),
+        ] {
+            assert_eq!(bytes(number), text, "{number}");
+        }
+        assert_eq!(compact(1023), "1023B");
+        assert_eq!(compact((32 << 20) - 1), "31.9M");
+    }
+
+    #[test]
+    fn rates_are_bytes_a_second() {
+        assert_eq!(rate(0.0), "0B/s");
+        assert_eq!(rate(0.4), "0B/s");
+        assert_eq!(rate(1536.2), "1.5KiB/s");
+        assert_eq!(rate(f64::NAN), "0B/s");
+        assert_eq!(rate(-5.0), "0B/s");
+        assert_eq!(rate(f64::INFINITY), "15.9EiB/s");
+    }
+
+    #[test]
+    fn per_cent_with_a_digit_below_a_hundred() {
+        for (number, text) in [
+            (0.0, "0.0%"),
+            (-0.01, "0.0%"),
+            (0.04, "0.0%"),
+            (0.05, "0.1%"),
+            (50.04, "50.0%"),
+            (99.94, "99.9%"),
+            (99.96, "100%"),
+            (100.4, "100%"),
+            (1599.6, "1600%"),
+        ] {
+            assert_eq!(percent(number), text, "{number}");
+        }
+    }
+
+    #[test]
+    fn ages_as_kubectl_prints_them() {
+        // The table of kubectl's own test (duration_test.go).
+        const M: u64 = 60;
+        const H: u64 = 60 * M;
+        const D: u64 = 24 * H;
+        const Y: u64 = 365 * D;
+        for (seconds, text) in [
+            (1, "1s"),
+            (70, "70s"),
+            (190, "3m10s"),
+            (70 * M, "70m"),
+            (47 * H, "47h"),
+            (49 * H, "2d1h"),
+            (8 * D + 2 * H, "8d"),
+            (367 * D, "367d"),
+            (4 * Y + 2 * D, "4y2d"),
+            (10 * Y, "10y"),
+            (5 * M, "5m"),
+            (3 * H, "3h"),
+            (7 * H + 59 * M, "7h59m"),
+        ] {
+            assert_eq!(age(Duration::from_secs(seconds)), text, "{seconds}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn texts_fit_their_columns(number in any::<u64>(), shift in 0..64u32) {
+            prop_assert!(bytes(number >> shift).len() <= MAX_BYTES);
+            prop_assert!(compact(number >> shift).len() <= MAX_COMPACT);
+            prop_assert!(rate((number >> shift) as f64).len() <= MAX_RATE);
+        }
+
+        #[test]
+        fn nothing_panics(number in any::<f64>(), seconds in any::<u64>()) {
+            let _ = (rate(number), percent(number), age(Duration::from_secs(seconds)));
+        }
+    }
+}
