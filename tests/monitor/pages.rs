@@ -393,7 +393,7 @@ fn the_limits_of_the_cpu_are_those_of_the_spec() {
     let (bundle, socket) = node.node.bundle("k8s.io", "limited", &[]);
     let spec = concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "../../crates/shimstat/tests/fixtures/kata-3.30-go/bundle-child/config.json"
+        "/crates/shimstat/tests/fixtures/kata-3.30-go/bundle-child/config.json"
     );
     fs::copy(spec, bundle.join("config.json")).unwrap();
     mock::serve(&socket, recorded);
