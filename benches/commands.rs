@@ -37,9 +37,8 @@ struct World {
 
 impl World {
     fn start() -> Self {
-        build_example_shim();
-        let shims = Path::new(KATA_RUNTIME).with_file_name("examples");
-        let containerd = Containerd::start(Some(&shims));
+        let shim = measure::build("sandbox-shim", "containerd-shim-test-sandbox-v2");
+        let containerd = Containerd::start(shim.parent());
         let container = format!("bench-runc-{}", std::process::id());
         let sandbox = format!("bench-pod-{}", std::process::id());
         for (function, id) in [("ctd_run", &container), ("ctd_run_sandbox", &sandbox)] {
@@ -59,15 +58,6 @@ impl World {
             sandbox,
         }
     }
-}
-
-fn build_example_shim() {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--release", "--examples", "--quiet"])
-        .status()
-        .unwrap();
-    assert!(status.success(), "the example shim does not build");
 }
 
 fn whole_processes(world: &World) {

@@ -6,6 +6,8 @@
 //! taken away again). Another number of sandboxes: `cargo bench --bench monitor -- 5000`. The figures are medians;
 //! scrapes of both programs take turns, so that a noisy machine is noisy for both.
 
+mod measure;
+
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const KATA_RUNTIME: &str = env!("CARGO_BIN_EXE_kata-runtime");
+use measure::KATA_RUNTIME;
 
 /// Where replay puts the sockets of a node without containerd.
 const SOCKETS: &str = "/run/vc/sbs";
@@ -36,7 +38,7 @@ fn main() {
     if sizes.is_empty() {
         sizes = vec![1, 100, 1000];
     }
-    let replay = build_replay();
+    let replay = measure::build("replay", "replay");
     println!(
         "\nMonitors alone, as kata-monitor sees a node (its figures on two cores, Kata 3.30: 100 sandboxes 179 ms"
     );
@@ -311,16 +313,6 @@ fn status(pid: u32, key: &str) -> u64 {
         .expect("the line");
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
     kilobytes * 1024
-}
-
-fn build_replay() -> PathBuf {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--release", "--example", "replay", "--quiet"])
-        .status()
-        .expect("cargo");
-    assert!(built.success(), "the replay example does not build");
-    Path::new(KATA_RUNTIME).with_file_name("examples").join("replay")
 }
 
 /// The other program: for each request it reads every monitor's answer, and writes as many bytes as the page has.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Shows `kata-runtime` on real containers: a container of runc, and pods (a sandbox and a container in it) of the
-# example shim, which stands in for Kata; at the end a real Prometheus scrapes them. Needs root, Rust and Debian;
+# tests' shim, which stands in for Kata; at the end a real Prometheus scrapes them. Needs root, Rust and Debian;
 # everything else it installs, saying so, and all that it starts, it ends. (Where there is systemd, Debian's packages
 # start services of their own, which have nothing to do with this.) Exits with an error if anything shown is not as it
 # should be.
@@ -23,7 +23,7 @@ say() {
 
 say "What this needs, and building it (a minute or two, the first time)"
 ctd_need cc=gcc containerd=containerd runc=runc busybox=busybox-static jq=jq curl=curl prometheus=prometheus
-cargo build --release --bin kata-runtime --example containerd-shim-sandbox-example-v2 </dev/null
+cargo build --release --package kata-runtime --package sandbox-shim </dev/null
 target=$(realpath "${CARGO_TARGET_DIR:-target}")/release
 
 dir=$(mktemp -d /tmp/kata-demo.XXXX)
@@ -92,7 +92,7 @@ await() {
 }
 
 say "A containerd of our own, with everything under $dir, and an image made of busybox"
-ctd_start "$dir" "$(dirname "$(command -v containerd)")" "$target/examples"
+ctd_start "$dir" "$(dirname "$(command -v containerd)")" "$target"
 ctd_image "$dir/busybox.tar"
 ctd_ctr "$dir" image import "$dir/busybox.tar" >/dev/null
 ctd_ctr "$dir" --version
@@ -104,7 +104,7 @@ pod_names() {
     echo "--annotation io.kubernetes.cri.sandbox-namespace=shop --annotation io.kubernetes.cri.sandbox-name=$1" \
         "${2:+--annotation io.kubernetes.cri.container-name=$2 --annotation io.kubernetes.cri.image-name=$CTD_IMAGE}"
 }
-say "Three containers: '$web' (runc), the sandbox '$pod' and '$app' in it (the example shim)"
+say "Three containers: '$web' (runc), the sandbox '$pod' and '$app' in it (the tests' shim, which stands in for Kata's)"
 ctd_run "$dir" default "$web" --memory-limit 67108864 -- sh -c 'while true; do dd if=/dev/zero of=/tmp/x bs=1M count=4; sleep 0.2; done'
 # shellcheck disable=SC2046 # words, each of them
 ctd_run_sandbox "$dir" default "$pod" $(pod_names front) -- sleep 1000

@@ -38,9 +38,6 @@ for bin in ${KATA_RUNTIME_TEST_CONTAINERDS//:/ }; do
     echo "    $("$bin/containerd" --version)"
 done
 
-# The example shim, as a program: what follows builds its unit tests only.
-cargo build --workspace --examples </dev/null
-
 status=0
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --no-fail-fast "$@" </dev/null || status=$?

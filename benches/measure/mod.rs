@@ -1,7 +1,7 @@
 //! What the benchmarks of whole processes have in common: running programs in turns, a private containerd, and the
 //! programs in C that ours are measured by.
 
-#![allow(dead_code)] // Each benchmark uses its part of it.
+#![allow(dead_code, unused_imports)] // Each benchmark uses part of it.
 
 mod containerd;
 mod process;
@@ -33,6 +33,17 @@ pub fn which(program: &str) -> PathBuf {
         .map(|directory| directory.join(program))
         .find(|path| path.exists())
         .unwrap_or_else(|| panic!("{program} is not installed: tests/run.sh installs what is needed"))
+}
+
+/// Builds another package of the workspace in release mode, and says where its program is.
+pub fn build(package: &str, program: &str) -> PathBuf {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--release", "--quiet", "--package", package])
+        .status()
+        .expect("cargo runs");
+    assert!(built.success(), "{package} does not build");
+    Path::new(KATA_RUNTIME).with_file_name(program)
 }
 
 /// Compiles one of the baselines (`benches/<name>.c`) into a directory, and says where it is.

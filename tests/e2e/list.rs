@@ -51,7 +51,7 @@ fn everything_that_runs_is_listed_by_pod() {
             );
             assert!(row["age_seconds"].as_u64().unwrap() < 30, "{row}");
         }
-        assert_eq!(listed[0]["runtime"], "sandbox-example");
+        assert_eq!(listed[0]["runtime"], "test-sandbox");
         assert_eq!(listed[1]["container"], "nginx");
         let of_gone = listed.iter().find(|row| row["id"] == gone.id.as_str()).unwrap();
         assert_eq!(

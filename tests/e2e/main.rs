@@ -1,4 +1,4 @@
-//! `kata-runtime` on containers that real containerds run: with runc's shim, and with the example shim that
+//! `kata-runtime` on containers that real containerds run: with runc's shim, and with the test shim that
 //! stands in for Kata's. `tests/run.sh` brings what this needs.
 
 #[path = "../support/exporter.rs"]

@@ -1,4 +1,4 @@
-//! `metrics` on sandboxes of the example shim, in the manner of both of Kata's shims.
+//! `metrics` on sandboxes of the test shim, in the manner of both of Kata's shims.
 
 use std::{collections::BTreeSet, process::Command, time::Duration};
 
@@ -8,12 +8,12 @@ use crate::support::{Task, eventually, for_each_containerd, kata_runtime};
 
 const IDLE: [&str; 2] = ["sleep", "1000"];
 const GO: [&str; 0] = [];
-const RUST: [&str; 2] = ["--annotation", "io.kata-runtime.example.flavour=rust"];
+const RUST: [&str; 2] = ["--annotation", "io.kata-runtime.test.flavour=rust"];
 const RUST_QEMU: [&str; 4] = [
     RUST[0],
     RUST[1],
     "--annotation",
-    "io.kata-runtime.example.hypervisor=qemu",
+    "io.kata-runtime.test.hypervisor=qemu",
 ];
 
 fn go_socket(sandbox: &Task) -> String {

@@ -234,7 +234,7 @@ fn the_summary_of_a_sandbox_agrees_with_the_kernel() {
     });
 }
 
-/// The machine's memory, which is the guest's with the example shim.
+/// The machine's memory, which is the guest's with the test shim.
 fn total_memory() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let kilobytes: u64 = info

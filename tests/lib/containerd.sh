@@ -180,11 +180,11 @@ ctd_run() {
     ctd_ctr "$dir" --namespace "$namespace" run --detach --null-io "${options[@]}" "$CTD_IMAGE" "$id" "$@" </dev/null
 }
 
-# ctd_run_sandbox DIR NAMESPACE ID OPTION... -- COMMAND...: a pod's sandbox under the example shim.
+# ctd_run_sandbox DIR NAMESPACE ID OPTION... -- COMMAND...: a pod's sandbox under the test shim (tests/sandbox-shim).
 ctd_run_sandbox() {
     local dir=$1 namespace=$2 id=$3
     shift 3
-    ctd_run "$dir" "$namespace" "$id" --runtime io.containerd.sandbox-example.v2 \
+    ctd_run "$dir" "$namespace" "$id" --runtime io.containerd.test-sandbox.v2 \
         --annotation io.kubernetes.cri.container-type=sandbox --annotation io.kubernetes.cri.sandbox-id="$id" "$@"
 }
 
@@ -192,7 +192,7 @@ ctd_run_sandbox() {
 ctd_run_child() {
     local dir=$1 namespace=$2 id=$3 sandbox=$4
     shift 4
-    ctd_run "$dir" "$namespace" "$id" --runtime io.containerd.sandbox-example.v2 \
+    ctd_run "$dir" "$namespace" "$id" --runtime io.containerd.test-sandbox.v2 \
         --annotation io.kubernetes.cri.container-type=container --annotation io.kubernetes.cri.sandbox-id="$sandbox" "$@"
 }
 

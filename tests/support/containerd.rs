@@ -16,7 +16,9 @@ use super::{
 };
 
 const IMAGE: &str = "localhost/busybox:1";
-const EXAMPLE_SHIM: &str = "io.containerd.sandbox-example.v2";
+/// Its program is built from `tests/sandbox-shim`.
+const SHIM_BINARY: &str = "containerd-shim-test-sandbox-v2";
+const TEST_SHIM: &str = "io.containerd.test-sandbox.v2";
 
 /// Runs a test with each version of containerd, one after the other. Which one it was is told before the
 /// failure that it caused.
@@ -73,11 +75,13 @@ pub struct Containerd {
 impl Containerd {
     #[track_caller]
     fn start(bin: &Path) -> Self {
-        let examples = Path::new(env!("CARGO_BIN_EXE_kata-runtime")).with_file_name("examples");
+        let shim = Path::new(env!("CARGO_BIN_EXE_kata-runtime")).with_file_name(SHIM_BINARY);
         assert!(
-            examples.join("containerd-shim-sandbox-example-v2").exists(),
-            "the example shim is not built: run tests/run.sh, or cargo build --examples before the tests"
+            shim.exists(),
+            "{} is not built: run tests/run.sh, or cargo build --workspace before the tests",
+            shim.display()
         );
+        let shims = shim.parent().expect("a directory");
         let base = env::var_os("KATA_RUNTIME_TEST_DIR").map_or_else(env::temp_dir, PathBuf::from);
         // Short, because sockets live in it.
         let directory = tempfile::Builder::new()
@@ -90,7 +94,7 @@ impl Containerd {
             bin: bin.to_owned(),
             version: String::new(),
         };
-        library("ctd_start", &[&containerd.directory, bin, &examples]).expect("containerd starts");
+        library("ctd_start", &[&containerd.directory, bin, shims]).expect("containerd starts");
         containerd.import("default");
         containerd.version = containerd.ctr(&["--version"]).trim().to_owned();
         containerd
@@ -177,14 +181,14 @@ impl Containerd {
         self.run_as("default", &fresh_id("c"), options, command)
     }
 
-    /// Starts a pod's sandbox under the example shim.
+    /// Starts a pod's sandbox under the test shim.
     #[track_caller]
     pub fn run_sandbox(&self, options: &[&str]) -> Task<'_> {
         let id = fresh_id("pod");
         let sandbox = format!("io.kubernetes.cri.sandbox-id={id}");
         let pod = [
             "--runtime",
-            EXAMPLE_SHIM,
+            TEST_SHIM,
             "--annotation",
             "io.kubernetes.cri.container-type=sandbox",
             "--annotation",
@@ -199,7 +203,7 @@ impl Containerd {
         let sandbox = format!("io.kubernetes.cri.sandbox-id={}", sandbox.id);
         let pod = [
             "--runtime",
-            EXAMPLE_SHIM,
+            TEST_SHIM,
             "--annotation",
             "io.kubernetes.cri.container-type=container",
             "--annotation",

@@ -294,9 +294,9 @@ fn a_sandbox_that_would_die_of_the_question_survives_being_scraped() {
     for_each_containerd(|containerd| {
         let sandbox = containerd.run_sandbox(&[
             "--annotation",
-            "io.kata-runtime.example.flavour=rust",
+            "io.kata-runtime.test.flavour=rust",
             "--annotation",
-            "io.kata-runtime.example.hypervisor=qemu",
+            "io.kata-runtime.test.hypervisor=qemu",
         ]);
         let monitor = monitor(containerd);
         for _ in 0..2 {

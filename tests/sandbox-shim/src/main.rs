@@ -3,10 +3,10 @@
 //! This is a shim v2 that a real containerd launches:
 //!
 //! ```text
-//! ctr run -d --runtime io.containerd.sandbox-example.v2 \
+//! ctr run -d --runtime io.containerd.test-sandbox.v2 \
 //!     --annotation io.kubernetes.cri.container-type=sandbox \
 //!     localhost/busybox:1 pod1 sleep 1000
-//! ctr run -d --runtime io.containerd.sandbox-example.v2 \
+//! ctr run -d --runtime io.containerd.test-sandbox.v2 \
 //!     --annotation io.kubernetes.cri.container-type=container \
 //!     --annotation io.kubernetes.cri.sandbox-id=pod1 \
 //!     localhost/busybox:1 app1 sleep 1000
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("containerd-shim-sandbox-example-v2: {message}");
+            eprintln!("containerd-shim-test-sandbox-v2: {message}");
             ExitCode::FAILURE
         }
     }

@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn reads_a_recorded_v2_cgroup() {
         let fixture =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/shimstat/tests/fixtures/runc-cgroup-v2");
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/shimstat/tests/fixtures/runc-cgroup-v2");
         let recorded = fs::read_to_string(fixture.join("cgroup-files-2.1.txt")).unwrap();
         let directory = tempfile::tempdir().unwrap();
         for line in recorded.lines() {

@@ -1,7 +1,7 @@
 //! A node full of Kata sandboxes that are none: one process serves N of them, with what a real one once answered.
 //!
 //! ```text
-//! cargo run --release --example replay -- 1000 --dir /tmp/replay &
+//! cargo run --release -p replay -- 1000 --dir /tmp/replay &
 //! kata-runtime --state /tmp/replay/state monitor &
 //! curl -s localhost:8090/metrics | wc -c
 //! ```

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-const RECORDED: &[u8] = include_bytes!("../../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
+const RECORDED: &[u8] = include_bytes!("../../../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
 
 /// The recorded page as it came: chunked.
 static METRICS: LazyLock<Vec<u8>> = LazyLock::new(|| {

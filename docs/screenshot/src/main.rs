@@ -1,4 +1,4 @@
-//! Draws a captured terminal as an SVG: `tmux capture-pane -p -e | cargo run --example terminal_svg -- COLUMNS > x.svg`.
+//! Draws a captured terminal as an SVG: `tmux capture-pane -p -e | cargo run -p terminal-svg -- COLUMNS > x.svg`.
 //!
 //! Understands the styles that `kata-runtime top` uses (bold, dim, reversed, the eight colours). Every piece of text is
 //! put where its column is, and bars are drawn, so that it looks the same whatever the reader's font is.

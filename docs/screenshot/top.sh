@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes docs/top.svg: `kata-runtime top` in a real terminal, on real containers of a private containerd. As root.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 . tests/lib/containerd.sh
 
 COLUMNS=112 LINES=30
@@ -9,11 +9,11 @@ COLUMNS=112 LINES=30
 SECONDS_OF_PAST=${1:-45}
 
 if [ "$(id -u)" != 0 ]; then
-    echo "examples/screenshot-top.sh: only root can run containers" >&2
+    echo "docs/screenshot/top.sh: only root can run containers" >&2
     exit 1
 fi
 ctd_need containerd=containerd runc=runc busybox=busybox-static tmux=tmux
-cargo build --quiet --bin kata-runtime --examples
+cargo build --quiet --workspace --bins
 target=${CARGO_TARGET_DIR:-target}/debug
 
 work=$(mktemp -d /tmp/krs.XXXXXX)
@@ -29,7 +29,7 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-ctd_start "$dir" "$(dirname "$(command -v containerd)")" "$(realpath "$target/examples")"
+ctd_start "$dir" "$(dirname "$(command -v containerd)")" "$(realpath "$target")"
 ctd_image "$work/image.tar"
 for namespace in k8s.io moby; do
     ctd_ctr "$dir" --namespace $namespace images import "$work/image.tar" >/dev/null
@@ -83,6 +83,6 @@ done
 sleep 8
 tmux -S "$work/tmux" capture-pane -p -e >"$work/capture"
 mkdir -p docs
-"$target/examples/terminal_svg" $COLUMNS <"$work/capture" >"$work/top.svg"
+"$target/terminal-svg" $COLUMNS <"$work/capture" >"$work/top.svg"
 mv "$work/top.svg" docs/top.svg
 echo "docs/top.svg is new"

@@ -48,7 +48,7 @@ impl Container {
         if request.terminal {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                "this example has no terminals",
+                "this shim has no terminals",
             ));
         }
         let bundle = PathBuf::from(&request.bundle);
@@ -210,7 +210,7 @@ fn open_fifo(path: &str, options: &fs::OpenOptions) -> io::Result<(Stdio, Option
     if path.contains("://") {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            format!("this example cannot log to {path}"),
+            format!("this shim cannot log to {path}"),
         ));
     }
     let keeper = File::options().read(true).write(true).open(path)?;

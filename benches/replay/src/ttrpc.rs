@@ -15,8 +15,9 @@ use super::place::child;
 const MOST: usize = 4 << 20;
 
 const SANDBOX: &[u8] =
-    include_bytes!("../../crates/shimstat/tests/fixtures/kata-3.30-go/stats-sandbox.v1.bin");
-const CHILD: &[u8] = include_bytes!("../../crates/shimstat/tests/fixtures/kata-3.30-go/stats-child.v1.bin");
+    include_bytes!("../../../crates/shimstat/tests/fixtures/kata-3.30-go/stats-sandbox.v1.bin");
+const CHILD: &[u8] =
+    include_bytes!("../../../crates/shimstat/tests/fixtures/kata-3.30-go/stats-child.v1.bin");
 
 /// Serves a shim for ever. Where its guest hangs, `State` is answered and `Stats` is not.
 pub async fn serve(listener: UnixListener, sandbox: String, hangs: bool) {

@@ -2,8 +2,8 @@
 //!
 //! Annotations on the sandbox choose:
 //!
-//! - `io.kata-runtime.example.flavour`: `go` (when absent) or `rust`
-//! - `io.kata-runtime.example.hypervisor`: the name of the hypervisor that the sandbox claims to run on, `clh`
+//! - `io.kata-runtime.test.flavour`: `go` (when absent) or `rust`
+//! - `io.kata-runtime.test.hypervisor`: the name of the hypervisor that the sandbox claims to run on, `clh`
 //!   when absent. With the Rust flavour and `qemu` or `firecracker`, asking for `/metrics` aborts the shim,
 //!   as it does in Kata 4.1.
 
@@ -31,12 +31,12 @@ pub struct Flavour {
 
 impl Flavour {
     pub fn of(spec: &Spec) -> Self {
-        let kind = match spec.annotation("io.kata-runtime.example.flavour") {
+        let kind = match spec.annotation("io.kata-runtime.test.flavour") {
             Some("rust") => Kind::Rust,
             _ => Kind::Go,
         };
         let hypervisor = spec
-            .annotation("io.kata-runtime.example.hypervisor")
+            .annotation("io.kata-runtime.test.hypervisor")
             .unwrap_or("clh")
             .to_owned();
         Self { kind, hypervisor }
