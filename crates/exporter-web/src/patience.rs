@@ -62,6 +62,7 @@ pub struct Progress(Arc<Mutex<State>>);
 
 impl Progress {
     /// That of a connection which has just been accepted.
+    #[allow(clippy::new_without_default)] // "Now" is no default.
     pub fn new() -> Self {
         Self(Arc::new(Mutex::new(State {
             phase: Phase::Request(Instant::now()),
