@@ -7,13 +7,15 @@
 //! Firecracker: `GET /metrics` reaches a `todo!()`, the shim aborts, and the sandbox dies with it
 //! (kata-containers issue 13708; seen in the sources of 4.1.0).
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::files;
+use super::files::{self, ReadError};
 use super::id::Id;
-use super::monitor::{GO_ROOT, RUST_ROOT};
+use super::monitor::{GO_ROOT, RUST_ROOT, SOCKET};
 use crate::shim::address::Address;
 
 /// Kata writes a few KB; the sandbox's configuration is in it.
@@ -80,14 +82,33 @@ fn virtual_machine_below(go_root: &Path, rust_root: &Path, id: &str) -> Option<V
     })
 }
 
+/// Why a shim's state does not tell on which hypervisor its sandbox runs.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("{}: {source}", path.display())]
+    Json {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("{} names no hypervisor", path.display())]
+    NoHypervisor { path: PathBuf },
+    #[error("{} is not there: the sandbox may be starting", path.display())]
+    Missing { path: PathBuf },
+}
+
 /// A file of JSON that a shim keeps; `None` where it is not there.
-fn read_json(path: &Path) -> Result<Option<Value>, String> {
-    let Some(json) = files::optional(files::read(path, STATE_LIMIT)).map_err(|e| e.to_string())? else {
+fn read_json(path: &Path) -> Result<Option<Value>, StateError> {
+    let Some(json) = files::optional(files::read(path, STATE_LIMIT))? else {
         return Ok(None);
     };
     serde_json::from_slice(&json)
         .map(Some)
-        .map_err(|e| format!("{}: {e}", path.display()))
+        .map_err(|source| StateError::Json {
+            path: path.to_path_buf(),
+            source,
+        })
 }
 
 fn hypervisor_name(value: &Value) -> Option<String> {
@@ -96,14 +117,14 @@ fn hypervisor_name(value: &Value) -> Option<String> {
 }
 
 /// Whether a sandbox survives being asked for its metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Risk {
     /// It does.
     None,
     /// Its shim is Kata's Rust shim, and aborts with this hypervisor.
     Deadly { hypervisor: String },
     /// Its socket is where Kata's Rust shim has it, and nothing says which hypervisor it runs on.
-    Unknown { reason: String },
+    Unknown { reason: StateError },
 }
 
 /// What is known of the risk of asking the sandbox `id` for metrics on this socket.
@@ -112,11 +133,14 @@ pub fn risk(id: &str, socket: &Address) -> Risk {
 }
 
 fn risk_below(rust_root: &Path, go_root: &Path, id: &str, socket: &Address) -> Risk {
-    let state = rust_root.join(id);
-    if !matches!(socket, Address::Path(path) if path.starts_with(&state)) {
+    let Address::Path(socket) = socket else {
         return Risk::None;
-    }
-    match hypervisor_type(&state.join("state.json")) {
+    };
+    let Some(state) = rust_state_dir(rust_root, id, socket) else {
+        return Risk::None;
+    };
+    let path = state.join("state.json");
+    match hypervisor_type(&path) {
         Ok(Some(hypervisor)) => {
             let deadly = DEADLY
                 .iter()
@@ -128,19 +152,45 @@ fn risk_below(rust_root: &Path, go_root: &Path, id: &str, socket: &Address) -> R
             }
         }
         // Kata 3.1.0 and 3.1.1: the Go shim's socket is here by mistake, and its state where it belongs.
-        Ok(None) if go_root.join(id).join("persist.json").exists() => Risk::None,
+        Ok(None) if has_go_state(go_root, &state) => Risk::None,
         Ok(None) => Risk::Unknown {
-            reason: format!(
-                "{} is not there: the sandbox may be starting",
-                state.join("state.json").display()
-            ),
+            reason: StateError::Missing { path },
         },
         Err(reason) => Risk::Unknown { reason },
     }
 }
 
+/// Where Kata's Rust shim keeps the state of the sandbox that listens at `socket`; `None` where the socket is not the
+/// Rust shim's. The same socket has many names: `/var/run` is a link to `/run`, and a directory can be mounted twice.
+fn rust_state_dir(rust_root: &Path, id: &str, socket: &Path) -> Option<PathBuf> {
+    let own = rust_root.join(id);
+    if socket.starts_with(&own) || same_file(socket, &own.join(SOCKET)) {
+        return Some(own);
+    }
+    let real = match fs::canonicalize(socket) {
+        Ok(real) => real,
+        Err(_) => fs::canonicalize(socket.parent()?).ok()?,
+    };
+    if real.ancestors().any(|directory| same_file(directory, &own)) {
+        return Some(own);
+    }
+    let below = real.strip_prefix(fs::canonicalize(rust_root).ok()?).ok()?;
+    Some(rust_root.join(below.components().next()?))
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    let identity = |path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    identity(a).is_some_and(|a| identity(b) == Some(a))
+}
+
+fn has_go_state(go_root: &Path, rust_state: &Path) -> bool {
+    rust_state
+        .file_name()
+        .is_some_and(|id| go_root.join(id).join("persist.json").exists())
+}
+
 /// The `hypervisor_type` in a Rust shim's `state.json`; `None` where there is no such file.
-fn hypervisor_type(path: &Path) -> Result<Option<String>, String> {
+fn hypervisor_type(path: &Path) -> Result<Option<String>, StateError> {
     let Some(state) = read_json(path)? else {
         return Ok(None);
     };
@@ -149,13 +199,15 @@ fn hypervisor_type(path: &Path) -> Result<Option<String>, String> {
         .and_then(hypervisor_name)
     {
         Some(hypervisor) => Ok(Some(hypervisor)),
-        None => Err(format!("{} names no hypervisor", path.display())),
+        None => Err(StateError::NoHypervisor {
+            path: path.to_path_buf(),
+        }),
     }
 }
 
 /// Whether the process is one of Kata's shims, by the name of its program; `true` where that cannot be told.
 pub fn is_kata_shim(pid: i32) -> bool {
-    let exe: Option<PathBuf> = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let exe: Option<PathBuf> = fs::read_link(format!("/proc/{pid}/exe")).ok();
     exe.is_none_or(|exe| {
         exe.file_name()
             .is_some_and(|name| name.to_string_lossy().contains("kata"))
@@ -165,7 +217,7 @@ pub fn is_kata_shim(pid: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use std::os::unix::fs::symlink;
 
     struct Roots {
         dir: tempfile::TempDir,
@@ -240,13 +292,11 @@ mod tests {
         let roots = Roots::new();
         for name in ["qemu", "firecracker", "QEMU"] {
             roots.state(&format!(r#"{{"hypervisor":{{"hypervisor_type":"{name}"}}}}"#));
-            let expected = Risk::Deadly {
-                hypervisor: name.into(),
-            };
-            assert_eq!(roots.risk("kata/s1/shim-monitor.sock"), expected);
-            assert_eq!(
-                roots.risk("sbs/s1/shim-monitor.sock"),
-                Risk::None,
+            assert!(
+                matches!(roots.risk("kata/s1/shim-monitor.sock"), Risk::Deadly { hypervisor } if hypervisor == name)
+            );
+            assert!(
+                matches!(roots.risk("sbs/s1/shim-monitor.sock"), Risk::None),
                 "that is the Go shim's socket"
             );
         }
@@ -256,7 +306,45 @@ mod tests {
     fn the_recorded_cloud_hypervisor_sandbox_may_be_asked() {
         let roots = Roots::new();
         roots.state(include_str!("../../tests/fixtures/kata-3.30-rs/state.json"));
-        assert_eq!(roots.risk("kata/s1/shim-monitor.sock"), Risk::None);
+        assert!(matches!(roots.risk("kata/s1/shim-monitor.sock"), Risk::None));
+    }
+
+    #[test]
+    fn a_socket_by_another_name_is_as_deadly() {
+        let roots = Roots::new();
+        let at = |path: &str| roots.dir.path().join(path);
+        roots.state(r#"{"hypervisor":{"hypervisor_type":"qemu"}}"#);
+        let socket = at("kata/s1/shim-monitor.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        symlink(roots.dir.path(), at("var-run")).unwrap();
+        symlink(&socket, at("elsewhere.sock")).unwrap();
+        symlink("../kata/s1", at("sbs/to-s1")).unwrap();
+        fs::hard_link(&socket, at("same-inode.sock")).unwrap();
+        for name in [
+            "var-run/kata/s1/shim-monitor.sock",
+            "elsewhere.sock",
+            "sbs/to-s1/shim-monitor.sock",
+            "sbs/../kata/s1/shim-monitor.sock",
+            "same-inode.sock",
+        ] {
+            assert!(matches!(roots.risk(name), Risk::Deadly { .. }), "{name}");
+        }
+        // Whatever sandbox it is asked for, the one that listens there is at risk.
+        let (rust, go) = (at("kata"), at("sbs"));
+        let other = risk_below(
+            &rust,
+            &go,
+            "s2",
+            &Address::Path(at("var-run/kata/s1/shim-monitor.sock")),
+        );
+        assert!(matches!(other, Risk::Deadly { .. }));
+        // A stopped shim removes its socket, and the directory still tells whose it was.
+        drop(listener);
+        fs::remove_file(&socket).unwrap();
+        let gone = roots.risk("var-run/kata/s1/shim-monitor.sock");
+        assert!(matches!(gone, Risk::Deadly { .. }));
+        assert!(matches!(roots.risk("sbs/s1/shim-monitor.sock"), Risk::None));
+        assert!(matches!(roots.risk("no-such-directory/x.sock"), Risk::None));
     }
 
     #[test]
@@ -285,6 +373,6 @@ mod tests {
     fn a_go_shim_with_a_misplaced_socket_may_be_asked() {
         let roots = Roots::new();
         fs::write(roots.dir.path().join("sbs/s1/persist.json"), "{}").unwrap();
-        assert_eq!(roots.risk("kata/s1/shim-monitor.sock"), Risk::None);
+        assert!(matches!(roots.risk("kata/s1/shim-monitor.sock"), Risk::None));
     }
 }

@@ -24,7 +24,7 @@ pub const ROOTS: [&str; 2] = [GO_ROOT, RUST_ROOT];
 pub(super) const GO_ROOT: &str = "/run/vc/sbs";
 pub(super) const RUST_ROOT: &str = "/run/kata";
 
-const SOCKET: &str = "shim-monitor.sock";
+pub(super) const SOCKET: &str = "shim-monitor.sock";
 
 /// The addresses at which a sandbox's monitor may listen, best first: the one in its bundle, the known paths,
 /// the known abstract names. Socket files that are not there are left out, but for the first known path where
