@@ -21,6 +21,13 @@ pub enum ShimError {
         code: i32,
         message: String,
     },
+    /// A gVisor sandbox answered with an error of its own.
+    #[error("{address} answered {method} with an error: {}", first_line(message))]
+    Remote {
+        address: Address,
+        method: &'static str,
+        message: String,
+    },
     #[error("{address} serves neither containerd.task.v2.Task nor containerd.task.v3.Task")]
     NoTaskService { address: Address },
     #[error("{address} sent an answer that cannot be read: {reason}")]

@@ -1,4 +1,5 @@
-//! The two sockets of a shim: its task service ([`task`], ttrpc) and its monitor ([`monitor`], HTTP).
+//! The two sockets of a shim: its task service ([`task`], ttrpc) and its monitor ([`monitor`], HTTP). And the control
+//! socket of a gVisor sandbox ([`runsc`]), which answers for less.
 //!
 //! Nothing here reads a file or knows where sockets are: addresses come from [`crate::node`]. A call has no
 //! deadline of its own, because a caller that watches a hung shim has to keep waiting for the call that it
@@ -8,6 +9,7 @@ pub mod address;
 mod error;
 mod http;
 pub mod monitor;
+pub mod runsc;
 mod socket;
 pub mod task;
 

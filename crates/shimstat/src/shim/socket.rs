@@ -1,8 +1,11 @@
 //! Connecting to a unix socket without ever blocking the thread.
 
 use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,9 +19,24 @@ use super::error::ShimError;
 /// How long to wait before trying again where a socket's backlog is full. The kernel gives no way to be told.
 const BACKLOG_RETRY: Duration = Duration::from_millis(20);
 
+/// The longest path that a socket address has room for: `sun_path` less its closing NUL (see unix(7)).
+const PATH_LIMIT: usize = 107;
+
 /// Connects. Waits as long as the other side's backlog is full, so put a deadline around it.
 pub async fn connect(address: &Address) -> Result<UnixStream, ShimError> {
+    let failed = |source| ShimError::Connect {
+        address: address.clone(),
+        source,
+    };
+    // Keeps a long path's socket file open until the connection is made.
+    let mut _opened = None;
     let path = match address {
+        Address::Path(path) if path.as_os_str().as_bytes().len() > PATH_LIMIT => {
+            let file = open_socket_file(path).map_err(failed)?;
+            let short = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            _opened = Some(file);
+            short
+        }
         Address::Path(path) => path.clone(),
         // The spelling of an abstract name that tokio understands.
         Address::Abstract(name) => PathBuf::from(OsString::from_vec([b"\0", name.as_slice()].concat())),
@@ -29,14 +47,17 @@ pub async fn connect(address: &Address) -> Result<UnixStream, ShimError> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tokio::time::sleep(BACKLOG_RETRY).await
             }
-            Err(source) => {
-                return Err(ShimError::Connect {
-                    address: address.clone(),
-                    source,
-                });
-            }
+            Err(source) => return Err(failed(source)),
         }
     }
+}
+
+/// Opens a socket file as a place in the file system, which neither connects nor waits.
+fn open_socket_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(path)
 }
 
 /// A connect to a unix socket is done or refused at once. tokio's own waits for the next round of its event loop all
@@ -110,8 +131,42 @@ mod tests {
             format!("connect to {}: connection refused", path.display())
         );
         assert!(missing.is_gone() && dead.is_gone());
-        let overlong = Address::Path(dir.path().join("x".repeat(200)));
-        assert!(!block_on(connect(&overlong)).unwrap_err().is_gone());
+    }
+
+    #[test]
+    fn a_path_may_be_longer_than_a_socket_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("x".repeat(200));
+        std::fs::create_dir(&deep).unwrap();
+        // Bound under a short name, as a sandbox's may be by way of /proc/self/fd.
+        let short = dir.path().join("s");
+        let listener = UnixListener::bind(&short).unwrap();
+        let path = deep.join("s");
+        std::fs::rename(&short, &path).unwrap();
+        assert!(block_on(connect(&Address::Path(path.clone()))).is_ok());
+        drop(listener);
+        let dead = block_on(connect(&Address::Path(path.clone()))).unwrap_err();
+        assert_eq!(
+            dead.to_string(),
+            format!("connect to {}: connection refused", path.display())
+        );
+        std::fs::remove_file(&path).unwrap();
+        let missing = block_on(connect(&Address::Path(path))).unwrap_err();
+        assert!(missing.is_gone() && dead.is_gone());
+    }
+
+    #[test]
+    fn the_longest_path_that_fits_is_connected_to_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let room = PATH_LIMIT - dir.path().as_os_str().len() - 1;
+        for (length, fits) in [(room, true), (room + 1, false)] {
+            let path = dir.path().join("x".repeat(length));
+            assert_eq!(SockAddr::unix(&path).is_ok(), fits);
+            std::fs::write(&path, "").unwrap();
+            // A regular file: no connection, either way.
+            let error = block_on(connect(&Address::Path(path))).unwrap_err();
+            assert!(error.is_gone(), "{error}");
+        }
     }
 
     #[test]

@@ -28,10 +28,11 @@
 //! | Kata's agent, v2 guest | no `percpu`; an unlimited pids limit arrives as 0; failcnt is always 0; swap, and kernel memory but for its limit, are empty | `None` |
 //! | Kata's agent, v2 guest | operation counts among the *bytes* of blkio, under the ops `rios` and `wios` | passed on as sent; [`Blkio::devices`] puts them where they belong |
 //! | containerd, v2 | `max` of hugetlb is the limit, not the highest usage; `failcnt` is always 0 | `None` |
-//! | gVisor | only pids.current, cpu.usage.total and memory.usage.usage | the rest is `None` |
+//! | gVisor's shim | only pids.current, cpu.usage.total and memory.usage.usage | the rest is `None`; its sandbox says the network too ([`GvisorEvent`]) |
 
 mod cgroup_v1;
 mod cgroup_v2;
+mod gvisor;
 mod json;
 mod model;
 mod network;
@@ -42,6 +43,7 @@ use thiserror::Error;
 
 use crate::wire;
 
+pub use gvisor::GvisorEvent;
 pub use json::event;
 pub use model::{
     Blkio, BlkioEntry, Cpu, CpuUsage, DeviceIo, Hugetlb, Interface, Memory, MemoryEntry, Pids, Pressure, Psi,
