@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use promtext::{FamilyWriter, Kind, Page, PageReader, PageTooLong, Relabel, Value, Writer};
 use shimstat::node::{Container, CpuSpec, Role, device};
-use shimstat::stats::{DeviceIo, Interface, MemoryEntry, Pressure, Psi, Stats};
+use shimstat::stats::{Blkio, DeviceIo, Interface, MemoryEntry, Pressure, Psi, Stats};
 
 /// The labels that name a container. Those that are empty are left out: to Prometheus they are none.
 pub fn labels(container: &Container) -> impl Iterator<Item = (&'static str, &str)> {
@@ -79,7 +79,7 @@ type Operation = (String, String, String, String);
 
 impl<'a> Row<'a> {
     fn new(container: &Container, stats: &'a Stats, taken: SystemTime) -> Self {
-        let numbers = stats.blkio.devices();
+        let numbers = stats.blkio.as_ref().map(Blkio::devices).unwrap_or_default();
         // Only a cgroup of this machine has this machine's devices.
         let is_local = !numbers.is_empty() && container.bundle.has_runcs_shim();
         let name = |(major, minor): (u64, u64)| {
@@ -91,7 +91,11 @@ impl<'a> Row<'a> {
             path.unwrap_or_else(|| format!("{major}:{minor}"))
         };
         let mut bytes = BTreeMap::new();
-        for entry in &stats.blkio.io_service_bytes_recursive {
+        for entry in stats
+            .blkio
+            .iter()
+            .flat_map(|blkio| &blkio.io_service_bytes_recursive)
+        {
             // Kata's agent has counts of operations among the bytes (see `Blkio::devices`).
             if entry.op.is_empty() || matches!(entry.op.as_str(), "rios" | "wios") {
                 continue;
@@ -156,8 +160,8 @@ impl Sink<'_> {
         }
     }
 
-    fn stalled(self, psi: &Option<Psi>, line: fn(&Psi) -> Option<Pressure>) {
-        let micros = psi.as_ref().and_then(line).map(|pressure| pressure.total);
+    fn stalled(self, psi: Option<&Psi>, line: fn(&Psi) -> Option<Pressure>) {
+        let micros = psi.and_then(line).map(|pressure| pressure.total);
         self.one(
             micros
                 .and_then(|micros| micros.checked_mul(1000))
@@ -503,7 +507,7 @@ static FAMILIES: [Family; 50] = [
         COUNTER,
         "Time all waited for CPU.",
         |row, to| {
-            to.stalled(&row.stats.cpu.psi, |psi| psi.full);
+            to.stalled(row.stats.cpu.psi.as_ref(), |psi| psi.full);
         },
     ),
     family(
@@ -511,7 +515,7 @@ static FAMILIES: [Family; 50] = [
         COUNTER,
         "Time some waited for CPU.",
         |row, to| {
-            to.stalled(&row.stats.cpu.psi, |psi| psi.some);
+            to.stalled(row.stats.cpu.psi.as_ref(), |psi| psi.some);
         },
     ),
     family(
@@ -519,7 +523,10 @@ static FAMILIES: [Family; 50] = [
         COUNTER,
         "Time all waited for devices.",
         |row, to| {
-            to.stalled(&row.stats.blkio.psi, |psi| psi.full);
+            to.stalled(
+                row.stats.blkio.as_ref().and_then(|blkio| blkio.psi.as_ref()),
+                |psi| psi.full,
+            );
         },
     ),
     family(
@@ -527,7 +534,10 @@ static FAMILIES: [Family; 50] = [
         COUNTER,
         "Time some waited for devices.",
         |row, to| {
-            to.stalled(&row.stats.blkio.psi, |psi| psi.some);
+            to.stalled(
+                row.stats.blkio.as_ref().and_then(|blkio| blkio.psi.as_ref()),
+                |psi| psi.some,
+            );
         },
     ),
     family(
@@ -535,7 +545,7 @@ static FAMILIES: [Family; 50] = [
         COUNTER,
         "Time all waited for memory.",
         |row, to| {
-            to.stalled(&row.stats.memory.psi, |psi| psi.full);
+            to.stalled(row.stats.memory.psi.as_ref(), |psi| psi.full);
         },
     ),
     family(
@@ -543,7 +553,7 @@ static FAMILIES: [Family; 50] = [
         COUNTER,
         "Time some waited for memory.",
         |row, to| {
-            to.stalled(&row.stats.memory.psi, |psi| psi.some);
+            to.stalled(row.stats.memory.psi.as_ref(), |psi| psi.some);
         },
     ),
     family(

@@ -1,35 +1,35 @@
 //! From two samples of a container to what it used in between.
 
-use crate::stats::{Interface, Stats};
+use crate::stats::{DeviceIo, Interface, Stats};
 use crate::survey::Sample;
 
 /// What a container used between two samples, per second unless a field says otherwise.
 ///
-/// `None` is "cannot be told": the runtime does not report it, or a counter went backwards, as it does when a
-/// task is started anew. Such a step is no rate, and a part that appeared in between has none yet either.
+/// `None` means that it is not known: the runtime does not report it, or a counter went backwards, as it does
+/// when a task is restarted.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Rates {
-    /// Processor time, in per cent of one processor: 100 is one of them kept busy.
+    /// CPU time, in per cent of one CPU: 100 is one CPU kept busy.
     pub cpu_percent: Option<f64>,
     /// The share of the enforcement periods in which a quota held the container back, 0 to 1. `None` also
-    /// where there is no quota.
+    /// without a quota.
     pub throttled: Option<f64>,
-    /// Bytes received on all interfaces but the loopback, and those by which Kata joins a pod's interface to
+    /// Bytes received on all interfaces but the loopback and those with which Kata connects a pod's interface to
     /// its guest. A pod's containers share its interfaces.
     pub rx_bytes: Option<f64>,
     /// Bytes sent on the same interfaces.
     pub tx_bytes: Option<f64>,
-    /// Bytes read from block devices.
+    /// Bytes read from block devices. A device that is new since the earlier sample counts from zero.
     pub read_bytes: Option<f64>,
-    /// Bytes written to block devices.
+    /// Bytes written to block devices, counted in the same way.
     pub write_bytes: Option<f64>,
-    /// Processes killed for want of memory: how many in between, not per second.
+    /// Processes that were OOM-killed between the samples: a number, not per second.
     pub oom_kills: Option<u64>,
 }
 
 impl Rates {
-    /// The rates between two samples of the same container; those of two tasks have none. The time is the one
-    /// at which the statistics arrived.
+    /// The rates between two samples of the same task; samples of two tasks have none. The time is the one at
+    /// which the statistics arrived.
     pub fn between(before: &Sample, after: &Sample) -> Self {
         let seconds = after.taken.saturating_duration_since(before.taken).as_secs_f64();
         if seconds <= 0.0 || before.state.pid != after.state.pid {
@@ -49,19 +49,19 @@ impl Rates {
     }
 }
 
-/// How far a counter rose; `None` where it fell.
+/// By how much a counter rose; `None` where it fell.
 fn rise(old: Option<u64>, new: Option<u64>) -> Option<u64> {
     new?.checked_sub(old?)
 }
 
 fn throttled(old: &Stats, new: &Stats) -> Option<f64> {
+    // A quota that was set between the samples counts from zero.
+    let none_yet = old.cpu.usage.total.map(|_| 0);
     let (old, new) = (&old.cpu.throttling, &new.cpu.throttling);
-    // The kernel counts periods for as long as there is a quota, and only then.
-    new.periods.filter(|periods| *periods > 0)?;
-    let periods = rise(old.periods, new.periods)?;
-    let throttled = rise(old.throttled_periods, new.throttled_periods)?;
+    let periods = rise(old.periods.or(none_yet), new.periods)?;
+    let throttled = rise(old.throttled_periods.or(none_yet), new.throttled_periods)?;
     if periods == 0 {
-        // It was idle: nothing to hold back.
+        // It was idle, and nothing was held back.
         return Some(0.0);
     }
     Some((throttled as f64 / periods as f64).min(1.0))
@@ -78,8 +78,9 @@ fn network(old: &Stats, new: &Stats, counter: impl Fn(&Interface) -> u64) -> Opt
     Some(sum)
 }
 
-/// Whether what an interface carries is the pod's traffic, and not counted elsewhere. Kata joins the pod's
-/// interface to the guest's by `tap<n>_kata` (or `br<n>_kata`): each packet passes both, the other way round.
+/// Whether an interface carries the pod's traffic, and no other one counts it already. Kata connects the pod's
+/// interface to the guest's through `tap<n>_kata` (or `br<n>_kata`): each packet passes both, in opposite
+/// directions.
 fn carries(interface: &str) -> bool {
     interface != "lo"
         && !(interface.ends_with("_kata") && (interface.starts_with("tap") || interface.starts_with("br")))
@@ -91,19 +92,22 @@ enum Direction {
     Write,
 }
 
-/// The step of all devices that both samples have. One that is new is left out, though its counter may be new
-/// as well: Kata's Go shim names one device for all, and not always the same one.
+/// The step of all devices together. A new device counts from zero, but not where another one is gone: Kata's Go
+/// shim sends one entry for all devices, under the numbers of any of them.
 fn block(old: &Stats, new: &Stats, direction: Direction) -> Option<u64> {
-    let before = old.blkio.devices();
+    let (before, after) = (old.blkio.as_ref()?.devices(), new.blkio.as_ref()?.devices());
+    let none_is_gone = before.keys().all(|device| after.contains_key(device));
+    let bytes = |io: &DeviceIo| match direction {
+        Direction::Read => io.read_bytes,
+        Direction::Write => io.write_bytes,
+    };
     let mut sum: Option<u64> = None;
-    for (device, io) in new.blkio.devices() {
-        let Some(before) = before.get(&device) else {
-            continue;
+    for (device, io) in &after {
+        let old = match before.get(device) {
+            Some(before) => bytes(before),
+            None => none_is_gone.then_some(0),
         };
-        let (old, new) = match direction {
-            Direction::Read => (before.read_bytes, io.read_bytes),
-            Direction::Write => (before.write_bytes, io.write_bytes),
-        };
+        let new = bytes(io);
         if old.is_some() && new.is_some() {
             sum = Some(sum.unwrap_or(0).saturating_add(rise(old, new)?));
         }
@@ -115,7 +119,7 @@ fn block(old: &Stats, new: &Stats, direction: Direction) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::shim::task::{TaskState, TaskStatus};
-    use crate::stats::BlkioEntry;
+    use crate::stats::{Blkio, BlkioEntry};
     use std::time::{Duration, Instant};
 
     fn sample(taken: Instant, change: impl FnOnce(&mut Stats)) -> Sample {
@@ -167,7 +171,7 @@ mod tests {
         );
         assert_eq!(rates(used(1), used(6_000_000_001)).cpu_percent, Some(300.0));
         assert_eq!(rates(used(7), used(7)).cpu_percent, Some(0.0), "idle is measured");
-        assert_eq!(rates(used(8), used(7)).cpu_percent, None, "it was started anew");
+        assert_eq!(rates(used(8), used(7)).cpu_percent, None, "it was restarted");
         assert_eq!(rates(|_| (), used(7)).cpu_percent, None);
         assert_eq!(rates(used(7), |_| ()).cpu_percent, None);
     }
@@ -176,14 +180,25 @@ mod tests {
     fn throttling_is_a_share_of_the_periods() {
         let counts = |periods, throttled| {
             move |stats: &mut Stats| {
-                stats.cpu.throttling.periods = Some(periods);
-                stats.cpu.throttling.throttled_periods = Some(throttled);
+                stats.cpu.usage.total = Some(1);
+                stats.cpu.throttling.periods = periods;
+                stats.cpu.throttling.throttled_periods = throttled;
             }
         };
-        assert_eq!(rates(counts(100, 10), counts(120, 15)).throttled, Some(0.25));
-        assert_eq!(rates(counts(100, 10), counts(100, 10)).throttled, Some(0.0));
-        assert_eq!(rates(counts(0, 0), counts(0, 0)).throttled, None, "no quota");
-        assert_eq!(rates(counts(100, 10), counts(20, 5)).throttled, None);
+        let share = |old: (u64, u64), new: (u64, u64)| {
+            rates(counts(Some(old.0), Some(old.1)), counts(Some(new.0), Some(new.1))).throttled
+        };
+        assert_eq!(share((100, 10), (120, 15)), Some(0.25));
+        assert_eq!(share((100, 10), (100, 10)), Some(0.0));
+        assert_eq!(share((100, 10), (20, 5)), None);
+        let unlimited = || counts(None, None);
+        assert_eq!(rates(unlimited(), unlimited()).throttled, None, "no quota");
+        assert_eq!(
+            rates(unlimited(), counts(Some(8), Some(2))).throttled,
+            Some(0.25),
+            "a quota that is new"
+        );
+        assert_eq!(rates(|_| (), counts(Some(8), Some(2))).throttled, None);
         assert_eq!(rates(|_| (), |_| ()).throttled, None);
     }
 
@@ -217,7 +232,12 @@ mod tests {
     #[test]
     fn block_devices_are_compared_each_with_itself() {
         let moved = |entries: Vec<BlkioEntry>| {
-            move |stats: &mut Stats| stats.blkio.io_service_bytes_recursive = entries
+            move |stats: &mut Stats| {
+                stats.blkio = Some(Blkio {
+                    io_service_bytes_recursive: entries,
+                    ..Blkio::default()
+                });
+            }
         };
         let both = rates(
             moved(vec![
@@ -229,24 +249,40 @@ mod tests {
                 entry(0, "Read", 4096),
                 entry(0, "Write", 1000),
                 entry(16, "Read", 14),
-                entry(32, "Read", 1 << 40),
             ]),
         );
-        assert_eq!(
-            (both.read_bytes, both.write_bytes),
-            (Some(2050.0), Some(0.0)),
-            "the new device has no rate yet"
+        assert_eq!((both.read_bytes, both.write_bytes), (Some(2050.0), Some(0.0)));
+        let fell = rates(moved(vec![entry(0, "Read", 5)]), moved(vec![entry(0, "Read", 4)]));
+        assert_eq!(fell.read_bytes, None);
+
+        // The kernel lists a device from its first operation on.
+        let first = rates(
+            moved(vec![]),
+            moved(vec![entry(0, "Read", 4096), entry(0, "Write", 0)]),
         );
-        let other_device = rates(
+        assert_eq!((first.read_bytes, first.write_bytes), (Some(2048.0), Some(0.0)));
+        let second = rates(
+            moved(vec![entry(0, "Read", 10)]),
+            moved(vec![entry(0, "Read", 20), entry(16, "Read", 30)]),
+        );
+        assert_eq!(second.read_bytes, Some(20.0));
+
+        let renamed = rates(
             moved(vec![entry(0, "Read", 5)]),
             moved(vec![entry(16, "Read", 1 << 40)]),
         );
-        assert_eq!(other_device.read_bytes, None);
-        assert_eq!(rates(|_| (), moved(vec![entry(0, "Read", 5)])).read_bytes, None);
-        assert_eq!(
-            rates(moved(vec![entry(0, "Read", 5)]), moved(vec![entry(0, "Read", 4)])).read_bytes,
-            None
+        assert_eq!(renamed.read_bytes, None, "a device is gone: which is which?");
+        let one_left = rates(
+            moved(vec![entry(0, "Read", 5), entry(16, "Read", 5)]),
+            moved(vec![entry(16, "Read", 7), entry(32, "Read", 1 << 40)]),
         );
+        assert_eq!(one_left.read_bytes, Some(1.0));
+        assert_eq!(
+            rates(|_| (), moved(vec![entry(0, "Read", 5)])).read_bytes,
+            None,
+            "the earlier sample says nothing of devices"
+        );
+        assert_eq!(rates(moved(vec![]), moved(vec![])).read_bytes, None);
     }
 
     #[test]

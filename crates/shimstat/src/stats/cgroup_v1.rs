@@ -1,6 +1,7 @@
 //! `io.containerd.cgroups.v1.Metrics`: from runc's shim on cgroup v1 hosts, from Kata's Rust shim
 //! always, from its Go shim on cgroup v1 hosts whatever the guest has.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use containerd_shim_protos::cgroups::metrics::{
@@ -13,28 +14,34 @@ use super::{
 };
 
 pub(super) fn stats(metrics: Metrics) -> Stats {
-    let oom = metrics.memory_oom_control.into_option();
     let network: Vec<_> = metrics.network.into_iter().map(interface).collect();
+    let memory_stat = metrics.memory.into_option();
+    let full = memory_stat.as_ref().is_some_and(is_full);
+    let no_process_has_memory = full && memory_stat.as_ref().is_some_and(|stat| stat.total_rss == 0);
     Stats {
         cpu: metrics.cpu.into_option().map(cpu).unwrap_or_default(),
         memory: Memory {
-            oom_kill: oom.as_ref().map(|oom| oom.oom_kill),
-            under_oom: oom.map(|oom| oom.under_oom != 0),
-            ..metrics.memory.into_option().map(memory).unwrap_or_default()
+            oom_kill: metrics.memory_oom_control.into_option().map(|oom| oom.oom_kill),
+            ..memory_stat.map(memory).unwrap_or_default()
         },
-        pids: metrics.pids.into_option().map(pids).unwrap_or_default(),
-        blkio: metrics.blkio.into_option().map(blkio).unwrap_or_default(),
+        pids: metrics
+            .pids
+            .into_option()
+            .map(|stat| pids(&stat, no_process_has_memory))
+            .unwrap_or_default(),
+        blkio: metrics.blkio.into_option().map(blkio),
         hugetlb: metrics
             .hugetlb
             .into_iter()
             .map(|pages| {
                 let numbers = Hugetlb {
-                    usage: Some(pages.usage),
-                    max: Some(pages.max),
-                    failcnt: Some(pages.failcnt),
+                    usage: reported(pages.usage, full),
+                    max: reported(pages.max, full),
+                    failcnt: reported(pages.failcnt, full),
                 };
                 (pages.pagesize, numbers)
             })
+            .filter(|(_, numbers)| *numbers != Hugetlb::default())
             .collect(),
         network: (!network.is_empty()).then_some(network),
         sockets: None,
@@ -43,17 +50,8 @@ pub(super) fn stats(metrics: Metrics) -> Stats {
 
 fn cpu(cpu: CPUStat) -> Cpu {
     let usage = cpu.usage.into_option().unwrap_or_default();
+    let throttle = cpu.throttling.into_option().unwrap_or_default();
     let split = usage.kernel != 0 || usage.user != 0;
-    let throttling = cpu
-        .throttling
-        .into_option()
-        .map(|throttle| Throttling {
-            // A runtime that does not report the split (gVisor) sends these as empty as that.
-            periods: reported(throttle.periods, split),
-            throttled_periods: reported(throttle.throttled_periods, split),
-            throttled_time: reported(throttle.throttled_time, split && throttle.throttled_periods == 0),
-        })
-        .unwrap_or_default();
     Cpu {
         usage: CpuUsage {
             total: reported(usage.total, false),
@@ -61,14 +59,23 @@ fn cpu(cpu: CPUStat) -> Cpu {
             user: split.then_some(usage.user),
             percpu: usage.per_cpu,
         },
-        throttling,
+        throttling: Throttling::counted(
+            throttle.periods,
+            throttle.throttled_periods,
+            Some(throttle.throttled_time),
+        ),
         psi: None,
     }
 }
 
+/// Whether `memory.stat` was read as a whole: cgroup v1's always has this limit. containerd's shims read either all
+/// files of a controller or send nothing of it, so zeros beside it are numbers.
+fn is_full(stat: &MemoryStat) -> bool {
+    stat.hierarchical_memory_limit != 0
+}
+
 fn memory(stat: MemoryStat) -> Memory {
-    // No memory.stat of cgroup v1 is without this limit, so that it tells whether the file was read.
-    let full = stat.hierarchical_memory_limit != 0;
+    let full = is_full(&stat);
     // Kata's Rust shim reads the whole file in a cgroup v1 guest, but under wrong names for the page
     // events, and a few keys not at all. A cgroup with a page in it has had events.
     let page_events = [
@@ -85,9 +92,10 @@ fn memory(stat: MemoryStat) -> Memory {
 
     Memory {
         cache: reported(stat.cache, full),
+        total_cache: total_or_own(stat.total_cache, stat.cache, full),
         rss: total_or_own(stat.total_rss, stat.rss, full),
         mapped_file: total_or_own(stat.total_mapped_file, stat.mapped_file, full),
-        // From a cgroup v2 guest comes v2's `inactive_file`, which is a total too.
+        // A cgroup v2 guest sends v2's `inactive_file`, which is a total too.
         inactive_file: total_or_own(stat.total_inactive_file, stat.inactive_file, full),
         pgfault: total_or_own(stat.total_pg_fault, stat.pg_fault, counted),
         pgmajfault: total_or_own(stat.total_pg_maj_fault, stat.pg_maj_fault, counted),
@@ -97,7 +105,6 @@ fn memory(stat: MemoryStat) -> Memory {
         kernel: entry(stat.kernel.into_option(), full),
         kernel_tcp: entry(stat.kernel_tcp.into_option(), full),
         oom_kill: None,
-        under_oom: None,
         psi: None,
     }
 }
@@ -107,7 +114,7 @@ fn total_or_own(total: u64, own: u64, measured: bool) -> Option<u64> {
     reported(total, measured).or(reported(own, false))
 }
 
-fn raw(stat: &MemoryStat, full: bool, counted: bool) -> BTreeMap<&'static str, u64> {
+fn raw(stat: &MemoryStat, full: bool, counted: bool) -> BTreeMap<Cow<'static, str>, u64> {
     let keys = [
         ("cache", stat.cache, full),
         ("rss", stat.rss, full),
@@ -145,13 +152,13 @@ fn raw(stat: &MemoryStat, full: bool, counted: bool) -> BTreeMap<&'static str, u
     ];
     keys.into_iter()
         .filter(|(_, value, measured)| *measured || *value != 0)
-        .map(|(key, value, _)| (key, value))
+        .map(|(key, value, _)| (key.into(), value))
         .collect()
 }
 
 fn entry(entry: Option<Entry>, full: bool) -> MemoryEntry {
     let entry = entry.unwrap_or_default();
-    // Each of these controllers has a limit, be it "unlimited": without one, nothing was read.
+    // Each of these has a limit, even if it is "unlimited": without one, nothing was read.
     let measured = full && entry.limit != 0;
     MemoryEntry {
         limit: reported(entry.limit, false),
@@ -161,9 +168,11 @@ fn entry(entry: Option<Entry>, full: bool) -> MemoryEntry {
     }
 }
 
-fn pids(pids: PidsStat) -> Pids {
+/// Two zeros are those of a cgroup without the pids controller, or of one without a limit that has no process
+/// left. The latter has no anonymous memory either.
+fn pids(pids: &PidsStat, no_process_has_memory: bool) -> Pids {
     Pids {
-        current: Some(pids.current),
+        current: reported(pids.current, pids.limit != 0 || no_process_has_memory),
         limit: Some(pids.limit).filter(|limit| *limit != 0 && *limit != u64::MAX),
     }
 }

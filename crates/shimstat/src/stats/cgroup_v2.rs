@@ -1,5 +1,6 @@
 //! `io.containerd.cgroups.v2.Metrics`, put into cgroup v1's schema as runc does it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use containerd_shim_protos::cgroups_v2::metrics::{
@@ -23,8 +24,8 @@ pub(super) fn stats(metrics: Metrics) -> Stats {
             ..metrics.memory.into_option().map(memory).unwrap_or_default()
         },
         pids: metrics.pids.into_option().map(pids).unwrap_or_default(),
-        blkio: metrics.io.into_option().map(blkio).unwrap_or_default(),
-        hugetlb: metrics.hugetlb.into_iter().map(hugetlb).collect(),
+        blkio: metrics.io.into_option().map(blkio),
+        hugetlb: metrics.hugetlb.into_iter().filter_map(hugetlb).collect(),
         network: (!network.is_empty()).then_some(network),
         sockets: None,
     }
@@ -39,35 +40,30 @@ fn cpu(cpu: CPUStat) -> Cpu {
             user: reported(cpu.user_usec, split).and_then(nanoseconds),
             percpu: Vec::new(),
         },
-        throttling: Throttling {
-            // A runtime that does not report the split (gVisor) sends these as empty as that.
-            periods: reported(cpu.nr_periods, split),
-            throttled_periods: reported(cpu.nr_throttled, split),
-            throttled_time: reported(cpu.throttled_usec, split && cpu.nr_throttled == 0)
-                .and_then(nanoseconds),
-        },
+        throttling: Throttling::counted(cpu.nr_periods, cpu.nr_throttled, nanoseconds(cpu.throttled_usec)),
         psi: cpu.psi.into_option().and_then(psi),
     }
 }
 
-/// What does not fit is no measured time (it would be 584 years), and is not made into one.
+/// `None` for a time that does not fit: nobody measured 584 years.
 fn nanoseconds(microseconds: u64) -> Option<u64> {
     microseconds.checked_mul(1000)
 }
 
 fn memory(stat: MemoryStat) -> Memory {
-    // A cgroup with a process in it has a kernel stack, so that this tells whether its memory.stat was
-    // read. Where kernel memory is not accounted, zeros are left out for nothing, and no harm is done.
+    // A cgroup with a process in it has a kernel stack, which tells whether its memory.stat was read. Where kernel
+    // memory is not accounted, zeros are left out that were measured, which does no harm.
     let full = stat.kernel_stack != 0;
     let usage = MemoryEntry {
         limit: reported(stat.usage_limit, false),
         usage: reported(stat.usage, stat.usage_limit != 0),
-        // memory.peak is there since Linux 5.19, and never 0 once a process ran.
+        // memory.peak exists since Linux 5.19, and is never 0 once a process ran.
         max: reported(stat.max_usage, false),
         failcnt: None,
     };
     Memory {
         cache: reported(stat.file, full),
+        total_cache: reported(stat.file, full),
         swap: memory_and_swap(&usage, &stat),
         usage,
         kernel: MemoryEntry::default(),
@@ -78,7 +74,6 @@ fn memory(stat: MemoryStat) -> Memory {
         pgfault: reported(stat.pgfault, full),
         pgmajfault: reported(stat.pgmajfault, full),
         oom_kill: None,
-        under_oom: None,
         raw: raw(&stat, full),
         psi: stat.psi.into_option().and_then(psi),
     }
@@ -97,7 +92,7 @@ fn memory_and_swap(memory: &MemoryEntry, stat: &MemoryStat) -> MemoryEntry {
     }
 }
 
-fn raw(stat: &MemoryStat, full: bool) -> BTreeMap<&'static str, u64> {
+fn raw(stat: &MemoryStat, full: bool) -> BTreeMap<Cow<'static, str>, u64> {
     let keys = [
         ("anon", stat.anon, full),
         ("file", stat.file, full),
@@ -108,8 +103,8 @@ fn raw(stat: &MemoryStat, full: bool) -> BTreeMap<&'static str, u64> {
         ("file_mapped", stat.file_mapped, full),
         ("file_dirty", stat.file_dirty, full),
         ("file_writeback", stat.file_writeback, full),
-        // Of these, what `false` marks is not in every kernel's file: since Linux 5.9 the refaults and
-        // activations are split in two that the reply has no field for, and huge pages are an option.
+        // Keys with `false` are not in every kernel's file: since Linux 5.9 the refaults and activations are
+        // split into anon and file, for which the reply has no fields, and huge pages are an option.
         ("anon_thp", stat.anon_thp, false),
         ("inactive_anon", stat.inactive_anon, full),
         ("active_anon", stat.active_anon, full),
@@ -135,13 +130,14 @@ fn raw(stat: &MemoryStat, full: bool) -> BTreeMap<&'static str, u64> {
     ];
     keys.into_iter()
         .filter(|(_, value, measured)| *measured || *value != 0)
-        .map(|(key, value, _)| (key, value))
+        .map(|(key, value, _)| (key.into(), value))
         .collect()
 }
 
 fn pids(pids: PidsStat) -> Pids {
     Pids {
-        current: Some(pids.current),
+        // containerd sends two zeros where the pids controller is off. Otherwise it sends a limit, be it "max".
+        current: reported(pids.current, pids.limit != 0),
         // Kata's agent sends 0 for "max".
         limit: Some(pids.limit).filter(|limit| *limit != 0 && *limit != UNLIMITED),
     }
@@ -177,15 +173,18 @@ fn blkio(io: IOStat) -> Blkio {
 }
 
 /// The reply's `max` is left out: it is the limit from containerd and the highest usage from Kata, and
-/// the schema's is the latter; runc prints none on cgroup v2. Containerd's `failcnt` is 0 because it
-/// cannot read the file that has it.
-fn hugetlb(pages: HugeTlbStat) -> (String, Hugetlb) {
+/// the schema's is the latter; runc prints none on cgroup v2.
+///
+/// containerd's shims send an entry for each page size of the machine, with two zeros where the hugetlb controller
+/// is off: these are told from a usage of 0 by the limit. A `failcnt` of 0 says nothing: containerd does not read
+/// the file that has it, or reads it wrongly, before version 3.1.2 of its cgroups library.
+fn hugetlb(pages: HugeTlbStat) -> Option<(String, Hugetlb)> {
     let numbers = Hugetlb {
-        usage: Some(pages.current),
+        usage: reported(pages.current, pages.max != 0),
         max: None,
         failcnt: reported(pages.failcnt, false),
     };
-    (pages.pagesize, numbers)
+    (numbers != Hugetlb::default()).then_some((pages.pagesize, numbers))
 }
 
 fn psi(stats: PSIStats) -> Option<Psi> {

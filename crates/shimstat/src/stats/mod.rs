@@ -1,6 +1,6 @@
-//! A shim's `Stats` reply: bytes → exact numbers → JSON. No I/O.
+//! What a container uses: a shim's `Stats` reply, read into exact numbers and printed as JSON. No I/O.
 //!
-//! [`decode`] reads the `Any` of a reply into one model, [`Stats`], for both cgroup versions; the
+//! [`decode`] reads the `Any` of a reply into one model, [`Stats`], for both cgroup versions. The
 //! type that the `Any` names decides which it is, never the host's own cgroup version.
 //! [`Stats::to_json`] and [`event`] print the model in the schema of `runc events` and Kata 1.x's
 //! `kata-runtime events`. [`parse_interfaces`] and [`SocketTable`] read the text of
@@ -8,11 +8,24 @@
 //!
 //! # Absent is not zero
 //!
-//! Protobuf's version 3 cannot tell a number that was not sent from a zero. What a runtime certainly
-//! did not measure is `None` here: fields of a message that is not there, and zeros that no kernel
+//! Protobuf 3 cannot tell a number that was not sent from a zero. What a runtime certainly
+//! did not measure is `None` here: fields of a message that is missing, and zeros that no kernel
 //! would have written (a memory limit of 0, a CPU total without its user and kernel parts, a key of
 //! `memory.stat` in a reply whose other keys show that the file was not read). Where a zero can be
-//! either, each field says which way it is taken.
+//! either, the field's documentation says how it is read.
+//!
+//! A cgroup whose controller is off has no files of it, and containerd's shims send zeros instead
+//! (source: `Manager.Stat` in containerd's cgroups library, versions 1.0 to 3.1):
+//!
+//! | controller off | cgroup v2 reply | read as |
+//! |---|---|---|
+//! | pids | current 0, limit 0 (on: the limit is never 0) | `None` |
+//! | cpu | before cgroups 3.1: all zero; since then usage without periods | `None`: of the throttling also where there is no quota, which looks the same |
+//! | memory | all zero, no `memory_events` (on: the limit is never 0) | `None` |
+//! | io | no device, as before the first I/O | no device |
+//! | hugetlb | cgroups 1.0: no entry; 3.0: current 0, max 0, which is also a limit of 0 | `None` |
+//!
+//! On cgroup v1 they send no message for a controller that is off, but for cpu, which is all zero.
 //!
 //! # What today's replies get wrong
 //!
@@ -20,14 +33,16 @@
 //!
 //! | reply | fault | here |
 //! |---|---|---|
-//! | Kata's Go shim, v2 | user and system CPU time are swapped | passed on as sent: no remedy would still be right once they mend it |
+//! | Kata's Go shim, v2 | user and system CPU time are swapped | passed on as sent: a correction would be wrong once they fix it |
 //! | Kata's Go shim, v2 | one io entry for all devices, the last one wins; an entry of nothing but zeros where there is none | passed on as sent; the entry of zeros is left out |
 //! | Kata's shims, v2 guest | throttled time is always 0 | `None` beside throttled periods |
 //! | Kata's Go shim, v1 | of `memory.stat` only cache, rss, mapped_file, pgfault, pgmajfault and total_inactive_file | a `raw` key that was not filled is left out |
 //! | Kata's Rust shim, v1 | page-event counters and a few more keys stay 0; rss and cache too in a v2 guest | the same |
 //! | Kata's agent, v2 guest | no `percpu`; an unlimited pids limit arrives as 0; failcnt is always 0; swap, and kernel memory but for its limit, are empty | `None` |
 //! | Kata's agent, v2 guest | operation counts among the *bytes* of blkio, under the ops `rios` and `wios` | passed on as sent; [`Blkio::devices`] puts them where they belong |
-//! | containerd, v2 | `max` of hugetlb is the limit, not the highest usage; `failcnt` is always 0 | `None` |
+//! | containerd, v2 | `max` of hugetlb is the limit, not the highest usage | `None` |
+//! | containerd, v2, cgroups library before 3.1.2 | `failcnt` of hugetlb is 0 whatever the kernel counts | `None` (the JSON schema has the key always, then as 0) |
+//! | containerd, v2 | refaults and activations of memory.stat are missing since Linux 5.9 split them, and so are keys newer than the message | left out |
 //! | gVisor's shim | only pids.current, cpu.usage.total and memory.usage.usage | the rest is `None`; its sandbox says the network too ([`GvisorEvent`]) |
 
 mod cgroup_v1;

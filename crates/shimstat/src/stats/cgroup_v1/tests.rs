@@ -106,11 +106,10 @@ fn one_part_alone_is_a_split() {
     };
     let cpu = stats(with_cpu(usage, Throttle::default())).cpu;
     assert_eq!((cpu.usage.kernel, cpu.usage.user), (Some(0), Some(5)));
-    assert_eq!(cpu.throttling.periods, Some(0));
     assert_eq!(
-        cpu.throttling.throttled_time,
-        Some(0),
-        "no throttled period took no time"
+        cpu.throttling,
+        Throttling::default(),
+        "no quota, or no cpu controller"
     );
 }
 
@@ -133,6 +132,22 @@ fn throttled_periods_without_their_time_leave_the_time_unknown() {
             periods: Some(9),
             throttled_periods: Some(4),
             throttled_time: None
+        }
+    );
+}
+
+#[test]
+fn periods_without_throttling_took_no_time() {
+    let throttling = Throttle {
+        periods: 9,
+        ..Default::default()
+    };
+    assert_eq!(
+        stats(with_cpu(CPUUsage::default(), throttling)).cpu.throttling,
+        Throttling {
+            periods: Some(9),
+            throttled_periods: Some(0),
+            throttled_time: Some(0)
         }
     );
 }
@@ -195,7 +210,7 @@ fn memory_field_by_field() {
         (Some(19), Some(21), Some(30))
     );
     assert_eq!((memory.pgfault, memory.pgmajfault), (Some(26), Some(27)));
-    assert_eq!((memory.oom_kill, memory.under_oom), (Some(50), Some(true)));
+    assert_eq!((memory.oom_kill, memory.total_cache), (Some(50), Some(18)));
     assert_eq!(
         (memory.limit(), memory.working_set(), memory.swapped()),
         (Some(33), Some(4), Some(4))
@@ -260,7 +275,10 @@ fn keys_that_katas_go_shim_does_not_fill_are_left_out() {
         ("rss", 2),
         ("total_inactive_file", 6),
     ];
-    assert_eq!(memory.raw, BTreeMap::from(filled));
+    assert_eq!(
+        memory.raw,
+        BTreeMap::from(filled.map(|(key, value)| (key.into(), value)))
+    );
     assert_eq!(
         (memory.rss, memory.mapped_file, memory.inactive_file),
         (Some(2), Some(3), Some(6))
@@ -354,9 +372,8 @@ fn an_entry_without_a_limit_was_not_read() {
 
 #[test]
 fn an_oom_control_of_zeros_is_a_measurement() {
-    let memory = |under_oom, oom_kill| {
+    let oom_kill = |oom_kill| {
         let oom = MemoryOomControl {
-            under_oom,
             oom_kill,
             ..Default::default()
         };
@@ -364,12 +381,9 @@ fn an_oom_control_of_zeros_is_a_measurement() {
             memory_oom_control: MessageField::some(oom),
             ..Default::default()
         };
-        let memory = stats(metrics).memory;
-        (memory.oom_kill, memory.under_oom)
+        stats(metrics).memory.oom_kill
     };
-    assert_eq!(memory(0, 0), (Some(0), Some(false)));
-    assert_eq!(memory(1, 0), (Some(0), Some(true)));
-    assert_eq!(memory(0, 3), (Some(3), Some(false)));
+    assert_eq!((oom_kill(0), oom_kill(3)), (Some(0), Some(3)));
 }
 
 #[test]
@@ -392,7 +406,33 @@ fn pids_field_by_field() {
             }
         );
     }
-    assert_eq!(stats(metrics(0, 0)).pids.current, Some(0), "a stopped task");
+}
+
+#[test]
+fn no_process_is_told_from_a_controller_that_is_off() {
+    let used = CPUUsage {
+        total: 5,
+        ..Default::default()
+    };
+    let current = |limit, memory| {
+        let metrics = Metrics {
+            pids: MessageField::some(PidsStat {
+                limit,
+                ..Default::default()
+            }),
+            cpu: with_cpu(used.clone(), Throttle::default()).cpu,
+            ..with_memory(memory)
+        };
+        let stats = stats(metrics);
+        (stats.pids.current, stats.is_emptied())
+    };
+    let with_rss = MemoryStat {
+        total_rss: 4096,
+        ..mostly_zero()
+    };
+    assert_eq!(current(0, with_rss.clone()), (None, false), "off");
+    assert_eq!(current(50, with_rss), (Some(0), true));
+    assert_eq!(current(0, mostly_zero()), (Some(0), true), "nothing runs in it");
 }
 
 fn blk(major: u64, minor: u64, op: &str, value: u64) -> BlkIOEntry {
@@ -465,7 +505,6 @@ fn devices_add_up_what_the_kernel_calls_reads_and_writes() {
         ((8, 16), io(Some(30), None, None, None)),
     ];
     assert_eq!(blkio.devices(), BTreeMap::from(expected));
-    assert_eq!(blkio.total(), io(Some(1030), Some(200), Some(5), Some(4)));
 }
 
 #[test]
@@ -481,7 +520,7 @@ fn operations_that_katas_agent_puts_among_the_bytes_are_not_counted_as_bytes() {
         reads: Some(3),
         writes: Some(4),
     };
-    assert_eq!(blkio.total(), expected);
+    assert_eq!(blkio.devices()[&(254, 0)], expected);
     assert_eq!(
         blkio.io_service_bytes_recursive[2].op, "rios",
         "passed on as sent"
@@ -508,6 +547,29 @@ fn hugetlb_field_by_field() {
             "1GB": { "usage": 4, "max": 5, "failcnt": 6 },
         })
     );
+}
+
+#[test]
+fn zeros_of_huge_pages_are_numbers_beside_a_full_memory_stat() {
+    let empty = HugetlbStat {
+        pagesize: "2MB".into(),
+        ..Default::default()
+    };
+    let hugetlb = |memory| {
+        let metrics = Metrics {
+            hugetlb: vec![empty.clone()],
+            ..with_memory(memory)
+        };
+        stats(metrics).hugetlb
+    };
+    let zeros = Hugetlb {
+        usage: Some(0),
+        max: Some(0),
+        failcnt: Some(0),
+    };
+    assert_eq!(hugetlb(mostly_zero()), BTreeMap::from([("2MB".into(), zeros)]));
+    // Kata sends such an entry for a guest with cgroup v2.
+    assert_eq!(hugetlb(MemoryStat::default()), BTreeMap::new());
 }
 
 #[test]

@@ -114,17 +114,27 @@ fn throttled_periods_without_their_time_leave_the_time_unknown() {
         }
     );
     let cpu = CPUStat {
-        system_usec: 1,
+        nr_periods: 9,
         ..Default::default()
     };
     assert_eq!(
         stats(with_cpu(cpu)).cpu.throttling,
         Throttling {
-            periods: Some(0),
+            periods: Some(9),
             throttled_periods: Some(0),
             throttled_time: Some(0)
         }
     );
+}
+
+#[test]
+fn no_period_is_no_quota_or_no_cpu_controller() {
+    let cpu = CPUStat {
+        usage_usec: 2,
+        system_usec: 1,
+        ..Default::default()
+    };
+    assert_eq!(stats(with_cpu(cpu)).cpu.throttling, Throttling::default());
 }
 
 #[test]
@@ -336,7 +346,7 @@ fn zeros_of_a_memory_stat_that_was_read_are_numbers() {
         "unevictable",
         "workingset_nodereclaim",
     ];
-    assert_eq!(memory.raw.keys().copied().collect::<Vec<_>>(), keys);
+    assert_eq!(memory.raw.keys().collect::<Vec<_>>(), keys.each_ref());
     assert_eq!(
         (memory.rss, memory.cache, memory.mapped_file),
         (Some(0), Some(0), Some(0))
@@ -357,7 +367,7 @@ fn a_memory_stat_of_a_v1_guest_fills_what_the_versions_have_in_common() {
     let memory = stats(with_memory(stat)).memory;
     assert_eq!(
         memory.raw,
-        BTreeMap::from([("active_file", 4096), ("pgfault", 7)])
+        BTreeMap::from([("active_file".into(), 4096), ("pgfault".into(), 7)])
     );
     assert_eq!(
         (memory.rss, memory.pgfault, memory.pgmajfault),
@@ -402,7 +412,7 @@ fn blkio_field_by_field() {
         ..Default::default()
     };
     assert_eq!(
-        stats(metrics.clone()).blkio.devices()[&(20, 21)],
+        stats(metrics.clone()).blkio.unwrap().devices()[&(20, 21)],
         DeviceIo {
             read_bytes: Some(22),
             write_bytes: Some(23),
@@ -443,7 +453,7 @@ fn the_empty_entry_of_katas_go_shim_is_no_device() {
         io: MessageField::some(io),
         ..Default::default()
     };
-    assert_eq!(stats(metrics).blkio, Blkio::default());
+    assert_eq!(stats(metrics).blkio, Some(Blkio::default()));
 }
 
 #[test]
@@ -463,23 +473,50 @@ fn hugetlb_field_by_field() {
         data(metrics, "hugetlb"),
         json!({ "2MB": { "usage": 1, "failcnt": 3 }, "1GB": { "usage": 4, "failcnt": 6 } })
     );
-    let unlimited = HugeTlbStat {
-        max: UNLIMITED,
-        pagesize: "2MB".into(),
-        ..Default::default()
+}
+
+#[test]
+fn unused_huge_pages_are_told_from_a_controller_that_is_off() {
+    let hugetlb = |max| {
+        let pages = HugeTlbStat {
+            max,
+            pagesize: "2MB".into(),
+            ..Default::default()
+        };
+        let metrics = Metrics {
+            hugetlb: vec![pages],
+            ..Default::default()
+        };
+        stats(metrics).hugetlb
     };
-    let metrics = Metrics {
-        hugetlb: vec![unlimited],
-        ..Default::default()
+    let unused = Hugetlb {
+        usage: Some(0),
+        max: None,
+        failcnt: None,
     };
-    assert_eq!(
-        stats(metrics).hugetlb["2MB"],
-        Hugetlb {
-            usage: Some(0),
-            max: None,
-            failcnt: None
-        }
-    );
+    assert_eq!(hugetlb(UNLIMITED), BTreeMap::from([("2MB".into(), unused)]));
+    assert_eq!(hugetlb(0), BTreeMap::new());
+}
+
+#[test]
+fn no_process_is_told_from_a_controller_that_is_off() {
+    let stats = |limit| {
+        let metrics = Metrics {
+            pids: MessageField::some(PidsStat {
+                limit,
+                ..Default::default()
+            }),
+            ..with_cpu(CPUStat {
+                usage_usec: 1,
+                ..Default::default()
+            })
+        };
+        let stats = stats(metrics);
+        (stats.pids.current, stats.is_emptied())
+    };
+    assert_eq!(stats(0), (None, false));
+    assert_eq!(stats(UNLIMITED), (Some(0), true));
+    assert_eq!(stats(50), (Some(0), true));
 }
 
 #[test]
