@@ -5,12 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use promtext::{Kind, Value, Writer};
+use shimstat::node::processes;
 
 /// The upper bounds of the histogram, in milliseconds: kata-monitor's.
 const BOUNDS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
-
-/// The kernel's clock ticks in `/proc`, on every architecture that Linux has today.
-const NANOSECONDS_IN_A_TICK: u64 = 10_000_000;
 
 /// Counts of scrapes.
 #[derive(Debug, Default)]
@@ -153,9 +151,9 @@ impl Process {
                 .zip(field(15))
                 .map(|(user, system)| user.saturating_add(system)),
             threads: field(20),
-            started: field(22).zip(booted).map(|(ticks, booted)| {
-                booted.saturating_add(ticks / (1_000_000_000 / NANOSECONDS_IN_A_TICK))
-            }),
+            started: field(22)
+                .zip(booted)
+                .map(|(ticks, booted)| booted.saturating_add(processes::ticks(ticks).as_secs())),
             virtual_bytes: field(23),
             resident_pages: field(24),
             descriptors: None,
@@ -168,7 +166,7 @@ impl Process {
         let resident = self.resident_pages.map(|pages| pages.saturating_mul(page_size()));
         let time = self
             .ticks
-            .map(|ticks| ticks.saturating_mul(NANOSECONDS_IN_A_TICK));
+            .and_then(|ticks| u64::try_from(processes::ticks(ticks).as_nanos()).ok());
         let threads = "Threads of the exporter, for dashboards of kata-monitor: it is not written in Go.";
         for (name, kind, help, value) in [
             (

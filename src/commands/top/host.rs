@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use shimstat::node::{Around, Role, around, hypervisor};
+use shimstat::node::{HostProcesses, Role, host_processes, hypervisor};
 
 use super::row::Row;
 use super::tree::Key;
 
-/// The processes around the selected container, and what its files say.
+/// The host processes of the selected container, and what its files say.
 #[derive(Debug, Clone)]
 pub struct HostSide {
     /// The container that was selected.
@@ -19,13 +19,13 @@ pub struct HostSide {
     /// How old the selected container is.
     pub age: Option<Duration>,
     /// Each with its per cent of one processor, where it was looked at before.
-    pub parts: Vec<(Around, Option<f64>)>,
+    pub parts: Vec<(HostProcesses, Option<f64>)>,
     taken: Instant,
 }
 
 impl HostSide {
-    /// Reads what is around a container, whose sandbox is given where it is in one. Rates are reckoned from an
-    /// earlier reading of the same.
+    /// Reads the processes of a container, or of its sandbox where it is in one. Rates are against an earlier
+    /// reading of the same.
     pub fn read(selected: &Row, sandbox: Option<&Row>, before: Option<&Self>) -> Self {
         let subject = subject(selected, sandbox);
         let bundle = &subject.container.bundle;
@@ -33,7 +33,7 @@ impl HostSide {
         let machine = hypervisor::virtual_machine(&bundle.id);
         let task_pid = subject.sample.as_ref().map(|sample| sample.state.pid);
         let taken = Instant::now();
-        let parts = around(machine.as_ref(), bundle.shim_pid(), task_pid)
+        let parts = host_processes(machine.as_ref(), bundle.shim_pid(), task_pid)
             .into_iter()
             .map(|new| {
                 let cpu = before.and_then(|before| {

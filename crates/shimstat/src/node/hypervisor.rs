@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::files::{self, ReadError};
 use super::id::Id;
+use super::machine::MachineKind;
 use super::monitor::{GO_ROOT, RUST_ROOT, SOCKET};
 use crate::shim::address::Address;
 
@@ -33,12 +34,18 @@ pub struct VirtualMachine {
     pub shim: KataShim,
     /// `qemu`, `clh`, `firecracker`, `dragonball`, …
     pub hypervisor: Option<String>,
+    /// What the notes tell of where it runs and whether its memory is encrypted; see [`MachineKind::of`].
+    pub kind: MachineKind,
     /// The hypervisor's process on the host, as noted when it started: it may be gone, and its pid another's. The
     /// Rust shim does not note it for every hypervisor (3.30 leaves Cloud Hypervisor's out), and Dragonball runs
     /// within the shim; the task service's `State` names it too.
     pub vmm_pid: Option<u32>,
     /// The process that shares files with the guest, where it is one of its own.
     pub virtiofsd_pid: Option<u32>,
+    /// Memory in bytes that the guest was configured with: at boot, and with the Go shim what was plugged in
+    /// later. The Rust shim does not note the latter.
+    pub configured_memory: Option<u64>,
+    pub cgroups: CgroupPaths,
 }
 
 /// Kata's two implementations of its shim.
@@ -46,6 +53,14 @@ pub struct VirtualMachine {
 pub enum KataShim {
     Go,
     Rust,
+}
+
+/// The cgroups on the host that a shim made for its sandbox, as cgroupfs or systemd paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CgroupPaths {
+    pub sandbox: Option<String>,
+    /// Holds what is not a virtual processor, unless `sandbox_cgroup_only` is set.
+    pub overhead: Option<String>,
 }
 
 /// The virtual machine of the sandbox `id`. `None` where no Kata shim has noted one that can be read: another
@@ -57,29 +72,71 @@ pub fn virtual_machine(id: &str) -> Option<VirtualMachine> {
 fn virtual_machine_below(go_root: &Path, rust_root: &Path, id: &str) -> Option<VirtualMachine> {
     // It may come from an annotation, and becomes part of a path here.
     let id = Id::parse(id).ok()?;
-    let of = |shim, path: PathBuf, [object, name, vmm, virtiofsd]: [&str; 4]| {
-        let state = read_json(&path).ok()??;
-        let state = state.get(object)?;
-        let pid = |key| {
-            let pid = state.get(key)?.as_u64()?;
-            u32::try_from(pid).ok().filter(|pid| *pid != 0)
-        };
-        Some(VirtualMachine {
-            shim,
-            hypervisor: state.get(name).and_then(hypervisor_name),
-            vmm_pid: pid(vmm),
-            virtiofsd_pid: pid(virtiofsd),
-        })
-    };
-    let go = ["HypervisorState", "Type", "Pid", "VirtiofsDaemonPid"];
-    let rust = ["hypervisor", "hypervisor_type", "pid", "virtiofs_daemon_pid"];
-    of(KataShim::Go, go_root.join(id.as_str()).join("persist.json"), go).or_else(|| {
-        of(
-            KataShim::Rust,
-            rust_root.join(id.as_str()).join("state.json"),
-            rust,
-        )
+    let state = |root: &Path, file| read_json(&root.join(id.as_str()).join(file)).ok()?;
+    state(go_root, "persist.json")
+        .and_then(|state| from_go(&state))
+        .or_else(|| from_rust(&state(rust_root, "state.json")?))
+}
+
+/// From `persist.json`: `SandboxState` of the Go shim's virtcontainers/persist/api/sandbox.go.
+fn from_go(state: &Value) -> Option<VirtualMachine> {
+    let machine = state.get("HypervisorState")?;
+    // A remote hypervisor's state is empty (virtcontainers/remote.go), and only the configuration names it.
+    let hypervisor = machine
+        .get("Type")
+        .and_then(hypervisor_name)
+        .or_else(|| hypervisor_name(state.pointer("/Config/HypervisorType")?));
+    let megabytes = |value: Option<&Value>| value?.as_u64()?.checked_mul(1 << 20);
+    let plugged = megabytes(machine.get("HotpluggedMemory")).unwrap_or(0);
+    Some(VirtualMachine {
+        shim: KataShim::Go,
+        kind: MachineKind::from_hypervisor(hypervisor.as_deref()),
+        hypervisor,
+        vmm_pid: machine.get("Pid").and_then(pid),
+        virtiofsd_pid: machine.get("VirtiofsDaemonPid").and_then(pid),
+        configured_memory: megabytes(state.pointer("/Config/HypervisorConfig/MemorySize"))
+            .filter(|memory| *memory > 0)
+            .and_then(|memory| memory.checked_add(plugged)),
+        cgroups: CgroupPaths {
+            sandbox: state.get("SandboxCgroupPath").and_then(text),
+            overhead: state.get("OverheadCgroupPath").and_then(text),
+        },
     })
+}
+
+/// From `state.json`: `HypervisorState` and `CgroupState` of runtime-rs (crates/hypervisor/src/hypervisor_persist.rs,
+/// crates/resource/src/cgroups/cgroup_persist.rs).
+fn from_rust(state: &Value) -> Option<VirtualMachine> {
+    let machine = state.get("hypervisor")?;
+    let config = |key| machine.get("config")?.get(key);
+    let hypervisor = machine.get("hypervisor_type").and_then(hypervisor_name);
+    let cgroup = |key| state.pointer("/resource/cgroup_state")?.get(key);
+    // The path of the overhead's cgroup is noted even where there is none.
+    let all_in_one = cgroup("sandbox_cgroup_only").and_then(Value::as_bool) == Some(true);
+    Some(VirtualMachine {
+        shim: KataShim::Rust,
+        kind: MachineKind::from_runtime_rs(hypervisor.as_deref(), machine),
+        hypervisor,
+        vmm_pid: machine.get("pid").and_then(pid),
+        virtiofsd_pid: machine.get("virtiofs_daemon_pid").and_then(pid),
+        configured_memory: config("default_memory")
+            .and_then(Value::as_u64)
+            .filter(|megabytes| *megabytes > 0)
+            .and_then(|megabytes| megabytes.checked_mul(1 << 20)),
+        cgroups: CgroupPaths {
+            sandbox: cgroup("path").and_then(text),
+            overhead: cgroup("overhead_path").and_then(text).filter(|_| !all_in_one),
+        },
+    })
+}
+
+fn pid(value: &Value) -> Option<u32> {
+    u32::try_from(value.as_u64()?).ok().filter(|pid| *pid != 0)
+}
+
+fn text(value: &Value) -> Option<String> {
+    let text = value.as_str()?;
+    (!text.is_empty()).then(|| text.to_string())
 }
 
 /// Why a shim's state does not tell on which hypervisor its sandbox runs.
@@ -253,17 +310,64 @@ mod tests {
         let expected = VirtualMachine {
             shim: KataShim::Rust,
             hypervisor: Some("clh".into()),
+            kind: MachineKind::Local,
             vmm_pid: None,
             virtiofsd_pid: None,
+            configured_memory: None,
+            cgroups: CgroupPaths::default(),
         };
-        assert_eq!(read("s1"), Some(expected), "null and 0 are no pids");
+        let read_rust = read("s1").unwrap();
+        assert_eq!(read_rust.vmm_pid, None, "null and 0 are no pids");
+        assert_eq!(
+            VirtualMachine {
+                cgroups: CgroupPaths::default(),
+                ..read_rust
+            },
+            expected
+        );
+        roots.state(include_str!("../../tests/fixtures/kata-4.1-rs-clh/state.json"));
+        let expected = VirtualMachine {
+            configured_memory: Some(512 << 20),
+            cgroups: CgroupPaths {
+                sandbox: Some(
+                    "k8s.io/879137f111b1d18dc71f2ad9f02aaf15e1db4a3d23e5c8440e5f4e2a30702734".into(),
+                ),
+                overhead: None,
+            },
+            ..expected
+        };
+        assert_eq!(
+            read("s1"),
+            Some(expected),
+            "sandbox_cgroup_only: there is no cgroup for the overhead"
+        );
+
         let recorded = include_str!("../../tests/fixtures/kata-3.30-go/persist.json");
         fs::write(go.join("s1/persist.json"), recorded).unwrap();
+        let old = read("s1").unwrap();
+        assert_eq!(
+            (
+                old.shim,
+                old.hypervisor.as_deref(),
+                old.vmm_pid,
+                old.virtiofsd_pid
+            ),
+            (KataShim::Go, Some("clh"), Some(7752), Some(7751))
+        );
+        let recorded = include_str!("../../tests/fixtures/kata-4.1-go/persist.json");
+        fs::write(go.join("s1/persist.json"), recorded).unwrap();
+        let id = "3088681c97850785a2776c7b4575910a3c91545567c9c97d78c240177f524945";
         let expected = VirtualMachine {
             shim: KataShim::Go,
-            hypervisor: Some("clh".into()),
-            vmm_pid: Some(7752),
-            virtiofsd_pid: Some(7751),
+            hypervisor: Some("qemu".into()),
+            kind: MachineKind::Local,
+            vmm_pid: Some(14367),
+            virtiofsd_pid: Some(14366),
+            configured_memory: Some(512 << 20),
+            cgroups: CgroupPaths {
+                sandbox: Some(format!("/k8s.io/kata_{id}")),
+                overhead: Some(format!("/kata_overhead/{id}")),
+            },
         };
         assert_eq!(read("s1"), Some(expected));
         assert_eq!(read("../sbs/s1"), None, "no path is made of what is no id");

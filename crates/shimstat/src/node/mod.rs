@@ -5,7 +5,6 @@
 //! The places and the order in which containerd writes them were seen on containerd 1.6.20, 1.7.24 and 2.1.9.
 
 pub mod annotations;
-mod around;
 mod bundle;
 pub mod device;
 mod files;
@@ -13,28 +12,29 @@ mod find;
 pub mod hypervisor;
 mod id;
 mod inventory;
+mod machine;
 pub mod monitor;
 mod names;
 mod pods;
 pub mod process;
+pub mod processes;
 mod runtime;
 mod spec;
-mod usage;
 
 use std::path::PathBuf;
 
 pub use annotations::{Annotations, PodNames, Role};
-pub use around::{Around, Part, around};
 pub use bundle::{Bundle, BundleError};
 pub use files::ReadError;
 pub use find::FindError;
 pub use id::{Id, IdError};
 pub use inventory::{Container, Inventory, Task};
+pub use machine::{MachineKind, Protection};
 pub use names::Wanted;
 pub use pods::{Pod, pods};
+pub use processes::{HostProcesses, Part, ProcessMemory, ProcessUsage, host_processes};
 pub use runtime::Runtime;
 pub use spec::{CpuSpec, Spec};
-pub use usage::{ProcessMemory, ProcessUsage, ticks_per_second};
 
 /// containerd's usual state directories: its own, k3s's and RKE2's, Docker's, MicroK8s's.
 pub const USUAL_STATE_DIRS: [&str; 4] = [

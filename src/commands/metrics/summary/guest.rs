@@ -12,7 +12,7 @@
 //! | `kata_agent_total_time`, `kata_agent_total_rss` | seconds, bytes |
 
 use crate::commands::metrics::readings::Readings;
-use shimstat::node::{Part, ticks_per_second};
+use shimstat::node::{Part, processes};
 
 /// What is said of one part of a sandbox.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +43,7 @@ pub fn host_part(readings: &Readings, part: Part) -> Option<Measured> {
     let item = |family: &str, item: &str| amount(readings.value(family, &[("item", item)])?);
     let ticks = |family: &str| {
         let ticks = item(family, "utime")?.checked_add(item(family, "stime")?)?;
-        Some(ticks as f64 / ticks_per_second() as f64)
+        Some(processes::ticks(ticks).as_secs_f64())
     };
     match part {
         Part::Vmm => Measured::new(
@@ -71,7 +71,7 @@ pub fn host_part(readings: &Readings, part: Part) -> Option<Measured> {
             item("kata_shim_proc_status", "vmrss").and_then(|kilobytes| kilobytes.checked_mul(1024)),
             "kata_shim_proc_stat, kata_shim_proc_status",
         ),
-        Part::ShimAndVmm => None,
+        Part::Vhost | Part::ShimAndVmm => None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::commands::metrics::readings::Readings;
 use promtext::Filter;
 use shimstat::node::hypervisor::{self, VirtualMachine};
-use shimstat::node::{Around, Container, Inventory, around};
+use shimstat::node::{Container, HostProcesses, Inventory, host_processes};
 use shimstat::survey::{AskError, NotRunning, Sample, Survey};
 
 use super::super::super::{Context, with_remedy};
@@ -17,8 +17,8 @@ use crate::exit::Failure;
 pub struct Look {
     /// What its shim noted of its virtual machine.
     pub machine: Option<VirtualMachine>,
-    /// The processes around it, and when they were read.
-    pub around: (Instant, Vec<Around>),
+    /// Its processes on the host, and when they were read.
+    pub processes: (Instant, Vec<HostProcesses>),
     /// Its tasks: the sandbox's own container and the others.
     pub containers: Vec<(Arc<Container>, Result<Sample, AskError>)>,
     /// Its metrics and when they came, or why there are none.
@@ -69,7 +69,10 @@ impl Look {
         let shim_pid = sandbox.bundle.as_ref().and_then(|bundle| bundle.shim_pid());
         let task_pid = own.and_then(|answer| Some(answer.as_ref().ok()?.state.pid));
         Ok(Self {
-            around: (Instant::now(), around(machine.as_ref(), shim_pid, task_pid)),
+            processes: (
+                Instant::now(),
+                host_processes(machine.as_ref(), shim_pid, task_pid),
+            ),
             machine,
             containers,
             scraped,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use shimstat::node::hypervisor::{KataShim, VirtualMachine};
-use shimstat::node::{Around, Container, Part, Role};
+use shimstat::node::{Container, HostProcesses, Part, Role};
 use shimstat::rates::Rates;
 use shimstat::survey::{AskError, Sample};
 
@@ -84,12 +84,12 @@ fn pod_name(container: &Container) -> Option<String> {
 
 /// The processes on the host: as `/proc` has them, or else as the shim's families do.
 fn host(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> Vec<Entry> {
-    let (taken, around) = &now.around;
-    let mut entries: Vec<(Part, Entry)> = around
+    let (taken, processes) = &now.processes;
+    let mut entries: Vec<(Part, Entry)> = processes
         .iter()
         .map(|part| {
             let percent = before.and_then(|before| {
-                let (then, old) = &before.around;
+                let (then, old) = &before.processes;
                 let old = old.iter().find(|old| old.part == part.part)?;
                 part.cpu_percent_since(old, taken.saturating_duration_since(*then))
             });
@@ -117,19 +117,26 @@ fn host(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> Vec<Ent
                 .into(),
         );
     }
-    let order = [Part::Vmm, Part::ShimAndVmm, Part::Virtiofsd, Part::Shim];
+    let order = [
+        Part::Vmm,
+        Part::ShimAndVmm,
+        Part::Vhost,
+        Part::Virtiofsd,
+        Part::Shim,
+    ];
     entries.sort_by_key(|(part, _)| order.iter().position(|one| one == part));
     entries.into_iter().map(|(_, entry)| entry).collect()
 }
 
-fn from_proc(around: &Around, cpu_percent: Option<f64>) -> Entry {
-    let name = match around.part {
+fn from_proc(processes: &HostProcesses, cpu_percent: Option<f64>) -> Entry {
+    let name = match processes.part {
         Part::Vmm => "VMM",
+        Part::Vhost => "vhost",
         Part::Virtiofsd => "virtiofsd",
         Part::Shim => "shim",
         Part::ShimAndVmm => "shim and VMM",
     };
-    let pids: Vec<_> = around
+    let pids: Vec<_> = processes
         .processes
         .iter()
         .map(|process| process.pid.to_string())
@@ -140,9 +147,9 @@ fn from_proc(around: &Around, cpu_percent: Option<f64>) -> Entry {
     };
     Entry {
         name: name.to_string(),
-        cpu: Some(around.cpu().as_secs_f64()),
+        cpu: Some(processes.cpu().as_secs_f64()),
         cpu_percent,
-        memory: around.memory(),
+        memory: processes.memory(),
         of: None,
         source: format!("/proc/{pids}/stat, /proc/{pids}/status"),
     }

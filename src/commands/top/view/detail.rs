@@ -178,23 +178,24 @@ fn state(model: &Model, row: &Row) -> String {
     ])
 }
 
-/// What the processes around the sandbox use, as `/proc` has it.
+/// What the sandbox's processes use, as `/proc` has it.
 fn host_side(host: &HostSide) -> impl Iterator<Item = (&'static str, String)> {
-    host.parts.iter().map(|(around, cpu)| {
-        let label = match around.part {
+    host.parts.iter().map(|(processes, cpu)| {
+        let label = match processes.part {
             Part::Vmm => "VMM",
+            Part::Vhost => "vhost",
             Part::Virtiofsd => "virtiofsd",
             Part::Shim => "shim",
             Part::ShimAndVmm => "shim+VMM",
         };
-        let pids: Vec<_> = around
+        let pids: Vec<_> = processes
             .processes
             .iter()
             .map(|process| process.pid.to_string())
             .collect();
         let text = join([
             cpu.map(units::percent),
-            around
+            processes
                 .memory()
                 .map(|bytes| format!("{} resident", units::bytes(bytes))),
             Some(format!("pid {}", pids.join(" "))),

@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use crate::commands::metrics::readings::Readings;
 use promtext::Filter;
-use shimstat::node::{Bundle, CpuSpec, PodNames, ProcessMemory, ProcessUsage};
+use shimstat::node::hypervisor::CgroupPaths;
+use shimstat::node::{Bundle, CpuSpec, MachineKind, PodNames, ProcessMemory, ProcessUsage};
 use shimstat::shim::address::Address;
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::stats::Stats;
@@ -16,8 +17,11 @@ fn machine(virtiofsd_pid: Option<u32>) -> Option<VirtualMachine> {
     Some(VirtualMachine {
         shim: KataShim::Go,
         hypervisor: Some("clh".into()),
+        kind: MachineKind::Local,
         vmm_pid: Some(7752),
         virtiofsd_pid,
+        configured_memory: None,
+        cgroups: CgroupPaths::default(),
     })
 }
 
@@ -61,7 +65,7 @@ fn task(
 fn look(taken: Instant, page: &str) -> Look {
     Look {
         machine: machine(None),
-        around: (taken, Vec::new()),
+        processes: (taken, Vec::new()),
         containers: vec![
             task("s1", Role::Sandbox, taken, 50, 300 << 10),
             task("c1", Role::InSandbox("s1".into()), taken, 1200, 20 << 20),
@@ -73,8 +77,8 @@ fn look(taken: Instant, page: &str) -> Look {
     }
 }
 
-fn process(part: Part, pid: u32, millis: u64, rss: u64) -> Around {
-    Around {
+fn process(part: Part, pid: u32, millis: u64, rss: u64) -> HostProcesses {
+    HostProcesses {
         part,
         processes: vec![ProcessUsage {
             pid,
@@ -86,6 +90,7 @@ fn process(part: Part, pid: u32, millis: u64, rss: u64) -> Around {
                 rss: Some(rss),
                 rss_shmem: Some(0),
                 hugetlb: Some(0),
+                ..ProcessMemory::default()
             },
         }],
     }
@@ -121,10 +126,10 @@ fn what_proc_says_comes_before_what_the_families_say() {
         ]
     };
     let mut before = look(start, GO);
-    before.around = (start, parts(0));
+    before.processes = (start, parts(0));
     let later = start + Duration::from_secs(2);
     let mut now = look(later, GO);
-    now.around = (later, parts(800));
+    now.processes = (later, parts(800));
     now.containers[1] = task("c1", Role::InSandbox("s1".into()), later, 1700, 20 << 20);
     let summary = Summary::new("s1", &now, Some(&before));
     assert_eq!(names(&summary.host), ["VMM", "virtiofsd", "shim"]);
@@ -211,7 +216,7 @@ fn less_than_nothing_is_not_shown() {
 fn a_guest_that_is_not_heard_of_costs_its_own_lines() {
     let now = Instant::now();
     let mut refused = look(now, GO);
-    refused.around.1 = vec![
+    refused.processes.1 = vec![
         process(Part::Vmm, 7752, 1, 500 << 20),
         process(Part::Shim, 70, 9000, 1 << 20),
     ];

@@ -1,0 +1,337 @@
+//! The threads of a virtual machine monitor: how long each ran and how long it waited for a processor, from
+//! `/proc/<pid>/task/<tid>/stat` and `schedstat`. What a virtual processor waits is what its guest sees as steal time.
+
+use std::fs;
+use std::time::Duration;
+
+use super::proc_fs::{Roots, Stat, ticks};
+use super::{HostProcesses, Part};
+
+/// How many threads of a sandbox are read: about 25 µs each.
+const MAX_THREADS: usize = 512;
+
+/// The threads of a sandbox's VMM, kernel threads of vhost included.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Threads {
+    pub threads: Vec<Thread>,
+    /// How many more there are: with any, sums are too low.
+    pub left_out: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thread {
+    pub tid: u32,
+    /// Cut to 15 bytes by the kernel. Untrusted: a process names its threads.
+    pub name: String,
+    pub role: ThreadRole,
+    /// When it started, in clock ticks after the machine did: tells it from a later one with its id.
+    pub started: u64,
+    /// Time on a processor. From the scheduler, in nanoseconds; without it from the clock ticks.
+    pub run: Duration,
+    /// Time in which it could have run and there was no processor for it. `None` on a kernel without
+    /// `CONFIG_SCHED_INFO`.
+    pub wait: Option<Duration>,
+}
+
+/// What a thread does for the virtual machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ThreadRole {
+    /// A virtual processor, with its number where the thread's name has it.
+    Vcpu(Option<u32>),
+    /// Serves a virtual device.
+    Io,
+    /// Moves packets for a virtual network card or socket in the kernel.
+    Vhost,
+    /// Its first thread, or its event loop.
+    Main,
+    Other,
+}
+
+/// The time of several threads together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ThreadTimes {
+    pub threads: usize,
+    pub run: Duration,
+    /// `None` where one of them has none.
+    pub wait: Option<Duration>,
+}
+
+impl Threads {
+    /// Reads the threads of the VMM and of vhost among a sandbox's processes; `None` where there is no VMM, or its
+    /// threads cannot be read.
+    pub fn read(processes: &[HostProcesses]) -> Option<Self> {
+        Self::read_in(Roots::host(), processes)
+    }
+
+    fn read_in(roots: Roots<'_>, processes: &[HostProcesses]) -> Option<Self> {
+        let of = |wanted: fn(Part) -> bool| {
+            let parts = processes.iter().filter(move |processes| wanted(processes.part));
+            parts.flat_map(|processes| &processes.processes)
+        };
+        let vmm = of(|part| matches!(part, Part::Vmm | Part::ShimAndVmm)).next()?;
+        let mut found = Self::default();
+        found.add(roots, vmm.pid)?;
+        for vhost in of(|part| part == Part::Vhost) {
+            // A kernel thread may end at any time, and is then not there to be counted.
+            let _gone = found.add(roots, vhost.pid);
+        }
+        Some(found)
+    }
+
+    fn add(&mut self, roots: Roots<'_>, pid: u32) -> Option<()> {
+        for entry in fs::read_dir(roots.path(pid, "task")).ok()?.flatten() {
+            let Some(tid) = entry.file_name().to_str().and_then(|tid| tid.parse().ok()) else {
+                continue;
+            };
+            if self.threads.len() >= MAX_THREADS {
+                self.left_out += 1;
+            } else {
+                // One that ends meanwhile is left out.
+                self.threads.extend(Thread::read(roots, pid, tid));
+            }
+        }
+        Some(())
+    }
+
+    pub fn vcpus(&self) -> impl Iterator<Item = &Thread> {
+        self.threads
+            .iter()
+            .filter(|thread| matches!(thread.role, ThreadRole::Vcpu(_)))
+    }
+
+    /// The time of all threads of which `wanted` is true. A thread takes its time with it when it ends, so this can
+    /// fall; a process's processor time does not.
+    pub fn sum(&self, wanted: impl Fn(ThreadRole) -> bool) -> ThreadTimes {
+        let start = ThreadTimes {
+            wait: Some(Duration::ZERO),
+            ..ThreadTimes::default()
+        };
+        let threads = self.threads.iter().filter(|thread| wanted(thread.role));
+        threads.fold(start, |sum, thread| ThreadTimes {
+            threads: sum.threads + 1,
+            run: sum.run.saturating_add(thread.run),
+            wait: sum
+                .wait
+                .zip(thread.wait)
+                .map(|(sum, wait)| sum.saturating_add(wait)),
+        })
+    }
+}
+
+impl Thread {
+    fn read(roots: Roots<'_>, pid: u32, tid: u32) -> Option<Self> {
+        let stat = roots.parse(pid, &format!("task/{tid}/stat"), Stat::parse).ok()?;
+        let times = roots.parse(pid, &format!("task/{tid}/schedstat"), schedstat).ok();
+        Some(Self {
+            tid,
+            role: ThreadRole::of(&stat.name, tid == pid, stat.guest > 0),
+            started: stat.started,
+            run: times.map_or(ticks(stat.user.saturating_add(stat.system)), |(run, _)| run),
+            wait: times.map(|(_, wait)| wait),
+            name: stat.name,
+        })
+    }
+
+    /// Time on a processor and time waited for one since an earlier reading of the same thread.
+    pub fn since(&self, before: &Self) -> Option<(Duration, Option<Duration>)> {
+        if (self.tid, self.started) != (before.tid, before.started) {
+            return None;
+        }
+        let wait = self.wait.zip(before.wait);
+        Some((
+            self.run.checked_sub(before.run)?,
+            wait.and_then(|(now, then)| now.checked_sub(then)),
+        ))
+    }
+}
+
+impl ThreadRole {
+    /// By the name that a VMM gives its thread:
+    ///
+    /// | VMM | virtual processor | devices | event loop |
+    /// |---|---|---|---|
+    /// | QEMU (accel/kvm/kvm-accel-ops.c, accel/tcg, iothread.c, util/thread-pool.c) | `CPU 0/KVM` | `IO <id>`, `worker` | |
+    /// | Cloud Hypervisor (vmm/src/cpu.rs, virtio-devices/src/block.rs and net.rs, vmm/src/lib.rs) | `vcpu0` | `_disk0_q0`, `_net1_qp0`, `__rng` | `vmm` |
+    /// | Firecracker (src/vmm/src/vstate/vcpu.rs) | `fc_vcpu 0` | | |
+    /// | Dragonball (src/dragonball/src/vcpu/vcpu_impl.rs, dbs_virtio_devices/src/block/device.rs) | `db_vcpu0` | `blk_iothread_q0` | `vmm_master` |
+    /// | OpenVMM (Kata's runtime-rs, hypervisor/src/openvmm) | `vp-0` | | |
+    ///
+    /// QEMU before 11.0 names its threads with `-name …,debug-threads=on` alone, which Kata's Go shim asks for only
+    /// with `enable_debug`, and the Rust shim never. So a thread that has run a guest is a virtual processor, too.
+    fn of(name: &str, is_first: bool, has_run_guest: bool) -> Self {
+        let number = |prefix| {
+            name.strip_prefix(prefix)
+                .and_then(|number: &str| number.parse().ok())
+        };
+        let qemu = || name.strip_prefix("CPU ")?.split_once('/')?.0.parse().ok();
+        let named = ["vcpu", "fc_vcpu ", "fc_vcpu", "db_vcpu", "vp-"]
+            .into_iter()
+            .find_map(number);
+        if let Some(vcpu) = named.or_else(qemu) {
+            Self::Vcpu(Some(vcpu))
+        } else if has_run_guest || name == "ALL CPUs/TCG" {
+            Self::Vcpu(None)
+        } else if name.starts_with("vhost-") {
+            Self::Vhost
+        } else if is_first || name == "vmm" || name == "vmm_master" {
+            Self::Main
+        } else if ["IO ", "worker", "iou-", "_", "blk_iothread"]
+            .iter()
+            .any(|io| name.starts_with(io))
+        {
+            Self::Io
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// `schedstat`: nanoseconds on a processor, nanoseconds waited for one, number of turns (Linux's
+/// Documentation/scheduler/sched-stats.rst).
+fn schedstat(text: &str) -> Option<(Duration, Duration)> {
+    let mut numbers = text.split_whitespace().map(|number| number.parse::<u64>().ok());
+    Some((
+        Duration::from_nanos(numbers.next()??),
+        Duration::from_nanos(numbers.next()??),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::processes::ProcessUsage;
+    use crate::node::processes::testing::Tree;
+
+    fn process(roots: Roots<'_>, part: Part, pid: u32) -> HostProcesses {
+        HostProcesses {
+            part,
+            processes: vec![ProcessUsage::read_in(roots, pid).unwrap()],
+        }
+    }
+
+    #[test]
+    fn roles_by_the_names_that_each_vmm_gives() {
+        use ThreadRole::{Io, Main, Other, Vcpu, Vhost};
+        for (name, expected) in [
+            ("CPU 0/KVM", Vcpu(Some(0))),
+            ("CPU 255/KVM", Vcpu(Some(255))),
+            ("CPU 1/TCG", Vcpu(Some(1))),
+            ("ALL CPUs/TCG", Vcpu(None)),
+            ("IO mon_iothread", Io),
+            ("worker", Io),
+            ("iou-wrk-4711", Io),
+            ("call_rcu", Other),
+            ("vhost-4711", Vhost),
+            ("vcpu12", Vcpu(Some(12))),
+            ("_disk0_q0", Io),
+            ("_net1_qp0", Io),
+            ("__rng", Io),
+            ("vmm", Main),
+            ("vmm_signal_hand", Other),
+            ("http-server", Other),
+            ("fc_vcpu 3", Vcpu(Some(3))),
+            ("fc_api", Other),
+            ("db_vcpu1", Vcpu(Some(1))),
+            ("vmm_master", Main),
+            ("blk_iothread_q0", Io),
+            ("vp-0", Vcpu(Some(0))),
+            ("vcpux", Other),
+            ("CPU x/KVM", Other),
+            ("", Other),
+        ] {
+            assert_eq!(ThreadRole::of(name, false, false), expected, "{name}");
+        }
+        // An unnamed QEMU: the first thread, a virtual processor, another.
+        let qemu = |first, guest| ThreadRole::of("qemu-system-x86", first, guest);
+        assert_eq!(
+            (qemu(true, false), qemu(false, true), qemu(false, false)),
+            (Main, Vcpu(None), Other)
+        );
+    }
+
+    #[test]
+    fn a_vmm_with_vhost_threads_of_both_kinds() {
+        let tree = Tree::new();
+        tree.process(20, "qemu-system-x86", 1, 700)
+            .thread(20, 20, "qemu-system-x86", Some((5_000_000, 1_000)), 0)
+            .thread(20, 21, "CPU 0/KVM", Some((7_000_000_123, 2_000_000_456)), 600)
+            .thread(20, 22, "CPU 1/KVM", Some((1_000_000_000, 0)), 90)
+            .thread(20, 23, "vhost-20", None, 0)
+            .kernel_thread(50, "vhost-20", 3)
+            .thread(50, 50, "vhost-20", Some((30_000_000, 7)), 0)
+            .file(20, "task/self/stat", "not a thread");
+        let parts = [
+            process(tree.roots(), Part::Vmm, 20),
+            process(tree.roots(), Part::Vhost, 50),
+        ];
+        let threads = Threads::read_in(tree.roots(), &parts).unwrap();
+        assert_eq!((threads.threads.len(), threads.left_out), (5, 0));
+        let mut vcpus: Vec<_> = threads
+            .vcpus()
+            .map(|cpu| (cpu.role, cpu.run.as_nanos(), cpu.wait))
+            .collect();
+        vcpus.sort_by_key(|vcpu| vcpu.1);
+        assert_eq!(
+            vcpus,
+            [
+                (ThreadRole::Vcpu(Some(1)), 1_000_000_000, Some(Duration::ZERO)),
+                (
+                    ThreadRole::Vcpu(Some(0)),
+                    7_000_000_123,
+                    Some(Duration::from_nanos(2_000_000_456))
+                ),
+            ]
+        );
+        let both = threads.sum(|role| matches!(role, ThreadRole::Vcpu(_)));
+        assert_eq!((both.threads, both.run), (2, Duration::from_nanos(8_000_000_123)));
+        let vhost = threads.sum(|role| role == ThreadRole::Vhost);
+        assert_eq!(
+            (vhost.threads, vhost.run, vhost.wait),
+            (2, Duration::from_millis(30), None)
+        );
+        assert_eq!(
+            threads.sum(|role| role == ThreadRole::Io),
+            ThreadTimes {
+                wait: Some(Duration::ZERO),
+                ..ThreadTimes::default()
+            }
+        );
+        assert_eq!(Threads::read_in(tree.roots(), &parts[1..]), None, "no VMM");
+    }
+
+    #[test]
+    fn of_very_many_threads_the_rest_is_counted() {
+        let tree = Tree::new();
+        tree.process(20, "qemu-system-x86", 1, 0);
+        for tid in 0..600 {
+            tree.thread(20, 1000 + tid, "worker", Some((1, 1)), 0);
+        }
+        let threads = Threads::read_in(tree.roots(), &[process(tree.roots(), Part::Vmm, 20)]).unwrap();
+        assert_eq!((threads.threads.len(), threads.left_out), (512, 88));
+    }
+
+    #[test]
+    fn times_are_compared_with_the_same_thread_only() {
+        let thread = |started, run, wait: Option<u64>| Thread {
+            tid: 7,
+            name: "vcpu0".into(),
+            role: ThreadRole::Vcpu(Some(0)),
+            started,
+            run: Duration::from_millis(run),
+            wait: wait.map(Duration::from_millis),
+        };
+        let millis = Duration::from_millis;
+        let before = thread(1, 100, Some(10));
+        assert_eq!(
+            thread(1, 150, Some(30)).since(&before),
+            Some((millis(50), Some(millis(20))))
+        );
+        assert_eq!(thread(1, 150, None).since(&before), Some((millis(50), None)));
+        assert_eq!(
+            thread(2, 150, Some(30)).since(&before),
+            None,
+            "another thread with its id"
+        );
+        assert_eq!(thread(1, 50, Some(30)).since(&before), None);
+    }
+}
