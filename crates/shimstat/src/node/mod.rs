@@ -9,6 +9,7 @@ mod bundle;
 pub mod device;
 mod files;
 mod find;
+pub mod gvisor;
 pub mod hypervisor;
 mod id;
 mod inventory;
