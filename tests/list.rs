@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mock::{Calls, Node, Reply, finish, healthy, running, stopped};
 use serde_json::Value;
+use test_needs::needs;
 
 /// A node with two pods and a plain container.
 fn node() -> (Node, Vec<Calls>) {
@@ -255,6 +256,7 @@ fn what_pods_are_called_cannot_act_on_a_terminal() {
 
 #[test]
 fn a_kata_sandbox_shows_its_hypervisor() {
+    needs!("root");
     let id = format!(
         "kr-list-{}-{}",
         std::process::id(),

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mock::{Node, Ran, Reply, healthy, http_chunked, http_ok, serve_http, stopped};
+use test_needs::needs;
 
 const GO: &[u8] = include_bytes!("../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
 const RUST: &[u8] = include_bytes!("../crates/promtext/tests/fixtures/kata-3.30-rs/metrics.txt");
@@ -146,6 +147,7 @@ fn a_container_may_not_name_a_path_as_its_sandbox() {
 
 #[test]
 fn known_paths_are_found_without_a_bundle() {
+    needs!("root");
     let node = Node::new();
     for (root, name) in [("/run/vc/sbs", "kr-go"), ("/run/kata", "kr-misplaced")] {
         let dir = KataDir::new(root, name);
@@ -192,6 +194,7 @@ fn abstract_sockets_of_kata_2_are_found() {
 
 #[test]
 fn where_nothing_listens_the_error_is_the_one_that_people_know() {
+    needs!("root");
     let node = Node::new();
     let gone = "kr-no-such-sandbox";
     failed(
@@ -336,6 +339,7 @@ fn an_answer_without_the_guest_is_passed_on_with_a_word() {
 
 #[test]
 fn a_sandbox_that_would_die_of_it_is_asked_only_by_force() {
+    needs!("root");
     let node = Node::new();
     for hypervisor in ["qemu", "firecracker"] {
         let dir = KataDir::new("/run/kata", "kr-deadly");
@@ -366,6 +370,7 @@ fn a_sandbox_that_would_die_of_it_is_asked_only_by_force() {
 
 #[test]
 fn a_sandbox_that_cannot_be_judged_is_not_asked() {
+    needs!("root");
     let node = Node::new();
     let dir = KataDir::new("/run/kata", "kr-unreadable");
     fs::write(dir.path.join("state.json"), "{").unwrap();

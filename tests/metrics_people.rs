@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use mock::{Node, Ran, Reply, healthy, http_chunked, http_ok, serve_http, stopped};
 use serde_json::Value;
+use test_needs::needs;
 
 const GO: &[u8] = include_bytes!("../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
 const AT_ONCE: Duration = Duration::ZERO;
@@ -60,6 +61,7 @@ fn answered(ran: &Ran) -> &str {
 
 #[test]
 fn a_table_has_a_line_for_every_sample() {
+    needs!("root");
     let node = Node::new();
     let sandbox = Sandbox::new(&node, "table", http_chunked(GO), healthy);
     let ran = node.run(&["metrics", "--format", "table", &sandbox.id]);
@@ -80,6 +82,7 @@ fn a_table_has_a_line_for_every_sample() {
 
 #[test]
 fn json_has_every_sample_with_its_labels() {
+    needs!("root");
     let node = Node::new();
     let sandbox = Sandbox::new(&node, "json", http_ok(GO), healthy);
     let ran = node.run(&["metrics", "--format", "json", &sandbox.id]);
@@ -97,6 +100,7 @@ fn json_has_every_sample_with_its_labels() {
 
 #[test]
 fn a_filter_leaves_whole_families_in_every_format() {
+    needs!("root");
     let node = Node::new();
     let sandbox = Sandbox::new(&node, "filter", http_ok(GO), healthy);
     let filter = "kata_shim_fds,kata_guest_load";
@@ -121,6 +125,7 @@ fn a_filter_leaves_whole_families_in_every_format() {
 
 #[test]
 fn a_part_never_passes_for_the_whole() {
+    needs!("root");
     let node = Node::new();
     let page = b"# TYPE a gauge\na 1\n# TYPE b gauge\nb{path=\"/x,y\"} 2\n";
     let sandbox = Sandbox::new(&node, "lossy", http_ok(page), healthy);
@@ -151,6 +156,7 @@ fn a_part_never_passes_for_the_whole() {
 
 #[test]
 fn the_summary_names_what_each_part_uses_and_where_that_is_from() {
+    needs!("root");
     let node = Node::new();
     let sandbox = Sandbox::new(&node, "summary", http_chunked(GO), healthy);
     let ran = node.run(&["metrics", "--summary", "shop/web"]);
@@ -189,6 +195,7 @@ const MEMORY: u64 = 1_204_224;
 
 #[test]
 fn rates_are_those_between_two_looks() {
+    needs!("root");
     let node = Node::new();
     let sandbox = Sandbox::new(&node, "rates", http_ok(GO), healthy);
     let ran = node.run(&[
@@ -208,6 +215,7 @@ fn rates_are_those_between_two_looks() {
 
 #[test]
 fn a_sandbox_that_may_die_of_being_asked_is_summed_up_without() {
+    needs!("root");
     let node = Node::new();
     let id = format!("summary-deadly-{}", std::process::id());
     let (_, socket) = node.bundle("k8s.io", &id, SANDBOX);
@@ -233,6 +241,7 @@ fn a_sandbox_that_may_die_of_being_asked_is_summed_up_without() {
 
 #[test]
 fn a_sandbox_that_does_not_run_or_is_none_has_no_summary() {
+    needs!("root");
     let node = Node::new();
     let gone = Sandbox::new(&node, "ended", http_ok(GO), |_| stopped(137));
     let ran = node.run(&["metrics", "--summary", &gone.id]);
@@ -250,6 +259,7 @@ fn a_sandbox_that_does_not_run_or_is_none_has_no_summary() {
 
 #[test]
 fn a_hung_shim_leaves_what_the_host_knows() {
+    needs!("root");
     let node = Node::new();
     let sandbox = Sandbox::new(&node, "hung", http_ok(GO), |_| Reply::Hang);
     let ran = node.run(&["--timeout", "300ms", "metrics", "--summary", &sandbox.id]);

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use mock::{Call, Node, Reply, V1, running, stats};
 use protobuf::Message;
+use test_needs::needs;
 use tmux::{Tmux, cells};
 
 const POD: &[(&str, &str)] = &[
@@ -93,6 +94,7 @@ fn near(text: &str, expected: f64) -> bool {
 
 #[test]
 fn the_node_at_eighty_by_twenty_four() {
+    needs!("tmux");
     let node = node();
     let tmux = top(&node, (80, 24), "");
     let screen = tmux.wait_for("rates", |screen| {
@@ -130,6 +132,7 @@ fn the_node_at_eighty_by_twenty_four() {
 
 #[test]
 fn keys_sort_fold_filter_pause_and_help() {
+    needs!("tmux");
     let node = node();
     let tmux = top(&node, (80, 24), "");
     tmux.wait_for("rates", |screen| {
@@ -186,6 +189,7 @@ fn keys_sort_fold_filter_pause_and_help() {
 
 #[test]
 fn it_follows_the_terminals_size() {
+    needs!("tmux");
     let node = node();
     let tmux = top(&node, (80, 24), "");
     tmux.wait_for("the table", |screen| place(screen, "busy") != usize::MAX);
@@ -207,6 +211,7 @@ fn it_follows_the_terminals_size() {
 
 #[test]
 fn a_hung_shim_says_so_and_the_rest_goes_on() {
+    needs!("tmux");
     let node = node();
     let hang = Arc::new(AtomicBool::new(false));
     let asked = Arc::new(AtomicU64::new(0));
@@ -260,6 +265,7 @@ fn a_hung_shim_says_so_and_the_rest_goes_on() {
 
 #[test]
 fn containers_come_and_go_by_themselves() {
+    needs!("tmux");
     let node = node();
     let tmux = top(&node, (80, 24), "");
     tmux.wait_for("the table", |screen| place(screen, "busy") != usize::MAX);
@@ -272,6 +278,7 @@ fn containers_come_and_go_by_themselves() {
 
 #[test]
 fn names_of_pods_never_reach_the_terminal_as_they_are() {
+    needs!("tmux");
     let node = Node::new();
     let evil = "\u{1b}[2J\u{1b}]0;owned\u{7}web";
     let (_, socket) = node.bundle(
@@ -296,6 +303,7 @@ fn names_of_pods_never_reach_the_terminal_as_they_are() {
 
 #[test]
 fn without_colour_and_in_ascii() {
+    needs!("tmux");
     let node = node();
     let program = env!("CARGO_BIN_EXE_kata-runtime");
     let state = node.state_dir().display();
@@ -316,6 +324,7 @@ fn without_colour_and_in_ascii() {
 /// The ways in which it ends, and the status that the shell sees.
 #[test]
 fn the_terminal_is_given_back_however_it_ends() {
+    needs!("tmux");
     let node = node();
     for (end, status) in [
         (End::Key("q"), "0"),
@@ -350,6 +359,7 @@ enum End {
 
 #[test]
 fn it_can_be_suspended_and_goes_on() {
+    needs!("tmux");
     let node = node();
     for suspend in ["key", "signal"] {
         let tmux = top(&node, (80, 24), "");
@@ -373,6 +383,7 @@ fn it_can_be_suspended_and_goes_on() {
 
 #[test]
 fn where_no_shell_could_continue_it_it_is_not_stopped() {
+    needs!("tmux");
     let node = node();
     let program = env!("CARGO_BIN_EXE_kata-runtime");
     let state = node.state_dir().display();
@@ -410,6 +421,7 @@ fn without_a_terminal_it_says_what_to_use_instead() {
 /// The release build aborts after a panic: what gives the terminal back is the hook alone.
 #[test]
 fn a_panic_gives_the_terminal_back_and_is_read() {
+    needs!("tmux");
     let this = std::env::current_exe().unwrap();
     let command = format!(
         "env KR_PANIC=1 RUST_BACKTRACE=0 {} --exact panics_while_it_has_the_terminal --nocapture",
@@ -454,6 +466,7 @@ fn panics_while_it_has_the_terminal() {
 /// A terminal that takes nothing must not keep the program from ending.
 #[test]
 fn a_terminal_that_is_gone_or_stuck_ends_it_too() {
+    needs!("tmux");
     let node = node();
     let tmux = top(&node, (80, 24), "");
     tmux.wait_for("the table", |screen| place(screen, "busy") != usize::MAX);

@@ -139,6 +139,7 @@ fn disk_of(directory: &Path) -> Option<String> {
 
 #[test]
 fn what_is_written_to_a_disk_is_what_was_written() {
+    test_needs::needs!("root");
     const WRITTEN: usize = 48 << 20;
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let Some(disk) = disk_of(directory.path()) else {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use test_needs::needs;
 
 use crate::support::tmux::{Tmux, cells};
 use crate::support::{Containerd, Task, for_each_containerd};
@@ -51,6 +52,7 @@ fn periods(task: &Task) -> (f64, f64) {
 
 #[test]
 fn a_loop_under_a_quota_of_half_a_processor_burns_half_of_one() {
+    needs!("tmux");
     for_each_containerd(|containerd| {
         let half = ["--cpu-quota", "50000", "--cpu-period", "100000"];
         let task = containerd.run_container(&half, &BUSY);
@@ -86,6 +88,7 @@ fn a_loop_under_a_quota_of_half_a_processor_burns_half_of_one() {
 
 #[test]
 fn memory_and_kills_for_want_of_it() {
+    needs!("tmux");
     for_each_containerd(|containerd| {
         // The shell stays; each dd asks for more than there is, and is killed.
         let command = [
@@ -119,6 +122,7 @@ fn memory_and_kills_for_want_of_it() {
 
 #[test]
 fn a_pod_with_its_processes_and_a_hung_shim() {
+    needs!("tmux");
     for_each_containerd(|containerd| {
         let sandbox = containerd.run_sandbox(&NAMES);
         let options = [

@@ -65,7 +65,7 @@ ctd_fetch() {
 }
 
 # ctd_versions CACHE: the directories of the containerds to test with, joined by colons: the machine's own, and
-# those of newer Debian suites (1.7 and 2.1 beside Debian 12's 1.6). A suite that cannot be had is named.
+# those of newer Debian suites (1.7 and 2.1 beside Debian 12's 1.6). Fails where one cannot be had.
 ctd_versions() {
     local cache=$1 suite bin own list
     own=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
@@ -76,7 +76,9 @@ ctd_versions() {
         if bin=$(ctd_fetch "$suite" "$cache/$suite"); then
             list+=:$bin
         else
-            echo "SKIPPED: the containerd of Debian $suite cannot be had here; nothing is tested with it." >&2
+            echo "The containerd of Debian $suite cannot be had here. To test without it, name the directories of" >&2
+            echo "those to test with, joined by colons, in KATA_RUNTIME_TEST_CONTAINERDS." >&2
+            return 1
         fi
     done
     echo "$list"

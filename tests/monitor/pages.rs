@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use test_needs::needs;
+
 use crate::mock::{self, Reply, http_chunked, http_ok};
 use crate::support::{Answer, GO, KataDir, Node, RUST, recorded, serve_monitor};
 
@@ -242,6 +244,7 @@ fn the_same_id_in_two_namespaces_is_two_series() {
 
 #[test]
 fn a_sandbox_without_a_bundle_is_served_without_names() {
+    needs!("root");
     let node = Node::new();
     let dir = KataDir::new("/run/vc/sbs", "kr-mon-orphan");
     serve_monitor(&dir.socket(), Answer::Bytes(http_chunked(GO)));

@@ -2,11 +2,14 @@
 
 use std::process::Command;
 
+use test_needs::needs;
+
 use crate::support::{Monitor, Node};
 use crate::tsdb::Prometheus;
 
 #[test]
 fn prometheus_scrapes_it() {
+    needs!("prometheus", "promtool");
     let node = Node::new();
     node.pod("pod1");
     node.pod("pod2");
@@ -48,6 +51,7 @@ fn prometheus_scrapes_it() {
 #[cfg(feature = "web-config")]
 #[test]
 fn prometheus_scrapes_it_by_tls_with_a_password() {
+    needs!("prometheus", "promtool", "openssl");
     use crate::protection::Files;
     let (node, files) = (Node::new(), Files::new());
     node.pod("pod1");
@@ -152,6 +156,7 @@ fn ip(arguments: &[&str]) {
 
 #[test]
 fn one_prometheus_over_three_nodes_adds_them_up() {
+    needs!("root", "ip", "prometheus", "promtool");
     let machines = [1, 2, 3].map(Machine::new);
     let nodes = [1, 2, 3].map(|pods| {
         let node = Node::new();

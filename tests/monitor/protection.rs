@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use test_needs::needs;
+
 use crate::support::{Monitor, Node, eventually};
 
 /// What crypt(3) makes of `builder`: at the lowest cost, and at one that takes a second or so.
@@ -93,7 +95,7 @@ impl Files {
             .args(arguments)
             .current_dir(self.dir.path())
             .output();
-        let output = output.expect("openssl is there: tests/run.sh installs it");
+        let output = output.unwrap();
         assert!(
             output.status.success(),
             "{}",
@@ -133,7 +135,7 @@ impl Files {
             .args(options)
             .arg(url)
             .output()
-            .expect("curl is there: tests/run.sh installs it");
+            .unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         if output.status.success() {
             Ok(text(output.stdout))
@@ -155,6 +157,7 @@ fn ok(status: &str) -> Result<String, String> {
 
 #[test]
 fn tls_and_a_password() {
+    needs!("openssl", "curl");
     let (node, files) = (Node::new(), Files::new());
     node.pod("pod1");
     let headers = "http_server_config:\n  headers:\n    X-Frame-Options: deny\n";
@@ -181,6 +184,7 @@ fn tls_and_a_password() {
 
 #[test]
 fn a_password_without_tls() {
+    needs!("openssl", "curl");
     let (node, files) = (Node::new(), Files::new());
     let monitor = files.monitor(&node, &users());
     let refused = monitor.get("/metrics");
@@ -195,6 +199,7 @@ fn a_password_without_tls() {
 
 #[test]
 fn clients_with_certificates() {
+    needs!("openssl", "curl");
     let (node, files) = (Node::new(), Files::new());
     files.certificate("client", "DNS:prometheus.example");
     files.certificate("stranger", "DNS:other.example");
@@ -221,6 +226,7 @@ fn clients_with_certificates() {
 
 #[test]
 fn certificates_are_read_again_when_they_change() {
+    needs!("openssl", "curl");
     let (node, files) = (Node::new(), Files::new());
     let monitor = files.monitor(&node, TLS);
     let serial = || served_serial(monitor.address());
@@ -243,6 +249,7 @@ fn served_serial(address: &str) -> String {
 
 #[test]
 fn a_file_that_breaks_later_answers_nobody_until_it_is_mended() {
+    needs!("openssl", "curl");
     let (node, files) = (Node::new(), Files::new());
     let monitor = files.monitor(&node, &users());
     let get = || {
@@ -262,6 +269,7 @@ fn a_file_that_breaks_later_answers_nobody_until_it_is_mended() {
 
 #[test]
 fn a_file_that_cannot_be_used_is_an_error_at_the_start() {
+    needs!("openssl", "curl");
     let (node, files) = (Node::new(), Files::new());
     for (text, error) in [
         (format!("{TLS}  min_version: TLS10\n"), "TLS10 is not supported"),
@@ -295,6 +303,7 @@ fn a_file_that_cannot_be_used_is_an_error_at_the_start() {
 
 #[test]
 fn guessing_passwords_does_not_hold_up_a_scraper() {
+    needs!("openssl", "curl");
     let (node, files) = (Node::new(), Files::new());
     node.pod("pod1");
     // Cost 10, as htpasswd makes them: 50 ms of a core and more.
@@ -336,6 +345,7 @@ fn two_digits(number: u32) -> String {
 
 #[test]
 fn relative_paths_are_below_the_file() {
+    needs!("openssl", "curl");
     let (node, files) = (Node::new(), Files::new());
     let monitor = files.monitor(&node, TLS);
     assert_ne!(Path::new(".").canonicalize().unwrap(), files.path("."));

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
+use test_needs::needs;
+
 use crate::mock::{self, Reply, http_chunked, http_ok};
 use crate::support::{Answer, GO, KataDir, Node, Pod, RUST, eventually, recorded, serve_monitor};
 
@@ -224,6 +226,7 @@ fn a_sandbox_never_has_two_calls_at_a_time() {
 
 #[test]
 fn a_sandbox_at_risk_is_not_asked_and_its_row_says_so() {
+    needs!("root");
     let node = Node::new();
     for hypervisor in ["qemu", "firecracker"] {
         let dir = KataDir::new("/run/kata", "kr-mon-risk");

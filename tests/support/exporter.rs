@@ -245,13 +245,16 @@ impl Page {
     /// Panics where promtool finds a fault; its advice on names is another matter.
     #[track_caller]
     pub fn check(&self) {
+        if !test_needs::can_check_with("promtool") {
+            return;
+        }
         let mut promtool = Command::new("promtool")
             .args(["check", "metrics"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("promtool is there: tests/run.sh installs it");
+            .unwrap();
         let mut stdin = promtool.stdin.take().unwrap();
         let text = self.text.clone();
         let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));

@@ -101,6 +101,7 @@ mod tests {
     use base64::prelude::BASE64_STANDARD;
     use proptest::prelude::*;
     use std::process::Command;
+    use test_needs::needs;
 
     /// A certificate with these names, made by openssl.
     fn certificate(names: &str) -> Vec<u8> {
@@ -138,6 +139,7 @@ mod tests {
 
     #[test]
     fn reads_names_of_every_kind() {
+        needs!("openssl");
         let names = "DNS:a.example,email:me@b.example,IP:10.1.2.3,IP:::1,URI:spiffe://c/d,DNS:*.e.example";
         assert_eq!(
             alternative_names(&certificate(names)),

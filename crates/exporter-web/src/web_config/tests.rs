@@ -3,6 +3,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hyper::header::AUTHORIZATION;
 use std::process::Command;
+use test_needs::needs;
 
 /// What crypt(3) makes of `builder`.
 const BUILDER: &str = "$2y$04$LBYa0lJ0GtfEWl8LNN/IEuGRioK7L4Ys9Eg5j9wNC6qtJstaPg53e";
@@ -85,6 +86,7 @@ const TLS: &str = "tls_server_config:\n  cert_file: server.crt\n  key_file: serv
 
 #[test]
 fn what_is_wrong_at_the_start_is_said() {
+    needs!("openssl");
     let files = Files::new();
     for (text, error) in [
         (
@@ -121,6 +123,7 @@ fn what_is_wrong_at_the_start_is_said() {
 
 #[test]
 fn what_tls_cannot_do_is_said() {
+    needs!("openssl");
     let files = Files::new();
     files.certificate("server");
     for (line, error) in [
@@ -192,6 +195,7 @@ fn a_rate_limit_holds() {
 
 #[test]
 fn certificates_are_read_again_and_broken_ones_passed_over() {
+    needs!("openssl");
     let files = Files::new();
     files.certificate("server");
     let config = files.load(TLS).unwrap();

@@ -17,12 +17,15 @@ const RUST: &str = include_str!("../../tests/fixtures/kata-3.30-rs/metrics.txt")
 /// Fails if `promtool check metrics` finds an error in the page; what it calls advice is none. Returns the
 /// advice.
 fn promtool(page: &[u8]) -> String {
+    if !test_needs::can_check_with("promtool") {
+        return String::new();
+    }
     let mut child = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("promtool (Debian's package prometheus)");
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     // It reads all before it says anything.
     stdin.write_all(page).unwrap();
