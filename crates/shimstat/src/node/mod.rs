@@ -16,6 +16,7 @@ mod inventory;
 mod machine;
 pub mod monitor;
 mod names;
+pub mod pace;
 mod pods;
 pub mod process;
 pub mod processes;

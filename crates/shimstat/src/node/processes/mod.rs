@@ -1,6 +1,7 @@
 //! The processes of a sandbox on this machine: its virtual machine monitor (VMM), virtiofsd, its shim. Everything here
 //! is read from `/proc` and cgroupfs; neither the shim nor the guest is asked.
 
+mod answering;
 mod proc_fs;
 #[cfg(test)]
 pub(super) mod testing;
@@ -10,6 +11,7 @@ mod usage;
 use std::fs;
 use std::time::Duration;
 
+pub use answering::ShimTime;
 pub(super) use proc_fs::Roots;
 pub use proc_fs::ticks;
 pub use threads::{Thread, ThreadRole, ThreadTimes, Threads};
