@@ -6,6 +6,7 @@
 //!
 //! [`stats`] does no I/O, [`node`] reads files and nothing else, [`shim`] opens sockets and nothing else.
 
+pub mod guest;
 pub mod node;
 pub mod rates;
 pub mod shim;

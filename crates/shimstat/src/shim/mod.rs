@@ -10,8 +10,9 @@ mod error;
 mod http;
 pub mod monitor;
 pub mod runsc;
-mod socket;
+pub(crate) mod socket;
 pub mod task;
+pub(crate) mod ttrpc;
 
 pub use error::{ShimError, dial_text};
 pub use socket::connect;

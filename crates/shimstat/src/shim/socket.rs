@@ -41,19 +41,23 @@ pub async fn connect(address: &Address) -> Result<UnixStream, ShimError> {
         // The spelling of an abstract name that tokio understands.
         Address::Abstract(name) => PathBuf::from(OsString::from_vec([b"\0", name.as_slice()].concat())),
     };
+    connect_path(&path).await.map_err(failed)
+}
+
+/// Connects to a path that a socket address has room for. Waits as long as the other side's backlog is full.
+pub(crate) async fn connect_path(path: &Path) -> io::Result<UnixStream> {
     loop {
-        match connect_now(&path) {
-            Ok(stream) => return Ok(stream),
+        match connect_now(path) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tokio::time::sleep(BACKLOG_RETRY).await
             }
-            Err(source) => return Err(failed(source)),
+            done => return done,
         }
     }
 }
 
 /// Opens a socket file as a place in the file system, which neither connects nor waits.
-fn open_socket_file(path: &Path) -> io::Result<File> {
+pub(crate) fn open_socket_file(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH)

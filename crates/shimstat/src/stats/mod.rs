@@ -114,7 +114,7 @@ fn shown(type_url: &str) -> String {
 
 /// A number of a reply in which zero may mean "not sent": `Some` if it is not zero, or if `measured`
 /// says that the zero was read somewhere.
-fn reported(value: u64, measured: bool) -> Option<u64> {
+pub(crate) fn reported(value: u64, measured: bool) -> Option<u64> {
     (measured || value != 0).then_some(value)
 }
 

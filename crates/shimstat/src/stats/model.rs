@@ -91,7 +91,7 @@ pub struct Throttling {
 
 impl Throttling {
     /// From a runtime's counters, in which a zero can also mean that nothing was measured.
-    pub(super) fn counted(periods: u64, throttled_periods: u64, throttled_time: Option<u64>) -> Self {
+    pub(crate) fn counted(periods: u64, throttled_periods: u64, throttled_time: Option<u64>) -> Self {
         if periods == 0 {
             return Self::default();
         }

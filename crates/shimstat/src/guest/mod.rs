@@ -1,0 +1,31 @@
+//! The agent in a Kata sandbox's guest: asked over a connection of our own, beside its shim's.
+//!
+//! A sandbox's monitor tells where its agent listens ([`GuestAddress`]). An [`AgentConnection`] to it takes none of the
+//! shim's locks, so it tells within milliseconds whether the guest lives, and it knows more than the shims pass on:
+//! [`merge`] adds that to a shim's statistics. `docs/guest-numbers.md` lists what each number is.
+//!
+//! A guest is untrusted. Only the calls of [`Method`] are made, all of which read; answers are limited in size, depth and
+//! the length of texts; a hybrid socket is connected to only in the sandbox's own directory. Deadlines are the caller's,
+//! but for [`AgentConnection::connect_alive`], which has its own.
+
+mod address;
+mod agent;
+mod connect;
+mod error;
+mod merge;
+mod messages;
+mod method;
+mod proto;
+mod stats;
+#[cfg(test)]
+mod testing;
+
+pub use address::{GuestAddress, GuestAddressError};
+pub use agent::{
+    AgentConnection, AgentVersion, GuestDetails, GuestInterface, Health, VolumeStats, VolumeUsage,
+};
+pub use connect::NotOwnSocket;
+pub use error::GuestError;
+pub use merge::{Row, Rule, TABLE, merge};
+pub use method::Method;
+pub use stats::{CgroupVersion, GuestStats};
