@@ -62,8 +62,8 @@ impl GuestAddress {
             .filter(|port| (1..u32::MAX).contains(port))
             .ok_or_else(|| GuestAddressError::Port(shown(port)))?;
         if scheme == "vsock" {
-            // 0 is the hypervisor and 2 the host of the machine that we are on, which may itself be a guest. 1 is that
-            // machine, and any listener on it; what the largest number means is "any".
+            // 0 is the hypervisor of this machine and 2 its host, if it is a guest itself; the largest number is a
+            // wildcard. 1 is this machine: no guest, but where loopback tests listen.
             let cid = decimal(host)
                 .filter(|cid| *cid != u32::MAX && !matches!(cid, 0 | 2))
                 .ok_or_else(|| GuestAddressError::Cid(shown(host)))?;

@@ -34,7 +34,7 @@ pub struct AgentConnection {
     address: GuestAddress,
 }
 
-/// What an agent says of itself (`grpc.Health/Check`). Kata's says `Serving` or nothing.
+/// An agent's health (`grpc.Health/Check`). Kata's answers `Serving` or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     Unknown,
@@ -51,7 +51,7 @@ pub struct AgentVersion {
     pub api: String,
 }
 
-/// What an agent says of its guest and itself (`GetGuestDetails`).
+/// What is known about an agent and its guest (`GetGuestDetails`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestDetails {
     /// Kata's release, of the agent.
@@ -73,8 +73,8 @@ pub struct GuestDetails {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestInterface {
     pub name: String,
-    /// Addresses and the length of their prefixes. One that is no address is left out. The agent's own
-    /// statement of the family is not used: it is the wrong one.
+    /// Addresses and the lengths of their prefixes. Texts that are no address are left out. The family that the
+    /// agent sends is not used: it is the wrong one.
     pub addresses: Vec<(IpAddr, u8)>,
     /// The longest packet, in bytes.
     pub mtu: u64,
@@ -82,7 +82,7 @@ pub struct GuestInterface {
     pub hardware_address: String,
 }
 
-/// What a volume in a guest has (`GetVolumeStats`).
+/// The usage of a volume in a guest (`GetVolumeStats`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VolumeStats {
     /// In bytes.
@@ -98,7 +98,7 @@ pub struct VolumeStats {
 pub struct VolumeUsage {
     pub total: u64,
     pub used: u64,
-    /// What is free, with what is kept back for root.
+    /// What is free, including what is reserved for root.
     pub available: u64,
 }
 
@@ -108,8 +108,8 @@ impl AgentConnection {
         Self::connect_in(&Directories::default(), address, sandbox).await
     }
 
-    /// Connects to the agent of a sandbox and has it say that it lives, all within `limit`. An error that
-    /// [`is_hung`](GuestError::is_hung) means that the sandbox's shim must not be asked for anything that needs the guest.
+    /// Connects to the agent of a sandbox and checks its health, all within `limit`. If the error
+    /// [`is_hung`](GuestError::is_hung), do not ask the sandbox's shim for anything that needs the guest.
     pub async fn connect_alive(
         address: &GuestAddress,
         sandbox: &str,
@@ -195,7 +195,7 @@ impl AgentConnection {
     }
 
     /// Asks for the metrics of the agent and of the guest (`kata_agent_*`, `kata_guest_*`), in Prometheus' text format.
-    /// Up to 4 MiB, and not checked.
+    /// At most 4 MiB; its contents are not checked.
     pub async fn metrics(&mut self, limit: Duration) -> Result<String, GuestError> {
         let reply: messages::Metrics = self.call(Method::GetMetrics, &[], limit).await?;
         Ok(reply.metrics)
@@ -248,7 +248,7 @@ impl AgentConnection {
         })
     }
 
-    /// The one place from which a guest is sent anything.
+    /// Every request to a guest is sent here.
     async fn call<M: Message>(
         &mut self,
         method: Method,

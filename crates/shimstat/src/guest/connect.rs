@@ -76,7 +76,7 @@ impl Directories {
 /// How much of a sandbox's id Firecracker's directory is named by (`fc.go`: `truncateID`).
 const FIRECRACKER_ID: usize = 32;
 
-/// The longest answer to `CONNECT`: `OK`, a number of 32 bits, the end of the line, and room for a guest that differs.
+/// The most bytes to read of the answer to `CONNECT`. `OK`, a number of 32 bits and the end of the line are 14.
 const HANDSHAKE: usize = 64;
 
 /// Why a socket is not connected to.
@@ -121,7 +121,7 @@ pub(super) async fn connect(
     }
 }
 
-/// Opens a socket, without connecting to it, and sees to it that it is in the sandbox's own directory.
+/// Opens a socket without connecting to it, and checks that it is in the sandbox's own directory.
 fn own_socket(
     path: &Path,
     sandbox: &str,
@@ -179,7 +179,7 @@ async fn handshake(stream: &mut UnixStream, address: &GuestAddress, port: u32) -
     let request = format!("CONNECT {port}\n");
     stream.write_all(request.as_bytes()).await.map_err(failed)?;
     let mut answer = Vec::with_capacity(HANDSHAKE);
-    // Byte by byte, because what comes after the line is not ours to take.
+    // Byte by byte: what comes after the line belongs to ttrpc.
     loop {
         let byte = stream.read_u8().await.map_err(failed)?;
         if byte == b'\n' && answer.starts_with(b"OK ") {

@@ -35,7 +35,7 @@ pub enum GuestError {
     },
     #[error("{address} closed the connection before it answered")]
     Closed { address: GuestAddress },
-    /// The guest's policy forbids the call. That of confidential guests does not change while they run.
+    /// The guest's policy forbids the call, as that of a confidential guest may.
     #[error("the policy of the guest at {address} does not allow {method}")]
     Forbidden { address: GuestAddress, method: Method },
     /// The agent is too old for the call.
@@ -67,11 +67,10 @@ pub enum GuestError {
 const DEADLINE_EXCEEDED: i32 = 4;
 
 impl GuestError {
-    /// Whether the guest is there and does not answer. Its shim would not hear from it either, and holds its lock
-    /// while it waits: do not ask it.
+    /// Whether the guest exists and does not answer. It would not answer its shim either, and the shim may hold a
+    /// lock while it waits, so do not ask the shim.
     ///
-    /// An AF_VSOCK connection to a guest that is stopped ends with ETIMEDOUT after two seconds, if nobody gives up
-    /// earlier.
+    /// The kernel ends an attempt to connect to a stopped guest over AF_VSOCK with ETIMEDOUT after two seconds.
     pub fn is_hung(&self) -> bool {
         match self {
             Self::Timeout { .. } => true,

@@ -6,7 +6,7 @@
 //!
 //! A guest is untrusted. Only the calls of [`Method`] are made, all of which read; answers are limited in size, depth and
 //! the length of texts; a hybrid socket is connected to only in the sandbox's own directory. Deadlines are the caller's,
-//! but for [`AgentConnection::connect_alive`], which has its own.
+//! except that [`AgentConnection::connect_alive`] has its own.
 
 mod address;
 mod agent;

@@ -29,7 +29,7 @@ const LONGEST_WORD: usize = 16;
 pub struct GuestStats {
     /// What the agent said. Its network is the guest's, if an agent ever sends one.
     pub stats: Stats,
-    /// The guest's cgroup version. `None`: no `memory.stat` came, which tells it.
+    /// The guest's cgroup version, told by the keys of `memory.stat`. `None` without them.
     pub cgroup: Option<CgroupVersion>,
 }
 
@@ -72,7 +72,7 @@ impl From<StatsContainerResponse> for GuestStats {
     }
 }
 
-/// cgroup v1's file always has a limit, and v2's counts anonymous memory under a name of its own.
+/// `memory.stat` always has a limit in cgroup v1, and always has `anon` in cgroup v2.
 fn version(memory: &MemoryStats) -> Option<CgroupVersion> {
     if memory.stats.contains_key("hierarchical_memory_limit") {
         Some(CgroupVersion::V1)
@@ -107,12 +107,12 @@ fn cpu(stats: CpuStats) -> Cpu {
 
 fn memory(memory: MemoryStats, cgroup: Option<CgroupVersion>) -> Memory {
     let v1 = cgroup == Some(CgroupVersion::V1);
-    // A guest whose memory.stat was read has read the files beside it.
+    // Where memory.stat could be read, so could the files beside it.
     let measured = cgroup.is_some();
     let usage = entry(memory.usage, measured, v1);
     let swap = match cgroup {
         Some(CgroupVersion::V2) => memory_and_swap(&usage, memory.swap_usage),
-        // Without swap accounting the agent sends zeros for want of a file.
+        // Without swap accounting there are no such files, and the agent sends zeros.
         _ => entry(memory.swap_usage, false, v1),
     };
     let stat = |v1_total, v1_own, v2| {
