@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use shimstat::stats::{Stats, decode};
+use shimstat::stats::{CgroupVersion, Limit, Limits, Psi, Stats, decode, from_files};
 
 /// The numbers of a tree by their paths in it, such as `memory.usage.limit`.
 type Numbers = BTreeMap<String, String>;
@@ -341,4 +341,107 @@ fn a_zero_of_a_controller_that_is_on_is_a_number() {
             "{name}: not read, so not known"
         );
     }
+}
+
+/// The averages go on while a container is paused.
+fn without_averages(psi: &mut Option<Psi>) {
+    for pressure in psi
+        .iter_mut()
+        .flat_map(|psi| [&mut psi.some, &mut psi.full])
+        .flatten()
+    {
+        (pressure.avg10, pressure.avg60, pressure.avg300) = (0.0, 0.0, 0.0);
+    }
+}
+
+#[test]
+fn the_files_of_a_cgroup_give_what_the_shim_says() {
+    let sizes = ["1GB".to_owned(), "2MB".to_owned()];
+    for recording in recordings() {
+        let name = recording.file_name().unwrap().to_str().unwrap();
+        let files = files(&recording, "before");
+        let mut read = from_files(CgroupVersion::V2, &sizes, &|name| files.get(name).cloned());
+        let mut said = reply(&recording);
+        if name.contains("no-pids") {
+            // It was not paused. Of what is off there are no numbers; unlike the shim, the kernel counts CPU time.
+            assert_eq!((&read.pids, &read.hugetlb), (&said.pids, &said.hugetlb));
+            assert_eq!(read.cpu.throttling, said.cpu.throttling);
+            assert!(read.cpu.usage.total.unwrap() > 1_000_000_000);
+            assert_eq!(read.memory.usage.limit, said.memory.usage.limit);
+            continue;
+        }
+        for stats in [&mut read, &mut said] {
+            without_averages(&mut stats.cpu.psi);
+            without_averages(&mut stats.memory.psi);
+            without_averages(&mut stats.blkio.as_mut().unwrap().psi);
+        }
+        // What the shim leaves out (see NOT_IN_REPLIES).
+        read.memory.raw.retain(|key, _| said.memory.raw.contains_key(key));
+        for pages in read.hugetlb.values_mut() {
+            pages.failcnt = None;
+        }
+        if name.contains("containerd-1.6") {
+            (read.cpu.psi, read.memory.psi, read.memory.usage.max) = (None, None, None);
+            read.blkio.as_mut().unwrap().psi = None;
+        }
+        assert_eq!(read, said, "{name}");
+    }
+}
+
+#[test]
+fn the_kernel_counts_what_the_shim_does_not() {
+    for recording in recordings() {
+        let name = recording.file_name().unwrap().to_str().unwrap();
+        let files = files(&recording, "before");
+        let read = from_files(CgroupVersion::V2, &["2MB".to_owned()], &|name| {
+            files.get(name).cloned()
+        });
+        if name.ends_with("-hugetlb") {
+            assert_eq!(read.hugetlb["2MB"].failcnt, Some(1), "{name}");
+        }
+        for key in ["kernel", "workingset_refault_file", "pagetables", "percpu"] {
+            assert!(read.memory.raw.contains_key(key), "{name}: {key}");
+        }
+    }
+}
+
+/// The limits that the containers were started with: `--memory-limit`, `--cpus 0.2`, `--pids-limit` and so on.
+#[test]
+fn limits_are_those_of_the_cgroup() {
+    let limits = |recording: &str| {
+        let recording = recordings()
+            .into_iter()
+            .find(|path| path.ends_with(recording))
+            .unwrap();
+        let files = files(&recording, "before");
+        Limits::from_files(CgroupVersion::V2, &|name| files.get(name).cloned())
+    };
+    assert_eq!(
+        limits("containerd-2.1-limits-frozen"),
+        Limits {
+            cpu_quota: Some(Limit::At(20_000)),
+            cpu_period: Some(100_000),
+            // Made from 512 shares: 1 + 510 * 9999 / 262142 = 20, and 2 + 19 * 262142 / 9999 = 500.
+            cpu_shares: Some(500),
+            cpu_weight: Some(20),
+            cpus: None,
+            memory: Some(Limit::At(64 << 20)),
+            memory_swap: Some(Limit::At(32 << 20)),
+            memory_reservation: Some(Limit::At(0)),
+            memory_low: Some(Limit::At(0)),
+            pids: Some(Limit::At(50)),
+        }
+    );
+    let unlimited = limits("containerd-2.1-hugetlb");
+    assert_eq!(unlimited.cpu_quota, Some(Limit::Unlimited));
+    assert_eq!(unlimited.memory, Some(Limit::Unlimited));
+    assert_eq!(unlimited.memory_swap, Some(Limit::Unlimited));
+    assert_eq!(unlimited.pids, Some(Limit::Unlimited));
+    let off = limits("containerd-2.1-no-pids-io-cpu-hugetlb-controller");
+    assert_eq!(
+        (off.cpu_quota, off.cpu_period, off.cpu_shares, off.pids),
+        (None, None, None, None),
+        "their controllers are off"
+    );
+    assert_eq!(off.memory, Some(Limit::At(64 << 20)));
 }

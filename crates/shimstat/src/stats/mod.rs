@@ -4,7 +4,8 @@
 //! type that the `Any` names decides which it is, never the host's own cgroup version.
 //! [`Stats::to_json`] and [`event`] print the model in the schema of `runc events` and Kata 1.x's
 //! `kata-runtime events`. [`parse_interfaces`] and [`SocketTable`] read the text of
-//! `/proc/<pid>/net/…`, for the many runtimes whose replies carry no network.
+//! `/proc/<pid>/net/…`, for the many runtimes whose replies carry no network. [`from_files`] and
+//! [`Limits::from_files`] read the text of a cgroup's own files, for containers that have no shim to ask.
 //!
 //! # Absent is not zero
 //!
@@ -45,10 +46,12 @@
 //! | containerd, v2 | refaults and activations of memory.stat are missing since Linux 5.9 split them, and so are keys newer than the message | left out |
 //! | gVisor's shim | only pids.current, cpu.usage.total and memory.usage.usage | the rest is `None`; its sandbox says the network too ([`GvisorEvent`]) |
 
+mod cgroup_files;
 mod cgroup_v1;
 mod cgroup_v2;
 mod gvisor;
 mod json;
+mod limits;
 mod model;
 mod network;
 
@@ -58,8 +61,10 @@ use thiserror::Error;
 
 use crate::wire;
 
+pub use cgroup_files::{CgroupVersion, ReadFile, from_files};
 pub use gvisor::GvisorEvent;
 pub use json::event;
+pub use limits::{Limit, Limits, shares_of_weight};
 pub use model::{
     Blkio, BlkioEntry, Cpu, CpuUsage, DeviceIo, Hugetlb, Interface, Memory, MemoryEntry, Pids, Pressure, Psi,
     Sockets, Stats, TcpCounts, Throttling, UdpCounts,
