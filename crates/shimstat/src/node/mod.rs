@@ -6,15 +6,18 @@
 
 pub mod annotations;
 mod bundle;
+pub mod cgroup;
 pub mod device;
 mod files;
 mod find;
 pub mod gvisor;
 pub mod hypervisor;
 mod id;
+pub mod init_process;
 mod inventory;
 mod machine;
 pub mod monitor;
+mod mountinfo;
 mod names;
 pub mod pace;
 mod pods;
