@@ -8,6 +8,7 @@ mod support;
 #[path = "../support/prometheus.rs"]
 mod tsdb;
 
+mod cgroup;
 mod events;
 mod ids;
 mod list;
