@@ -1,6 +1,12 @@
-//! How a command ends without an answer.
+//! How a command ends without an answer: what it says, what to do about it, and its exit status.
 
+use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use shimstat::node::{BundleError, FindError, ReadError};
+use shimstat::shim::ShimError;
+use shimstat::survey::{AskError, MonitorError};
 
 use crate::output;
 
@@ -23,6 +29,16 @@ impl Failure {
         Self {
             lines: vec![line.into()],
             status: NO_ANSWER,
+        }
+    }
+
+    /// The answer could not be given because of this error, met while dealing with `subject` (`container x`); with what
+    /// to do about it, where that is known.
+    pub fn of(subject: &str, error: &(impl Remedy + ?Sized)) -> Self {
+        let failure = Self::new(format!("{subject}: {error}"));
+        match error.remedy() {
+            Some(remedy) => failure.and(remedy),
+            None => failure,
         }
     }
 
@@ -63,4 +79,92 @@ impl Failure {
         }
         ExitCode::from(self.status)
     }
+}
+
+/// A directory of the node that could not be read.
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        let failure = Self::new(error.to_string());
+        match error.remedy() {
+            Some(remedy) => failure.and(remedy),
+            None => failure,
+        }
+    }
+}
+
+/// An error about which something can be done, depending on what it is.
+pub trait Remedy: std::error::Error {
+    fn remedy(&self) -> Option<&'static str>;
+}
+
+const NOT_ROOT: &str = "containerd's state and the shims' sockets are root's: run this as root";
+
+fn of_io(error: &io::Error) -> Option<&'static str> {
+    (error.kind() == io::ErrorKind::PermissionDenied).then_some(NOT_ROOT)
+}
+
+impl Remedy for ReadError {
+    fn remedy(&self) -> Option<&'static str> {
+        of_io(&self.source)
+    }
+}
+
+impl Remedy for FindError {
+    fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Read(error) => error.remedy(),
+            Self::Creating(_) => Some("try again in a moment"),
+            Self::Missing | Self::Ambiguous { .. } => None,
+        }
+    }
+}
+
+impl Remedy for BundleError {
+    fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Read(error) => error.remedy(),
+            Self::Address { .. } | Self::Spec { .. } => None,
+        }
+    }
+}
+
+impl Remedy for ShimError {
+    fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Connect { source, .. } | Self::Io { source, .. } => of_io(source),
+            _ => None,
+        }
+    }
+}
+
+impl Remedy for AskError {
+    fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Shim(error) => error.remedy(),
+            Self::NoAddress(error) => error.remedy(),
+            Self::NotRunning(_) | Self::Unanswered { .. } | Self::Resting { .. } | Self::Decode { .. } => {
+                None
+            }
+        }
+    }
+}
+
+impl Remedy for MonitorError {
+    fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Ask(error) => error.remedy(),
+            Self::Shim(error) => error.remedy(),
+            Self::Risk(_) => Some("--force asks anyway, and risks the sandbox with everything in it"),
+            Self::NoAddress => None,
+        }
+    }
+}
+
+/// What to do about a shim that does not answer within the timeout.
+pub fn wait_longer(timeout: Duration) -> String {
+    format!(
+        "the shim may be stopped, or its guest hung; wait longer than {} with --timeout (Kata gives up on a hung \
+         guest after 10 to 60s)",
+        go_duration::show(timeout)
+    )
 }

@@ -6,6 +6,9 @@ mod complete;
 mod descriptors;
 mod exit;
 mod exporter;
+mod find;
+#[cfg(test)]
+mod fixtures;
 mod handover;
 mod interrupt;
 mod output;

@@ -2,7 +2,6 @@
 
 mod completion;
 mod events;
-mod find;
 mod list;
 pub mod metrics;
 #[cfg(feature = "top")]
@@ -18,8 +17,8 @@ use crate::cli::{Cli, Command, Global};
 use crate::exit::Failure;
 use crate::{exporter, output};
 
-/// How many shims are asked at once. An answer takes a millisecond or less, and those that take long make room.
-const AT_ONCE: usize = 256;
+/// The most shims that are asked at once. An answer takes a millisecond or less, and those that take long make room.
+const CONCURRENCY: usize = 256;
 
 /// What every command works with.
 pub struct Context {
@@ -87,15 +86,13 @@ impl Context {
     /// The bundles of all tasks. That there are none is an answer, but that there is nowhere to look is not.
     fn bundles(&self) -> Result<Vec<Bundle>, Failure> {
         self.check_that_the_node_is_there()?;
-        self.node
-            .bundles()
-            .map_err(|error| with_remedy(error.to_string()))
+        self.node.bundles().map_err(Failure::from)
     }
 
     /// All tasks, with what their bundles say, as [`bundles`](Self::bundles).
     fn read(&self, inventory: &mut Inventory) -> Result<Vec<Arc<Container>>, Failure> {
         self.check_that_the_node_is_there()?;
-        inventory.read().map_err(|error| with_remedy(error.to_string()))
+        Ok(inventory.read()?)
     }
 
     fn check_that_the_node_is_there(&self) -> Result<(), Failure> {
@@ -107,21 +104,9 @@ impl Context {
     }
 
     /// Says what is being done, where that was asked for.
-    fn note(&self, text: impl FnOnce() -> String) {
+    pub fn note(&self, text: impl FnOnce() -> String) {
         if self.verbose {
             output::notice(&text());
         }
-    }
-}
-
-/// An error about a file or socket, with what to do about it where that is known.
-fn with_remedy(line: impl Into<String>) -> Failure {
-    let line = line.into();
-    let denied = line.to_lowercase().contains("permission denied");
-    let failure = Failure::new(line);
-    if denied {
-        failure.and("containerd's state and the shims' sockets are root's: run this as root")
-    } else {
-        failure
     }
 }

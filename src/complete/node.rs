@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use shimstat::node::{Container, Node, Role, Wanted};
 
 use super::Candidate;
+use crate::show::name::short_id;
 
 /// Somebody waits at a prompt: what is not read by then is not offered.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -34,8 +35,8 @@ impl OnNode {
         let mut values = match argument {
             "containers" | "sandbox" => self.subjects(typed),
             "namespace" => self.each(|c| Some(c.bundle.namespace.clone()), "containerd's namespace"),
-            "pod_namespace" => self.each(|c| c.names.namespace.clone(), "namespace"),
-            "pod" => self.each(|c| c.names.name.clone(), "pod"),
+            "pod_namespace" => self.each(|c| c.names().namespace.clone(), "namespace"),
+            "pod" => self.each(|c| c.names().name.clone(), "pod"),
             "runtime" => self.each(|c| Some(c.runtime()?.name), "runtime"),
             _ => Vec::new(),
         };
@@ -64,10 +65,10 @@ impl OnNode {
                 found.insert(id.clone(), about);
             }
             if let Some(name) = name {
-                found.insert(name, short(id).to_string());
+                found.insert(name, short_id(id).into_owned());
             }
             if let (Role::Sandbox, Some(pod), false) =
-                (&container.role, &container.names.name, typed.is_empty())
+                (container.role(), &container.names().name, typed.is_empty())
             {
                 alone.entry(pod).or_default().push(container);
             }
@@ -76,7 +77,7 @@ impl OnNode {
             if let [sandbox] = sandboxes.as_slice() {
                 found
                     .entry(pod.to_string())
-                    .or_insert_with(|| short(&sandbox.bundle.id).to_string());
+                    .or_insert_with(|| short_id(sandbox.id()).into_owned());
             }
         }
         found
@@ -84,10 +85,6 @@ impl OnNode {
             .map(|(word, about)| Candidate::new(word, about))
             .collect()
     }
-}
-
-fn short(id: &str) -> &str {
-    id.get(..12).unwrap_or(id)
 }
 
 #[cfg(test)]

@@ -1,23 +1,22 @@
 //! `monitor`: the node's exporter for Prometheus.
 //!
-//! [`exporter_web`] lets requests in, and [`app`] answers them. A scrape is gathered by [`scrape`] from [`units`]
-//! (what is there), each of them asked once by [`ask`] however many scrapers want to know.
+//! [`exporter_web`] lets requests in, and [`routes`] answers them. A scrape is gathered by [`scrape`] from the
+//! node's pods, each of them asked once ([`pod`]), however many scrapers want to know.
 
-mod app;
-mod ask;
-mod containers;
-mod figures;
+mod container_metrics;
 mod pages;
+mod pod;
 mod query;
+mod reason;
+mod routes;
 mod scrape;
-mod units;
+mod self_metrics;
 
 use exporter_web::{Connections, Listener, MOST_CONNECTIONS, Protection};
 use shimstat::node::Inventory;
 
-use self::app::App;
+use self::routes::Routes;
 use self::scrape::Scraper;
-use self::units::Lister;
 use crate::cli::Monitor;
 use crate::commands::Context;
 use crate::exit::Failure;
@@ -40,13 +39,15 @@ pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> 
              127.0.0.1",
         );
     }
-    let node = context.node.clone();
-    // A socket without a bundle is in no namespace.
-    let orphans = node.namespace().is_none();
-    let lister = Lister::new(Inventory::new(node), orphans);
-    let scraper = Scraper::new(lister, context.timeout, arguments.max_concurrent, context.verbose);
+    let inventory = Inventory::new(context.node.clone());
+    let scraper = Scraper::new(
+        inventory,
+        context.timeout,
+        arguments.max_concurrent,
+        context.verbose,
+    );
     let connections = Connections::new(MOST_CONNECTIONS);
-    let app = App::new(connections.clone(), scraper);
+    let app = Routes::new(connections.clone(), scraper);
     exporter_web::serve(listener, protection, connections, app)
         .await
         .map_err(|error| Failure::new(format!("wait for signals: {error}")))

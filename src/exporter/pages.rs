@@ -1,7 +1,10 @@
 //! Pages for people.
 
+use std::sync::Arc;
+
+use shimstat::node::Pod;
+
 use super::query;
-use super::units::Sandbox;
 
 /// What there is to see, with what it is.
 const PLACES: [(&str, &str); 5] = [
@@ -61,7 +64,7 @@ pub fn landing_text() -> String {
 }
 
 /// A list of sandboxes with where to go from there. What pods are called is not to be trusted.
-pub fn sandboxes_html(sandboxes: &[&Sandbox]) -> String {
+pub fn sandboxes_html(sandboxes: &[Arc<Pod>]) -> String {
     let rows: String = sandboxes
         .iter()
         .map(|sandbox| {
@@ -70,8 +73,8 @@ pub fn sandboxes_html(sandboxes: &[&Sandbox]) -> String {
             format!(
                 "<tr><td><code>{id}</code></td><td>{}</td><td>{}</td><td><a href=\"/metrics?sandbox={query}\">metrics</a> \
                  <a href=\"/agent-url?sandbox={query}\">agent-url</a></td></tr>\n",
-                name(&sandbox.names.namespace),
-                name(&sandbox.names.name),
+                name(&sandbox.names().namespace),
+                name(&sandbox.names().name),
             )
         })
         .collect();
@@ -84,7 +87,7 @@ pub fn sandboxes_html(sandboxes: &[&Sandbox]) -> String {
 }
 
 /// Their ids, one a line, as kata-monitor has it.
-pub fn sandboxes_text(sandboxes: &[&Sandbox]) -> String {
+pub fn sandboxes_text(sandboxes: &[Arc<Pod>]) -> String {
     sandboxes
         .iter()
         .map(|sandbox| format!("{}\n", sandbox.id))
@@ -110,27 +113,27 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shimstat::node::PodNames;
+    use crate::fixtures::container;
+    use shimstat::node::{PodNames, Role, pods};
 
     #[test]
     fn names_of_pods_are_text_and_no_more() {
-        let sandbox = Sandbox {
-            id: "ab-c".into(),
-            names: PodNames {
-                namespace: Some("<script>alert('x')</script>".into()),
-                name: Some("\"&".into()),
-                ..PodNames::default()
-            },
-            addresses: Vec::new(),
-            has_task: true,
+        let names = PodNames {
+            namespace: Some("<script>alert('x')</script>".into()),
+            name: Some("\"&".into()),
+            ..PodNames::NONE
         };
-        let page = sandboxes_html(&[&sandbox]);
+        let sandboxes: Vec<_> = pods(&[container("ab-c", Role::Sandbox, names)])
+            .into_iter()
+            .map(Arc::new)
+            .collect();
+        let page = sandboxes_html(&sandboxes);
         assert!(!page.contains("<script"));
         assert!(
             page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;") && page.contains("&quot;&amp;")
         );
         assert!(page.contains("href=\"/metrics?sandbox=ab-c\""));
-        assert_eq!(sandboxes_text(&[&sandbox]), "ab-c\n");
+        assert_eq!(sandboxes_text(&sandboxes), "ab-c\n");
     }
 
     #[test]

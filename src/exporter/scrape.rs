@@ -1,19 +1,19 @@
 //! One scrape: all that is on the node is asked, and becomes one page.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use exporter_web::Source;
 use promtext::{Filter, Kind, Merge, Page, Value, Writer};
-use shimstat::node::{Container, ReadError};
-use shimstat::shim::address::Address;
-use shimstat::survey::{Bound, Flight, Shared, Survey};
+use shimstat::node::{Container, Inventory, Pod, ReadError};
+use shimstat::survey::{ConcurrencyLimit, Flight, MonitorQuestion, SingleFlight, Survey};
 
-use super::ask::{self, Asker, Failure, Found, Outcome, Reason, Wish};
-use super::containers;
-use super::figures::Figures;
-use super::units::{Lister, Listing, Sandbox};
+use super::container_metrics;
+use super::pod::{self, Asker, Found, Outcome, SandboxPage, Wish};
+use super::reason::{NoAnswer, Reason};
+use super::self_metrics::Figures;
 use crate::output;
 
 /// How old an answer may be that a scraper shares with another that came a moment before.
@@ -24,11 +24,10 @@ const MUCH: u64 = 4 << 20;
 
 /// Asks the node's shims, for all scrapers together.
 pub struct Scraper {
-    lister: Mutex<Lister>,
-    survey: Survey,
+    inventory: Mutex<Inventory>,
     asker: Asker,
-    units: Shared<Address, Found>,
-    bodies: Shared<(Address, &'static str), Option<Result<Bytes, Failure>>>,
+    pods: SingleFlight<PathBuf, Found>,
+    bodies: SingleFlight<(PathBuf, MonitorQuestion), Option<Result<Bytes, NoAnswer>>>,
     figures: Figures,
     /// Says on stderr what fails.
     verbose: bool,
@@ -40,45 +39,53 @@ pub struct Gathered {
 }
 
 impl Scraper {
-    /// Asks so many units at once, and waits `limit` for each answer.
-    pub fn new(lister: Lister, limit: Duration, at_once: usize, verbose: bool) -> Self {
+    /// Asks at most `concurrency` pods at once, and waits `limit` for each answer.
+    pub fn new(inventory: Inventory, limit: Duration, concurrency: usize, verbose: bool) -> Self {
         Self {
-            lister: Mutex::new(lister),
-            survey: Survey::new(limit, at_once),
+            inventory: Mutex::new(inventory),
             asker: Asker {
+                survey: Survey::new(limit, concurrency).keeping_connections(),
                 limit,
-                bound: Bound::new(at_once),
+                concurrency: ConcurrencyLimit::new(concurrency),
                 reader: Arc::default(),
             },
-            units: Shared::new(FRESH),
-            bodies: Shared::new(Duration::ZERO),
+            pods: SingleFlight::new(FRESH),
+            bodies: SingleFlight::new(Duration::ZERO),
             figures: Figures::default(),
             verbose,
         }
     }
 
-    /// What is on the node.
-    pub fn list(&self) -> Result<Listing, ReadError> {
-        self.lister.lock().unwrap_or_else(PoisonError::into_inner).list()
+    /// The pods of the node.
+    fn list(&self) -> Result<Vec<Arc<Pod>>, ReadError> {
+        let mut inventory = self.inventory.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(inventory.pods()?.into_iter().map(Arc::new).collect())
+    }
+
+    /// The pods whose sandbox has a monitor, by id.
+    pub fn sandboxes(&self) -> Result<Vec<Arc<Pod>>, ReadError> {
+        let mut pods = self.list()?;
+        pods.retain(|pod| !pod.monitor.is_empty());
+        pods.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(pods)
     }
 
     /// Asks all that is on the node, until the deadline. What has not answered by then shows as such.
     pub async fn gather(&self, wish: Wish, deadline: Instant) -> Result<Gathered, ReadError> {
         let started = Instant::now();
         self.figures.begun();
-        let listing = self.list().inspect_err(|_| self.figures.failed())?;
+        let pods = self.list().inspect_err(|_| self.figures.failed())?;
         let mut round = Round {
             scraper: self,
-            flights: Vec::with_capacity(listing.units.len()),
+            flights: Vec::with_capacity(pods.len()),
         };
-        for unit in &listing.units {
-            let lane = self.survey.lane(&unit.endpoint);
+        for pod in &pods {
             let asker = self.asker.clone();
-            let flight = self.units.join(
-                unit.endpoint.address.clone(),
-                Found::nothing(unit.clone(), wish),
-                |found| found.fits(unit, wish),
-                |flight| ask::ask(flight, lane, asker),
+            let flight = self.pods.join(
+                pod.key.clone(),
+                Found::nothing(pod.clone(), wish),
+                |found| found.fits(pod, wish),
+                |flight| asker.ask(flight),
             );
             round.flights.push(flight);
         }
@@ -90,37 +97,36 @@ impl Scraper {
         // What is not there by then is said to be missing.
         let _ = tokio::time::timeout_at(deadline.into(), all).await;
         let waited = started.elapsed();
-        let gathered = self.compose(&listing, &round, wish, waited);
+        let gathered = self.compose(&pods, &round, wish, waited);
         self.figures.took(waited);
         Ok(gathered)
     }
 
-    /// What one sandbox's monitor answers, as it came.
-    pub async fn body(&self, sandbox: &str, path: &'static str, deadline: Instant) -> Result<Bytes, Failure> {
-        let failure = |reason, text: String| Failure { reason, text };
-        let listing = self
+    /// What one sandbox's monitor answers, as it came. The id of a container in it leads there as well.
+    pub async fn body(
+        &self,
+        id: &str,
+        question: MonitorQuestion,
+        deadline: Instant,
+    ) -> Result<Bytes, NoAnswer> {
+        let pods = self
             .list()
-            .map_err(|error| failure(Reason::Error, error.to_string()))?;
-        let unit = listing
-            .units
-            .iter()
-            .find(|unit| unit.sandbox.as_ref().is_some_and(|one| one.id == sandbox));
-        let Some((unit, sandbox)) = unit.and_then(|unit| Some((unit, unit.sandbox.clone()?))) else {
-            return Err(failure(
-                Reason::Gone,
-                format!("there is no sandbox {sandbox} with a monitor on this node"),
-            ));
+            .map_err(|error| NoAnswer::new(Reason::Error, error.to_string()))?;
+        let with_monitor = || pods.iter().filter(|pod| !pod.monitor.is_empty());
+        let own = with_monitor().find(|pod| pod.id == id);
+        let holds = |pod: &&Arc<Pod>| pod.containers.iter().any(|container| container.id() == id);
+        let Some(pod) = own.or_else(|| with_monitor().find(holds)).cloned() else {
+            let text = format!("there is no sandbox {id} with a monitor on this node");
+            return Err(NoAnswer::new(Reason::Gone, text));
         };
-        let lane = self.survey.lane(&unit.endpoint);
-        let limit = self.asker.limit;
-        let key = (unit.endpoint.address.clone(), path);
+        let survey = self.asker.survey.clone();
         let flight = self.bodies.join(
-            key,
+            (pod.key.clone(), question),
             None,
             |_| true,
             |flight| async move {
-                let body = ask::fetch(&sandbox, &lane, limit, path).await;
-                *flight.found() = Some(body.map(Bytes::from));
+                let page = survey.ask_monitor(&pod, question, pod::MOST).await;
+                *flight.found() = Some(page.map(|page| Bytes::from(page.body)).map_err(NoAnswer::from));
             },
         );
         let ended = tokio::time::timeout_at(deadline.into(), flight.ended()).await;
@@ -129,31 +135,28 @@ impl Scraper {
         self.rest();
         match (ended, body) {
             (_, Some(body)) => body,
-            _ => Err(failure(
+            _ => Err(NoAnswer::new(
                 Reason::Timeout,
-                "the sandbox has not answered in time".to_string(),
+                "the sandbox has not answered in time",
             )),
         }
     }
 
-    fn compose(&self, listing: &Listing, round: &Round<'_>, wish: Wish, waited: Duration) -> Gathered {
+    fn compose(&self, pods: &[Arc<Pod>], round: &Round<'_>, wish: Wish, waited: Duration) -> Gathered {
         let mut rows = Rows::default();
-        let mut pages = Vec::with_capacity(1 + 2 * listing.units.len());
-        for (unit, flight) in listing.units.iter().zip(&round.flights) {
+        let mut pages = Vec::with_capacity(1 + 2 * pods.len());
+        for (pod, flight) in pods.iter().zip(&round.flights) {
             let found = flight.found();
-            if let Some(sandbox) = unit.sandbox.as_ref().filter(|_| wish.pages) {
-                let outcome = match &found.sandbox {
-                    Some(outcome) => outcome.clone(),
-                    None => Outcome {
-                        result: Err(found.missing()),
-                        took: waited,
-                    },
-                };
+            if wish.pages && !pod.monitor.is_empty() {
+                let outcome = found.sandbox.clone().unwrap_or_else(|| Outcome {
+                    result: Err(found.missing()),
+                    took: waited,
+                });
                 pages.extend(outcome.result.as_ref().ok().map(|page| page.page.clone()));
-                rows.sandboxes.push((sandbox.clone(), outcome));
+                rows.sandboxes.push((pod.clone(), outcome));
             }
-            for (index, task) in unit.tasks.iter().enumerate().filter(|_| wish.stats) {
-                let failure = match found.tasks.get(index).map(|outcome| &outcome.result) {
+            for (index, container) in pod.all().enumerate().filter(|_| wish.stats) {
+                let failure = match found.containers.get(index).map(|outcome| &outcome.result) {
                     Some(Ok(page)) => {
                         pages.push(page.clone());
                         None
@@ -161,20 +164,17 @@ impl Scraper {
                     Some(Err(failure)) => Some(failure.clone()),
                     None => Some(found.missing()),
                 };
-                rows.tasks.push((task.clone(), failure));
+                rows.containers.push((container.clone(), failure));
             }
-        }
-        for task in listing.unreachable.iter().filter(|_| wish.stats) {
-            rows.tasks.push((task.clone(), Some(ask::unreachable(task))));
         }
         if self.verbose {
             rows.tell();
         }
         let mut writer = Writer::default();
-        self.figures
-            .write(&mut writer, listing.sandboxes().len(), tasks_alive());
+        let sandboxes = pods.iter().filter(|pod| !pod.monitor.is_empty()).count();
+        self.figures.write(&mut writer, sandboxes, tasks_alive());
         rows.write(&mut writer);
-        containers::describe(&mut writer);
+        container_metrics::describe(&mut writer);
         // Ours goes first: what it says of a family counts. It is shorter than the longest page by far.
         if let Ok(own) = writer.page() {
             pages.insert(0, Arc::new(own));
@@ -184,8 +184,8 @@ impl Scraper {
 
     /// Closes what is open to shims, once nobody needs it.
     fn rest(&self) {
-        if self.units.is_idle() && self.bodies.is_idle() {
-            self.survey.rest();
+        if self.pods.is_idle() && self.bodies.is_idle() {
+            self.asker.survey.rest();
         }
     }
 }
@@ -221,8 +221,8 @@ fn tasks_alive() -> usize {
 /// Which sandboxes and containers answered.
 #[derive(Default)]
 struct Rows {
-    sandboxes: Vec<(Sandbox, Outcome<ask::SandboxPage>)>,
-    tasks: Vec<(Arc<Container>, Option<Failure>)>,
+    sandboxes: Vec<(Arc<Pod>, Outcome<SandboxPage>)>,
+    containers: Vec<(Arc<Container>, Option<NoAnswer>)>,
 }
 
 impl Rows {
@@ -280,9 +280,9 @@ impl Rows {
                 "Why there are no statistics of the container.",
             ),
         );
-        for (task, missing) in &self.tasks {
-            let mut labels: Vec<_> = containers::labels(task).collect();
-            labels.extend(task.sandbox_id().map(|id| ("sandbox_id", id)));
+        for (container, missing) in &self.containers {
+            let mut labels: Vec<_> = container_metrics::labels(container).collect();
+            labels.extend(container.sandbox_id().map(|id| ("sandbox_id", id)));
             writer
                 .family(up.0, Kind::Gauge, up.1)
                 .sample(&labels, missing.is_none());
@@ -301,7 +301,7 @@ impl Rows {
             match &outcome.result {
                 Err(failure) => output::notice(&format!("sandbox {}: {}", sandbox.id, failure.text)),
                 Ok(page) if !page.has_guest => {
-                    output::notice(&format!("sandbox {}: {}", sandbox.id, ask::NO_GUEST))
+                    output::notice(&format!("sandbox {}: {}", sandbox.id, pod::NO_GUEST))
                 }
                 Ok(page) => {
                     if let Some(first) = page.page.tally().first {
@@ -310,20 +310,20 @@ impl Rows {
                 }
             }
         }
-        for (task, failure) in &self.tasks {
+        for (container, failure) in &self.containers {
             if let Some(failure) = failure {
-                output::notice(&format!("container {}: {}", task.bundle.id, failure.text));
+                output::notice(&format!("container {}: {}", container.id(), failure.text));
             }
         }
     }
 }
 
 /// Kata-monitor's labels of a sandbox, empty where they are not known.
-fn sandbox_labels(sandbox: &Sandbox) -> [(&str, &str); 4] {
+fn sandbox_labels(sandbox: &Pod) -> [(&str, &str); 4] {
     fn text(name: &Option<String>) -> &str {
         name.as_deref().unwrap_or_default()
     }
-    let names = &sandbox.names;
+    let names = sandbox.names();
     [
         ("sandbox_id", &sandbox.id),
         ("cri_uid", text(&names.uid)),

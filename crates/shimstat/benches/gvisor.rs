@@ -9,6 +9,7 @@ mod stand_in;
 
 use std::time::{Duration, Instant};
 
+use shimstat::shim::{Connect, Sockets};
 use shimstat::node::gvisor::State;
 use shimstat::shim::runsc::ControlConnection;
 use stand_in::{IDLE, Sandbox};
@@ -71,7 +72,7 @@ async fn sample(pod: &Sandbox, id: &str, kept: &mut Option<ControlConnection<Uni
         .and_then(|cgroup| cgroup.cpu_usage().unwrap());
     if kept.is_none() {
         let address = sandbox.control_socket().unwrap();
-        let stream = shimstat::shim::connect(&address).await.unwrap();
+        let stream = Sockets.connect(&address).await.unwrap();
         *kept = Some(ControlConnection::new(stream, address));
     }
     let connection = kept.as_mut().unwrap();

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use shimstat::shim::{Connect, Sockets};
 use shimstat::node::gvisor::{State, Status};
 use shimstat::shim::runsc::{ControlConnection, RuntimeState};
 use shimstat::stats::Stats;
@@ -21,7 +22,7 @@ async fn connect(sandbox: &Sandbox) -> ControlConnection<UnixStream> {
         .unwrap()
         .unwrap();
     let address = state.sandbox.unwrap().control_socket().unwrap();
-    let stream = shimstat::shim::connect(&address).await.unwrap();
+    let stream = Sockets.connect(&address).await.unwrap();
     ControlConnection::new(stream, address)
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shimstat::rates::Rates;
-use shimstat::survey::{AskError, NotRunning, Sample, Survey};
+use shimstat::survey::{AskError, LastStatistics, NotRunning, Sample, Statistics, Survey};
 use tokio::sync::mpsc;
 
 use super::Subject;
@@ -42,6 +42,7 @@ pub enum Rounds {
 pub struct Follower {
     pub subject: Arc<Subject>,
     pub survey: Survey,
+    pub question: Statistics,
     pub news: mpsc::Sender<(Arc<Subject>, News)>,
 }
 
@@ -57,7 +58,7 @@ impl Follower {
             Rounds::Every(interval) => self.stream(interval).await,
         };
         // Not kept for later: another shim may listen there by then.
-        self.survey.hang_up(&self.subject.endpoint);
+        self.survey.hang_up(&self.subject.container);
     }
 
     async fn once(&self) -> Result<(), Unwanted> {
@@ -112,23 +113,18 @@ impl Follower {
     }
 
     async fn sample(&self) -> Result<Sample, AskError> {
-        self.survey
-            .sample(&self.subject.endpoint, &self.subject.bundle.id)
-            .await
+        self.survey.ask(&self.subject.container, self.question).await
     }
 
     /// Whether a process of a container that has stopped was killed for want of memory after its last sample: most
     /// likely that is why it stopped. Only runc's shim can be asked for it without harm.
     async fn was_killed_in_the_end(&self, last: &Sample, why: &AskError) -> bool {
         if !matches!(why, AskError::NotRunning(NotRunning::Stopped(_)))
-            || !self.subject.bundle.has_runcs_shim()
+            || !self.subject.container.bundle.has_runcs_shim()
         {
             return false;
         }
-        let end = self
-            .survey
-            .last_sample(&self.subject.endpoint, &self.subject.bundle.id)
-            .await;
+        let end = self.survey.ask(&self.subject.container, LastStatistics).await;
         let kills = |sample: &Sample| sample.stats.memory.oom_kill;
         end.is_ok_and(|end| kills(last).is_some() && kills(&end) > kills(last))
     }

@@ -8,18 +8,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use go_duration as duration;
-use shimstat::node::{Bundle, Container, Inventory, Wanted};
-use shimstat::shim::address::Endpoint;
-use shimstat::survey::{AskError, NotRunning, Survey};
+use shimstat::node::{Container, Inventory, Wanted};
+use shimstat::survey::{AskError, Network, NotRunning, Statistics, Survey};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::find::{self, Found};
-use super::{AT_ONCE, Context, with_remedy};
+use super::{CONCURRENCY, Context};
 use crate::cli::{EventFormat, Events};
 use crate::descriptors;
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
+use crate::find::{self, Found};
 use crate::interrupt;
 use crate::output;
 use follow::{Follower, News, Rounds};
@@ -53,10 +51,7 @@ pub async fn run(context: &Context, arguments: &Events) -> Result<(), Failure> {
 struct Subject {
     /// As the user gave it; `None` where it was not named (`--all`).
     given: Option<String>,
-    bundle: Bundle,
-    endpoint: Endpoint,
-    /// `namespace/pod/container`, where that is known and wanted.
-    name: Option<String>,
+    container: Arc<Container>,
 }
 
 /// One run of the command.
@@ -64,6 +59,7 @@ struct Run<'a> {
     context: &'a Context,
     arguments: &'a Events,
     survey: Survey,
+    question: Statistics,
     show: Show,
     /// Whether something could not be answered.
     failed: bool,
@@ -74,14 +70,21 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(context: &'a Context, arguments: &'a Events) -> Self {
         let (to_show, news) = mpsc::channel(WAITING);
-        let survey = Survey::new(context.timeout, AT_ONCE);
+        // A stream asks again and again.
+        let survey = match arguments.stats {
+            true => Survey::new(context.timeout, CONCURRENCY),
+            false => Survey::new(context.timeout, CONCURRENCY).keeping_connections(),
+        };
         Self {
             context,
             arguments,
-            survey: match arguments.format {
-                // The table does not show them, and they cost time.
-                EventFormat::Table => survey,
-                EventFormat::Pretty | EventFormat::Json => survey.counting_sockets(),
+            survey,
+            question: Statistics {
+                network: match arguments.format {
+                    // The table does not show sockets, and counting them costs time.
+                    EventFormat::Table => Network::Interfaces,
+                    EventFormat::Pretty | EventFormat::Json => Network::InterfacesAndSockets,
+                },
             },
             show: Show::new(arguments.format),
             failed: false,
@@ -105,12 +108,15 @@ impl<'a> Run<'a> {
         for (wanted, given) in wanted.iter().zip(given) {
             match self.find(inventory, wanted, given).await {
                 // The same container by two names is one.
-                Ok(subject) if subjects.iter().any(|s| s.bundle.path == subject.bundle.path) => {}
-                Ok(subject) => subjects.push(Arc::new(subject)),
+                Ok(subject)
+                    if subjects
+                        .iter()
+                        .any(|s| s.container.bundle == subject.container.bundle) => {}
+                Ok(subject) => subjects.push(subject),
                 Err(failure) => self.fail(&failure),
             }
         }
-        self.show.expect(subjects.iter().map(|subject| subject.label()));
+        self.expect(&subjects);
         for subject in subjects {
             self.follow(subject);
         }
@@ -136,19 +142,22 @@ impl<'a> Run<'a> {
         }
         let mut subjects = Vec::new();
         for bundle in bundles {
-            match self.subject(bundle, None) {
-                Ok(Some(subject)) if self.arguments.format == EventFormat::Table => subjects.push(subject),
-                Ok(Some(subject)) => self.follow(Arc::new(subject)),
-                // It is being created.
-                Ok(None) => {}
-                Err(failure) => self.fail(&failure),
+            // One that is being created does not run yet.
+            if let Some(container) = Container::read(bundle)
+                && let Some(subject) = self.subject(Arc::new(container), None)
+            {
+                if self.arguments.format == EventFormat::Table {
+                    subjects.push(subject);
+                } else {
+                    self.follow(subject);
+                }
             }
             tokio::task::yield_now().await;
         }
         // A table's first column is as wide as the longest name.
-        self.show.expect(subjects.iter().map(Subject::label));
+        self.expect(&subjects);
         for subject in subjects {
-            self.follow(Arc::new(subject));
+            self.follow(subject);
         }
         self.tell_all().await
     }
@@ -207,80 +216,69 @@ impl<'a> Run<'a> {
             .collect();
         self.survey.keep(|address| addresses.contains(address));
         let subjects: Vec<_> = new
-            .iter()
-            .filter_map(|container| self.subject_of(container))
+            .into_iter()
+            .filter_map(|container| self.subject(container, None))
             .collect();
-        self.show.expect(subjects.iter().map(|subject| subject.label()));
+        self.expect(&subjects);
         for subject in subjects {
             self.follow(subject);
         }
         Ok(())
     }
 
-    fn subject_of(&mut self, container: &Container) -> Option<Arc<Subject>> {
-        match &container.endpoint {
-            Ok(endpoint) => Some(Arc::new(Subject {
-                given: None,
-                bundle: container.bundle.clone(),
-                endpoint: endpoint.clone(),
-                name: container.name(),
-            })),
-            Err(why) => {
-                self.fail(&with_remedy(format!("container {}: {why}", container.bundle.id)));
+    async fn find(
+        &mut self,
+        inventory: &mut Inventory,
+        wanted: &Wanted,
+        given: &str,
+    ) -> Result<Arc<Subject>, Failure> {
+        let container = match find::container(self.context, inventory, wanted, given).await? {
+            Found::Container(container) => container,
+            Found::Nothing(looked) => return Err(does_not_exist(given, looked)),
+        };
+        // What is wrong with it has been said.
+        self.subject(container, Some(given)).ok_or_else(Failure::told)
+    }
+
+    /// A container to follow; `None` where nothing tells the way to its shim, which is said.
+    fn subject(&mut self, container: Arc<Container>, given: Option<&str>) -> Option<Arc<Subject>> {
+        let subject = Subject {
+            given: given.map(str::to_string),
+            container,
+        };
+        let (id, bundle) = (subject.container.id(), &subject.container.bundle);
+        match &subject.container.endpoint {
+            Ok(endpoint) => {
+                let context = self.context;
+                context.note(|| format!("container {id}: bundle {}", bundle.path.display()));
+                context.note(|| {
+                    format!(
+                        "container {id}: shim {} ({:?})",
+                        endpoint.address, endpoint.version
+                    )
+                });
+                Some(Arc::new(subject))
+            }
+            Err(error) => {
+                self.fail(&Failure::of(&format!("container {id}"), error.as_ref()));
                 None
             }
         }
     }
 
-    async fn find(
-        &self,
-        inventory: &mut Inventory,
-        wanted: &Wanted,
-        given: &str,
-    ) -> Result<Subject, Failure> {
-        let context = self.context;
-        let bundle = match find::task(context, inventory, wanted, given).await? {
-            Found::Task(bundle) => bundle,
-            Found::Nothing(looked) => return Err(does_not_exist(given, looked)),
-        };
-        let path = bundle.path.display().to_string();
-        self.subject(bundle, Some(given))?
-            .ok_or_else(|| does_not_exist(given, format!("no shim has been started in {path}")))
-    }
-
-    /// The container of a bundle; `None` where it is being created.
-    fn subject(&self, bundle: Bundle, given: Option<&str>) -> Result<Option<Subject>, Failure> {
-        let context = self.context;
-        let endpoint = bundle
-            .endpoint()
-            .map_err(|error| with_remedy(format!("container {}: {error}", bundle.id)))?;
-        let Some(endpoint) = endpoint else {
-            return Ok(None);
-        };
-        context.note(|| format!("container {}: bundle {}", bundle.id, bundle.path.display()));
-        context.note(|| {
-            format!(
-                "container {}: shim {} ({:?})",
-                bundle.id, endpoint.address, endpoint.version
-            )
-        });
-        let name = match self.arguments.format {
-            EventFormat::Table => Container::read(bundle.clone()).and_then(|container| container.name()),
-            // Nothing is read that is not shown.
-            EventFormat::Pretty | EventFormat::Json => None,
-        };
-        Ok(Some(Subject {
-            given: given.map(str::to_string),
-            bundle,
-            endpoint,
-            name,
-        }))
+    /// Prepares the table for these containers.
+    fn expect(&mut self, subjects: &[Arc<Subject>]) {
+        // Names are in files that are read only where names are shown.
+        if self.arguments.format == EventFormat::Table {
+            self.show.expect(subjects.iter().map(|subject| subject.label()));
+        }
     }
 
     fn follow(&self, subject: Arc<Subject>) {
         let follower = Follower {
             subject,
             survey: self.survey.clone(),
+            question: self.question,
             news: self.to_show.clone(),
         };
         let rounds = match (self.arguments.stats, self.arguments.format) {
@@ -300,7 +298,7 @@ impl<'a> Run<'a> {
                 self.show.exit(subject, &why)?;
                 output::notice(&format!(
                     "container {} is no longer running: {why}",
-                    subject.bundle.id
+                    subject.container.id()
                 ));
                 Ok(())
             }
@@ -310,7 +308,7 @@ impl<'a> Run<'a> {
             }
             // The stream goes on: the next answer may come.
             News::Trouble(error) => {
-                output::notice(&format!("container {}: {error}", subject.bundle.id));
+                output::notice(&format!("container {}: {error}", subject.container.id()));
                 Ok(())
             }
             News::NeverRan(why) => {
@@ -318,11 +316,14 @@ impl<'a> Run<'a> {
                     (Some(given), _) => self.fail(&does_not_exist(given, why.to_string())),
                     // Of all containers it is those that run that are asked for.
                     (None, NotRunning::Gone(_)) => {
-                        output::notice(&format!("container {} is not running: {why}", subject.bundle.id));
+                        output::notice(&format!(
+                            "container {} is not running: {why}",
+                            subject.container.id()
+                        ));
                     }
                     (None, _) => self
                         .context
-                        .note(|| format!("container {} is not running: {why}", subject.bundle.id)),
+                        .note(|| format!("container {} is not running: {why}", subject.container.id())),
                 }
                 Ok(())
             }
@@ -342,18 +343,17 @@ impl<'a> Run<'a> {
 
 impl Subject {
     /// What people call it: its name, or its id.
-    fn label(&self) -> &str {
-        self.name.as_deref().unwrap_or(&self.bundle.id)
+    fn label(&self) -> String {
+        self.container
+            .name()
+            .unwrap_or_else(|| self.container.id().to_string())
     }
 
     fn failure(&self, error: &AskError, context: &Context) -> Failure {
+        let failure = Failure::of(&format!("container {}", self.container.id()), error);
         match error {
-            AskError::Unanswered { .. } => Failure::new(format!("container {}: {error}", self.bundle.id))
-                .and(format!(
-                    "the shim may be stopped, or its guest hung; wait longer than {} with --timeout",
-                    duration::show(context.timeout)
-                )),
-            _ => with_remedy(format!("container {}: {error}", self.bundle.id)),
+            AskError::Unanswered { .. } => failure.and(exit::wait_longer(context.timeout)),
+            _ => failure,
         }
     }
 }

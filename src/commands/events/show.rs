@@ -41,10 +41,10 @@ impl Show {
     }
 
     /// Prepares for containers that are called so.
-    pub fn expect<'a>(&mut self, labels: impl Iterator<Item = &'a str>) {
+    pub fn expect(&mut self, labels: impl Iterator<Item = String>) {
         if let Self::Table(table) = self {
             let widest = labels
-                .map(|label| escape(label).chars().count())
+                .map(|label| escape(&label).chars().count())
                 .max()
                 .unwrap_or(0);
             table.name_width = table.name_width.max(widest.min(*NAME_WIDTH.end()));
@@ -58,14 +58,14 @@ impl Show {
         rates: Option<&Rates>,
     ) -> Result<(), Failure> {
         match self {
-            Self::Json(text) => output::answer(&text(&stats::event(&subject.bundle.id, &sample.stats))),
+            Self::Json(text) => output::answer(&text(&stats::event(subject.container.id(), &sample.stats))),
             Self::Table(table) => table.row(subject, &cells(sample, rates)),
         }
     }
 
     pub fn oom(&mut self, subject: &Subject) -> Result<(), Failure> {
         match self {
-            Self::Json(text) => output::answer(&text(&json!({"type": "oom", "id": subject.bundle.id}))),
+            Self::Json(text) => output::answer(&text(&json!({"type": "oom", "id": subject.container.id()}))),
             Self::Table(table) => table.row(subject, "killed for want of memory (OOM)"),
         }
     }
@@ -73,7 +73,7 @@ impl Show {
     pub fn exit(&mut self, subject: &Subject, why: &NotRunning) -> Result<(), Failure> {
         match self {
             Self::Json(text) => output::answer(&text(
-                &json!({"type": "exit", "id": subject.bundle.id, "data": exit(why)}),
+                &json!({"type": "exit", "id": subject.container.id(), "data": exit(why)}),
             )),
             Self::Table(table) => table.row(
                 subject,
@@ -129,7 +129,7 @@ impl Table {
             text = self.line("CONTAINER", &aligned(COLUMNS.map(|(title, _)| title.to_string())));
         }
         self.rows += 1;
-        text += &self.line(&escape(subject.label()), cells);
+        text += &self.line(&escape(&subject.label()), cells);
         output::answer(text.as_bytes())
     }
 

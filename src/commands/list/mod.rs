@@ -4,12 +4,13 @@ mod row;
 mod show;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use shimstat::node::{Bundle, Container, Pod, Task, pods};
-use shimstat::survey::Survey;
+use shimstat::node::{Bundle, Container, Pod, pods};
+use shimstat::survey::{State, Survey};
 
-use super::{AT_ONCE, Context};
+use super::{CONCURRENCY, Context};
 use crate::cli::{List, ListFormat};
 use crate::descriptors;
 use crate::exit::Failure;
@@ -26,23 +27,28 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
         let bundles = bundles.into_iter().filter(Bundle::is_complete);
         return output::answer(show::ids(bundles.map(|bundle| bundle.id)).as_bytes());
     }
-    let tasks = bundles.into_iter().filter_map(Task::read);
+    let wanted = bundles
+        .into_iter()
+        .filter_map(Container::read)
+        .filter(|container| is_wanted(container, arguments));
+    if arguments.quiet {
+        return output::answer(show::ids(wanted.map(|container| container.bundle.id.clone())).as_bytes());
+    }
     descriptors::allow_many();
-    let survey = Survey::new(context.timeout, AT_ONCE);
-    let answers = if is_filtered(arguments) {
-        let wanted = tasks
-            .map(Container::of)
-            .filter(|container| is_wanted(container, arguments));
-        if arguments.quiet {
-            return output::answer(show::ids(wanted.map(|container| container.bundle.id)).as_bytes());
-        }
-        survey.states_within(context.timeout, wanted, Row::read).await
-    } else {
-        survey
-            .states_within(context.timeout, tasks, |task| Row::read(Container::of(task)))
-            .await
-    };
-    let rows = answers.into_iter().map(|(row, state)| row.with(state)).collect();
+    let survey = Survey::new(context.timeout, CONCURRENCY);
+    let asking = survey.begin(wanted.map(Arc::new), State).await;
+    let mut rows = Vec::with_capacity(asking.containers().len());
+    for container in asking.containers() {
+        // Read while the shims are at work; their answers are taken in between.
+        rows.push(Row::read(container.clone()));
+        tokio::task::yield_now().await;
+    }
+    let answers = asking.answers(context.timeout).await;
+    let rows = rows
+        .into_iter()
+        .zip(answers)
+        .map(|(row, state)| row.with(state))
+        .collect();
     let (rows, now) = (in_order(rows), SystemTime::now());
     for row in &rows {
         if let Some(error) = &row.error {
@@ -63,10 +69,9 @@ fn in_order(rows: Vec<Row>) -> Vec<Row> {
         .into_iter()
         .map(|row| (row.container.bundle.path.clone(), row))
         .collect();
-    let (pods, plain) = pods(&containers);
-    pods.iter()
+    pods(&containers)
+        .iter()
         .flat_map(Pod::all)
-        .chain(&plain)
         .filter_map(|container| rows.remove(&container.bundle.path))
         .collect()
 }
@@ -76,9 +81,9 @@ fn is_filtered(arguments: &List) -> bool {
 }
 
 fn is_wanted(container: &Container, arguments: &List) -> bool {
-    let names = &container.names;
-    let namespace = |wanted: &str| names.namespace.as_deref() == Some(wanted);
-    let pod = |wanted: &str| names.name.as_deref() == Some(wanted);
+    // Their spec is read only where a filter asks for it.
+    let namespace = |wanted: &str| container.names().namespace.as_deref() == Some(wanted);
+    let pod = |wanted: &str| container.names().name.as_deref() == Some(wanted);
     arguments.pod_namespace.as_deref().is_none_or(namespace)
         && arguments.pod.as_deref().is_none_or(|wanted| {
             pod(wanted)

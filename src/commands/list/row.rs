@@ -22,7 +22,7 @@ pub struct Row {
 
 impl Row {
     /// What files tell.
-    pub fn read(container: Container) -> Self {
+    pub fn read(container: Arc<Container>) -> Self {
         Self {
             runtime: container.runtime(),
             status: TaskStatus::Unknown.as_str(),
@@ -30,7 +30,7 @@ impl Row {
             pid: None,
             created: container.bundle.created(),
             error: None,
-            container: Arc::new(container),
+            container,
         }
     }
 
@@ -65,17 +65,7 @@ impl Row {
         Some(now.duration_since(self.created?).unwrap_or_default())
     }
 
-    /// `namespace/name` of its pod, or as much of that as is known.
-    pub fn pod(&self) -> Option<String> {
-        let names = &self.container.names;
-        let name = names.name.as_ref()?;
-        Some(match &names.namespace {
-            Some(namespace) => format!("{namespace}/{name}"),
-            None => name.clone(),
-        })
-    }
-
     pub fn is_in_a_sandbox(&self) -> bool {
-        matches!(self.container.role, Role::InSandbox(_))
+        matches!(self.container.role(), Role::InSandbox(_))
     }
 }

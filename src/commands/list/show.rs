@@ -7,15 +7,10 @@ use serde_json::{Map, Value};
 use shimstat::node::Role;
 
 use super::row::Row;
+use crate::show::name::short_id;
 use crate::show::table::{Align, Table};
 use crate::show::text::escape;
 use crate::show::{json, time};
-
-/// The digits of an id that are shown.
-const SHORT: usize = 12;
-
-/// Ids of so many hex digits were made up at random: their beginnings are ids as well. Others are shown whole.
-const RANDOM: usize = 32;
 
 /// Ids, a line each.
 pub fn ids(ids: impl Iterator<Item = String>) -> String {
@@ -50,14 +45,14 @@ pub fn table(rows: &[Row], now: SystemTime, whole_ids: bool, wide: bool) -> Vec<
         let container = &row.container;
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_string());
         let id = if whole_ids {
-            container.bundle.id.as_str()
+            container.id().into()
         } else {
-            short(&container.bundle.id)
+            short_id(container.id())
         };
         let mut cells = vec![
             format!("{}{id}", if row.is_in_a_sandbox() { "  " } else { "" }),
-            or_dash(row.pod()),
-            or_dash(container.names.container.clone()),
+            or_dash(container.names().pod()),
+            or_dash(container.names().container.clone()),
             or_dash(row.runtime.as_ref().map(ToString::to_string)),
             match row.exit_status {
                 Some(status) => format!("{} ({status})", row.status),
@@ -69,7 +64,7 @@ pub fn table(rows: &[Row], now: SystemTime, whole_ids: bool, wide: bool) -> Vec<
         if wide {
             cells.extend([
                 container.bundle.namespace.clone(),
-                or_dash(container.names.uid.clone()),
+                or_dash(container.names().uid.clone()),
                 or_dash(
                     container
                         .endpoint
@@ -84,12 +79,6 @@ pub fn table(rows: &[Row], now: SystemTime, whole_ids: bool, wide: bool) -> Vec<
     format!("{table}\n").into_bytes()
 }
 
-/// The beginning of an id that was made up at random, any other id as it is.
-fn short(id: &str) -> &str {
-    let random = id.len() >= RANDOM && id.bytes().all(|b| b.is_ascii_hexdigit());
-    id.get(..SHORT).filter(|_| random).unwrap_or(id)
-}
-
 /// One array on one line; what is not known is left out.
 pub fn json(rows: &[Row], now: SystemTime) -> Vec<u8> {
     json::line(&rows.iter().map(|row| object(row, now)).collect())
@@ -97,7 +86,7 @@ pub fn json(rows: &[Row], now: SystemTime) -> Vec<u8> {
 
 fn object(row: &Row, now: SystemTime) -> Value {
     let container = &row.container;
-    let (bundle, names) = (&container.bundle, &container.names);
+    let (bundle, names) = (&container.bundle, container.names());
     let mut object = Map::new();
     let mut put = |key: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -110,7 +99,7 @@ fn object(row: &Row, now: SystemTime) -> Value {
     put(
         "role",
         Some(
-            match container.role {
+            match container.role() {
                 Role::Sandbox => "sandbox",
                 Role::InSandbox(_) => "container",
                 Role::Plain => "plain",
@@ -144,20 +133,4 @@ fn object(row: &Row, now: SystemTime) -> Value {
     );
     put("error", text(&row.error));
     object.into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_ids_made_up_at_random_are_cut() {
-        let random = "5779b2366f47cd1468ebb1ba7c52cbdde3c7d3a5f2af3eefadc8356700fc860b";
-        assert_eq!(short(random), "5779b2366f47");
-        assert_eq!(
-            short("web-server-of-the-shop-in-namespace-default-1"),
-            "web-server-of-the-shop-in-namespace-default-1"
-        );
-        assert_eq!(short("5779b2366f47cd"), "5779b2366f47cd");
-    }
 }

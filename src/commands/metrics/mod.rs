@@ -7,6 +7,7 @@ mod show;
 mod summary;
 
 use promtext::{Filter, Tally};
+use shimstat::survey::Survey;
 
 use self::readings::{ReadingError, Readings};
 use self::sandbox::Sandbox;
@@ -20,16 +21,14 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
         return summary::run(context, arguments).await;
     }
     let sandbox = Sandbox::find(context, &arguments.sandbox).await?;
-    sandbox.check_running(context).await?;
-    let addresses = sandbox.addresses()?;
-    let body = sandbox
-        .scrape(context, &addresses, arguments.force)
-        .await
-        .map_err(|e| sandbox.failure(&e, context))?;
+    let survey = Survey::new(context.timeout, 1);
+    let page = sandbox.scrape(context, &survey, arguments.force).await;
+    let body = page.map_err(|e| sandbox.failure(&e, context))?.body;
+    sandbox.announce();
     if !has_guest_family(&body) {
         output::notice(&format!(
             "sandbox {}: the answer has no family of the guest (kata_agent_*, kata_guest_*): the guest may be hung",
-            sandbox.id
+            sandbox.id()
         ));
     }
     let answer = match arguments.format.unwrap_or(MetricsFormat::Raw) {
@@ -38,7 +37,7 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
             None => body,
             Some(prefixes) => {
                 let (page, tally) = readings::select(&body, &Filter::parse(prefixes))
-                    .map_err(|e| Failure::new(format!("sandbox {}: {e}", sandbox.id)))?;
+                    .map_err(|e| Failure::new(format!("sandbox {}: {e}", sandbox.id())))?;
                 say_what_is_left_out(&sandbox, &tally);
                 page
             }
@@ -49,7 +48,7 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
             say_what_is_left_out(&sandbox, &readings.tally);
             match readings.families.as_slice() {
                 [] => Vec::new(),
-                families if format == MetricsFormat::Json => show::json(sandbox.id.as_str(), families),
+                families if format == MetricsFormat::Json => show::json(sandbox.id(), families),
                 families => show::table(families),
             }
         }
@@ -59,7 +58,7 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
     {
         return Err(Failure::new(format!(
             "sandbox {} has no family whose name begins with {prefixes}",
-            sandbox.id
+            sandbox.id()
         )));
     }
     output::answer(&answer)
@@ -70,14 +69,17 @@ fn say_what_is_left_out(sandbox: &Sandbox, tally: &Tally) {
     if let Some(first) = tally.first {
         output::notice(&format!(
             "sandbox {}: {} lines of the answer are no samples and are left out; the first fault is in line {}: {}",
-            sandbox.id, tally.lost, first.line, first.fault
+            sandbox.id(),
+            tally.lost,
+            first.line,
+            first.fault
         ));
     }
 }
 
 /// A part of the answer would pass for the whole of it.
 fn unreadable(sandbox: &Sandbox, error: &ReadingError) -> Failure {
-    let failure = Failure::new(format!("sandbox {}: {error}", sandbox.id));
+    let failure = Failure::new(format!("sandbox {}: {error}", sandbox.id()));
     match error {
         ReadingError::Lost { .. } => failure.and(
             "nothing is shown rather than a part; see the raw text, or choose other families with --filter",

@@ -1,22 +1,23 @@
 //! The sandbox whose metrics are asked for: finding it, and what can be wrong with it.
 
-use go_duration as duration;
-use shimstat::node::{Bundle, Id, Inventory, Role, monitor};
-use shimstat::shim::{ShimError, address::Address, dial_text};
-use shimstat::survey::{AskError, Lane, NotRunning, Scrape, ScrapeError};
+use std::sync::Arc;
 
-use super::super::find::{self, Found};
-use super::super::{Context, with_remedy};
-use crate::exit::Failure;
+use shimstat::node::{Container, Id, Inventory, Pod, Role, monitor, pods};
+use shimstat::shim::monitor::BODY_LIMIT;
+use shimstat::shim::{ShimError, dial_text};
+use shimstat::survey::{AskError, MonitorError, MonitorPage, MonitorQuestion, Survey};
+
+use crate::commands::Context;
+use crate::exit::{self, Failure, Remedy};
+use crate::find::{self, Found};
 use crate::output;
-
-const PATH: &str = "/metrics";
 
 /// The sandbox that is asked about.
 pub struct Sandbox {
-    pub id: Id,
-    /// `None` where containerd's state does not know it.
-    pub bundle: Option<Bundle>,
+    /// With its own container alone, where that is known, and with the places at which its monitor may listen.
+    pub pod: Pod,
+    /// The container that led to it, where it was not the sandbox that was given.
+    by: Option<Arc<Container>>,
     /// What was found instead of a sandbox, where that explains why there is no monitor.
     found: Option<String>,
 }
@@ -25,60 +26,65 @@ impl Sandbox {
     pub async fn find(context: &Context, given: &str) -> Result<Self, Failure> {
         let wanted = find::wanted(given)?;
         let mut inventory = Inventory::new(context.node.clone());
-        match find::task(context, &mut inventory, &wanted, given).await? {
-            Found::Task(bundle) => Self::of(context, bundle),
+        let sandbox = match find::container(context, &mut inventory, &wanted, given).await? {
+            Found::Container(container) => Self::of(context, container)?,
             Found::Nothing(looked) => match wanted.id() {
-                Some(id) => Self::without_bundle(id.clone(), looked),
-                None => Err(Failure::new(format!("Sandbox ({given}) does not exist")).and(looked)),
+                Some(id) => Self::unknown_to_containerd(id.clone(), looked)?,
+                None => return Err(Failure::new(format!("Sandbox ({given}) does not exist")).and(looked)),
             },
-        }
+        };
+        sandbox.with_monitor()
     }
 
-    /// The sandbox of a task: itself, or the one that it runs in.
-    fn of(context: &Context, bundle: Bundle) -> Result<Self, Failure> {
-        context.note(|| format!("task {}: bundle {}", bundle.id, bundle.path.display()));
-        let role = match bundle.spec() {
-            Ok(spec) => spec.annotations.role(&bundle.id),
-            Err(error) => return Err(with_remedy(format!("container {}: {error}", bundle.id))),
-        };
-        let id = Id::parse(&bundle.id).map_err(|e| Failure::new(format!("task {:?}: {e}", bundle.id)))?;
-        match role {
-            Role::Sandbox => Ok(Self {
-                id,
-                bundle: Some(bundle),
-                found: None,
-            }),
+    /// The sandbox of a container: itself, or the one that it runs in.
+    fn of(context: &Context, container: Arc<Container>) -> Result<Self, Failure> {
+        let id = container.id();
+        context.note(|| format!("container {id}: bundle {}", container.bundle.path.display()));
+        let description = container
+            .description()
+            .map_err(|error| Failure::of(&format!("container {id}"), error))?;
+        // Paths are made from it.
+        Id::parse(id).map_err(|e| Failure::new(format!("container {id:?}: {e}")))?;
+        match &description.role {
+            Role::Sandbox => Ok(Self::new(Some(container), None)),
             Role::Plain => {
                 let found =
                     format!("container {id} is in no sandbox, and has no monitor of its own: see its events");
-                Ok(Self {
-                    id,
-                    bundle: Some(bundle),
-                    found: Some(found),
-                })
+                Ok(Self::new(Some(container), Some(found)))
             }
             Role::InSandbox(sandbox) => {
-                let sandbox = Id::parse(&sandbox).map_err(|error| {
+                let sandbox = Id::parse(sandbox).map_err(|error| {
                     Failure::new(format!(
                         "container {id}: its annotations name the sandbox {sandbox:?}: {error}"
                     ))
                 })?;
-                output::notice(&format!(
-                    "container {id} runs in sandbox {sandbox}: these are the sandbox's metrics"
-                ));
-                let bundle = context.node.sibling(&bundle, &sandbox);
+                let bundle = context.node.sibling(&container.bundle, &sandbox);
+                let own = bundle.and_then(Container::read).map(Arc::new);
+                let pod = match own {
+                    Some(own) => Self::new(Some(own), None).pod,
+                    None => Pod::unknown_to_containerd(sandbox.to_string(), Vec::new()),
+                };
                 Ok(Self {
-                    id: sandbox,
-                    bundle,
+                    pod,
+                    by: Some(container),
                     found: None,
                 })
             }
         }
     }
 
+    fn new(own: Option<Arc<Container>>, found: Option<String>) -> Self {
+        let pod = pods(own.as_slice()).into_iter().next();
+        Self {
+            pod: pod.unwrap_or_else(|| Pod::unknown_to_containerd(String::new(), Vec::new())),
+            by: None,
+            found,
+        }
+    }
+
     /// containerd does not know it, but its monitor's socket may be there.
-    fn without_bundle(wanted: Id, looked: String) -> Result<Self, Failure> {
-        let below = monitor::sandboxes(wanted.as_str()).map_err(|error| with_remedy(error.to_string()))?;
+    fn unknown_to_containerd(wanted: Id, looked: String) -> Result<Self, Failure> {
+        let below = monitor::sandboxes(wanted.as_str())?;
         let ids: Vec<_> = below.keys().collect();
         let id = match ids.as_slice() {
             _ if below.contains_key(wanted.as_str()) => wanted,
@@ -93,104 +99,102 @@ impl Sandbox {
             }
         };
         Ok(Self {
-            id,
-            bundle: None,
+            pod: Pod::unknown_to_containerd(id.to_string(), Vec::new()),
+            by: None,
             found: Some(looked),
         })
     }
 
-    /// The body of its monitor's answer. `addresses` are those at which it may listen.
-    pub async fn scrape(
-        &self,
-        context: &Context,
-        addresses: &[Address],
-        force: bool,
-    ) -> Result<Vec<u8>, ScrapeError> {
-        context.note(|| {
-            let places: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-            format!("sandbox {}: its monitor may be at {}", self.id, places.join(", "))
-        });
-        let scrape = Scrape {
-            sandbox: self.id.as_str(),
-            addresses,
-            path: PATH,
-            force,
-        };
-        let (address, body) = scrape.run(context.timeout).await?;
-        context.note(|| format!("sandbox {}: {address} sent {} bytes", self.id, body.len()));
-        Ok(body)
+    /// Finds the places at which its monitor may listen.
+    fn with_monitor(mut self) -> Result<Self, Failure> {
+        let bundle = self.pod.main().map(|main| &main.bundle);
+        let error = |error| Failure::of(&format!("sandbox {}", self.pod.id), &error);
+        let known = monitor::known(&self.pod.id, bundle).map_err(error)?;
+        if known.is_empty()
+            && let Some(failure) = self.has_no_monitor()
+        {
+            return Err(failure);
+        }
+        let namespace = bundle.map(|bundle| bundle.namespace.as_str());
+        self.pod.monitor = monitor::candidates(&self.pod.id, namespace, bundle).map_err(error)?;
+        Ok(self)
     }
 
-    /// Where its monitor may listen.
-    pub fn addresses(&self) -> Result<Vec<Address>, Failure> {
-        let namespace = self.bundle.as_ref().map(|bundle| bundle.namespace.as_str());
-        monitor::candidates(self.id.as_str(), namespace, self.bundle.as_ref())
-            .map_err(|error| with_remedy(format!("sandbox {}: {error}", self.id)))
+    /// A sandbox whose runtime is known not to have a monitor: there is no socket to name.
+    fn has_no_monitor(&self) -> Option<Failure> {
+        let runtime = self.pod.main().filter(|main| main.is_sandbox())?.runtime()?;
+        (!runtime.is_kata()).then(|| {
+            Failure::new(format!(
+                "sandbox {} has no metrics of its own: its runtime is {runtime}, and only Kata's sandboxes have a \
+                 monitor",
+                self.pod.id
+            ))
+            .and("its containers' statistics: kata-runtime events --stats <container>")
+        })
     }
 
-    /// A stopped sandbox is not running, even where its shim still serves its own families; and a shim that
-    /// does not answer State is not asked for more. A shim that is gone is left for its monitor to tell.
-    pub async fn check_running(&self, context: &Context) -> Result<(), Failure> {
-        let Some(bundle) = &self.bundle else { return Ok(()) };
-        let endpoint = bundle
-            .endpoint()
-            .map_err(|e| with_remedy(format!("sandbox {}: {e}", self.id)))?;
-        let Some(endpoint) = endpoint else {
-            let path = bundle.path.display();
-            return Err(Failure::new(format!(
-                "sandbox {} is being created: no shim is named in {path}",
-                self.id
-            )));
-        };
-        context.note(|| {
-            format!(
-                "sandbox {}: shim {} ({:?})",
-                self.id, endpoint.address, endpoint.version
-            )
-        });
-        let lane = Lane::new(endpoint, context.timeout);
-        match lane.running(self.id.as_str()).await {
-            Ok(_) | Err(AskError::NotRunning(NotRunning::Gone(_))) => Ok(()),
-            Err(AskError::NotRunning(why)) => {
-                Err(Failure::new(format!("sandbox {} is not running: {why}", self.id)))
-            }
-            Err(error @ AskError::Unanswered { .. }) => {
-                Err(Failure::new(format!("sandbox {}: {error}", self.id)).and(patience(context)))
-            }
-            Err(error) => Err(with_remedy(format!("sandbox {}: {error}", self.id))),
+    pub fn id(&self) -> &str {
+        &self.pod.id
+    }
+
+    /// Says whose metrics these are, where another container was given.
+    pub fn announce(&self) {
+        if let Some(container) = &self.by {
+            output::notice(&format!(
+                "container {} runs in sandbox {}: these are the sandbox's metrics",
+                container.id(),
+                self.pod.id
+            ));
         }
     }
 
-    pub fn failure(&self, error: &ScrapeError, context: &Context) -> Failure {
-        let id = &self.id;
+    /// Its monitor's answer.
+    pub async fn scrape(
+        &self,
+        context: &Context,
+        survey: &Survey,
+        force: bool,
+    ) -> Result<MonitorPage, MonitorError> {
+        let id = self.id();
+        if let Some(Ok(endpoint)) = self.pod.main().map(|main| &main.endpoint) {
+            context.note(|| format!("sandbox {id}: shim {} ({:?})", endpoint.address, endpoint.version));
+        }
+        context.note(|| {
+            let places: Vec<_> = self.pod.monitor.iter().map(ToString::to_string).collect();
+            format!("sandbox {id}: its monitor may be at {}", places.join(", "))
+        });
+        let question = match force {
+            true => MonitorQuestion::MetricsAtAnyRisk,
+            false => MonitorQuestion::Metrics,
+        };
+        let page = survey.ask_monitor(&self.pod, question, BODY_LIMIT).await?;
+        context.note(|| format!("sandbox {id}: {} sent {} bytes", page.address, page.body.len()));
+        Ok(page)
+    }
+
+    pub fn failure(&self, error: &MonitorError, context: &Context) -> Failure {
+        let id = self.id();
         match error {
             // The words of Go's HTTP client, which users of Kata's own `metrics` know.
-            ScrapeError::Shim(ShimError::Connect { address, source }) => {
-                let text = format!(
-                    "Get \"http://shim{PATH}\": dial unix {address}: connect: {}",
+            MonitorError::Shim(ShimError::Connect { address, source }) => {
+                let failure = Failure::new(format!(
+                    "Get \"http://shim/metrics\": dial unix {address}: connect: {}",
                     dial_text(source)
-                );
-                let failure = with_remedy(text);
-                match &self.found {
-                    Some(found) => failure.and(found),
-                    None => failure,
-                }
+                ));
+                let hints = [error.remedy(), self.found.as_deref()];
+                hints.into_iter().flatten().fold(failure, Failure::and)
             }
-            ScrapeError::Unanswered { .. } => {
-                Failure::new(format!("sandbox {id}: {error}")).and(patience(context))
+            MonitorError::Ask(AskError::NotRunning(why)) => not_running(id, why),
+            MonitorError::Ask(AskError::Unanswered { .. }) => {
+                Failure::of(&format!("sandbox {id}"), error).and(exit::wait_longer(context.timeout))
             }
-            ScrapeError::Risk(_) => Failure::new(format!("sandbox {id} was not asked: {error}"))
-                .and("--force asks all the same, and risks the sandbox with everything in it"),
-            _ => with_remedy(format!("sandbox {id}: {error}")),
+            MonitorError::Risk(_) => Failure::of(&format!("sandbox {id} was not asked"), error),
+            _ => Failure::of(&format!("sandbox {id}"), error),
         }
     }
 }
 
-/// What to do about a shim that keeps silent.
-fn patience(context: &Context) -> String {
-    format!(
-        "the shim may be stopped, or its guest hung; wait longer than {} with --timeout (Kata gives up on a hung \
-         guest after 10 to 60s)",
-        duration::show(context.timeout)
-    )
+/// What is said of a sandbox that has stopped, or that its shim does not know.
+pub fn not_running(id: &str, why: &shimstat::survey::NotRunning) -> Failure {
+    Failure::new(format!("sandbox {id} is not running: {why}"))
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shimstat::node::{Bundle, Container, CpuSpec, PodNames, Role};
+use shimstat::node::{BundleError, PodNames, Role};
+use shimstat::shim::address::AddressError;
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::stats::{Interface, Stats};
-use shimstat::survey::Sample;
+use shimstat::survey::{AskError, Sample};
 
 use super::row::Row;
+use crate::fixtures::container;
 
 /// A row of a container, in the sandbox of that id or in none, that has not been heard of yet.
 pub fn row(id: &str, sandbox: Option<&str>) -> Row {
@@ -31,17 +33,14 @@ pub fn pod(id: &str, namespace: &str, name: &str) -> Row {
 }
 
 fn new(id: &str, role: Role, names: PodNames) -> Row {
-    Row::new(Arc::new(Container {
-        bundle: Bundle {
-            state_dir: "/run/containerd".into(),
-            namespace: "k8s.io".into(),
-            id: id.into(),
-            path: format!("/run/x/{id}").into(),
-        },
-        endpoint: Err("none".into()),
-        role,
-        names,
-        cpu: CpuSpec::default(),
+    Row::new(container(id, role, names))
+}
+
+/// What is said of a container whose bundle does not tell the way to its shim.
+pub fn no_address() -> AskError {
+    AskError::NoAddress(Arc::new(BundleError::Address {
+        path: "/run/x/address".into(),
+        source: AddressError::Empty,
     }))
 }
 

@@ -57,7 +57,7 @@ impl HostSide {
 
 /// Whose processes to show for a container: its sandbox's, or its own where it is in none.
 fn subject<'a>(row: &'a Row, sandbox: Option<&'a Row>) -> &'a Row {
-    match row.container.role {
+    match row.container.role() {
         Role::Plain | Role::Sandbox => row,
         Role::InSandbox(_) => sandbox.unwrap_or(row),
     }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use go_duration as duration;
 use shimstat::node::{Container, Inventory};
-use shimstat::survey::{AskError, Sample, Survey};
+use shimstat::survey::{AskError, Network, Sample, Statistics, Survey};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 
@@ -32,7 +32,7 @@ use self::model::{Model, Request};
 use self::screen::Screen;
 use self::signals::{Signal, Signals};
 use self::view::Theme;
-use super::{AT_ONCE, Context, with_remedy};
+use super::{CONCURRENCY, Context};
 use crate::cli::Top;
 use crate::descriptors;
 use crate::exit::Failure;
@@ -73,7 +73,7 @@ pub async fn run(context: &Context, arguments: &Top) -> Result<(), Failure> {
     check_terminal()?;
     descriptors::allow_many();
     let mut inventory = Inventory::new(context.node.clone());
-    let containers = inventory.read().map_err(|error| with_remedy(error.to_string()))?;
+    let containers = inventory.read()?;
     let mut model = Model::new(arguments.interval);
     model.update(containers);
     let (sender, answers) = mpsc::unbounded_channel();
@@ -82,7 +82,7 @@ pub async fn run(context: &Context, arguments: &Top) -> Result<(), Failure> {
     let watch = Watch {
         model,
         inventory,
-        survey: Survey::new(context.timeout, AT_ONCE),
+        survey: Survey::new(context.timeout, CONCURRENCY).keeping_connections(),
         screen: Screen::open().map_err(failed)?,
         theme: Theme::of_environment(),
         in_flight: HashSet::new(),
@@ -224,10 +224,10 @@ impl Watch {
             }
             let (survey, sender) = (self.survey.clone(), self.sender.clone());
             tokio::spawn(async move {
-                let answer = match &container.endpoint {
-                    Ok(endpoint) => survey.sample(endpoint, &container.bundle.id).await,
-                    Err(why) => Err(AskError::NoAddress(why.clone())),
+                let question = Statistics {
+                    network: Network::Interfaces,
                 };
+                let answer = survey.ask(&container, question).await;
                 // Nobody listens any more where the view has ended.
                 let _ = sender.send((container, answer));
             });

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shimstat::node::{Container, Role};
+use shimstat::node::Container;
 use shimstat::survey::{AskError, Sample};
 
 use super::host::HostSide;
@@ -122,7 +122,7 @@ impl Model {
     pub fn note_pods(&mut self) {
         for line in tree::totals(&self.rows) {
             if let Some(row) = self.rows.get_mut(line.row)
-                && row.container.role == Role::Sandbox
+                && row.container.is_sandbox()
             {
                 row.cpu.push(line.figures.cpu);
             }
@@ -160,16 +160,8 @@ impl Model {
         let figures: Vec<Figures> = self.rows.iter().map(Row::figures).collect();
         let some = |part: fn(&Figures) -> Option<f64>| figures.iter().filter_map(part).reduce(|a, b| a + b);
         Summary {
-            pods: self
-                .rows
-                .iter()
-                .filter(|row| row.container.role == Role::Sandbox)
-                .count(),
-            containers: self
-                .rows
-                .iter()
-                .filter(|row| row.container.role != Role::Sandbox)
-                .count(),
+            pods: self.rows.iter().filter(|row| row.container.is_sandbox()).count(),
+            containers: self.rows.iter().filter(|row| !row.container.is_sandbox()).count(),
             hung: count(|health| matches!(health, Health::Hung(_))),
             cpu: some(|figures| figures.cpu),
             memory: some(|figures| figures.memory.map(|bytes| bytes as f64)).map(|bytes| bytes as u64),
@@ -261,7 +253,7 @@ impl Model {
             self.order.folded.clear();
             return;
         }
-        let pods = self.rows.iter().filter(|row| row.container.role == Role::Sandbox);
+        let pods = self.rows.iter().filter(|row| row.container.is_sandbox());
         self.order.folded = pods.map(|row| row.container.bundle.path.clone()).collect();
         // A container that is no longer shown leaves the selection to its pod.
         if let Some(pod) = self.selected().and_then(|row| self.sandbox_of(row)) {
@@ -275,7 +267,7 @@ impl Model {
         let id = row.container.sandbox_id()?;
         self.rows.iter().find(|other| {
             let sandbox = &other.container.bundle;
-            other.container.role == Role::Sandbox
+            other.container.is_sandbox()
                 && (sandbox.id.as_str(), &sandbox.namespace, &sandbox.state_dir)
                     == (id, &bundle.namespace, &bundle.state_dir)
         })
@@ -295,8 +287,7 @@ pub struct Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::top::fixtures::{pod, row, using};
-    use shimstat::survey::AskError;
+    use crate::commands::top::fixtures::{no_address, pod, row, using};
 
     fn model() -> Model {
         let mut model = Model::new(Duration::from_secs(2));
@@ -429,7 +420,7 @@ mod tests {
     fn what_comes_and_goes_and_what_is_made_anew() {
         let mut model = model();
         let mut containers: Vec<_> = model.rows.iter().map(|row| row.container.clone()).collect();
-        containers[0] = Arc::new((*containers[0]).clone());
+        containers[0] = row("p1", None).container;
         containers.push(row("new", None).container);
         model.order.folded.insert("/run/x/gone".into());
         model.update(containers.clone());
@@ -443,11 +434,11 @@ mod tests {
         assert!(model.order.folded.is_empty());
         // A late answer about one that has gone is nobody's.
         let gone = row("gone", None).container;
-        model.answer(&gone, Err(AskError::NoAddress("x".into())));
-        model.answer(&containers[5], Err(AskError::NoAddress("y".into())));
+        model.answer(&gone, Err(no_address()));
+        model.answer(&containers[5], Err(no_address()));
         assert_eq!(
             model.rows[5].health,
-            Health::Failed("its shim's address cannot be told: y".into())
+            Health::Failed("its shim's address cannot be told: /run/x/address: the address is empty".into())
         );
     }
 

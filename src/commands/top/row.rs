@@ -7,6 +7,7 @@ use shimstat::node::{Container, Role};
 use shimstat::rates::Rates;
 use shimstat::survey::{AskError, NotRunning, Sample};
 
+use crate::show::name::short_id;
 use crate::show::text::escape;
 
 /// How many values of the past a row keeps: at an interval of 2 s, ten minutes.
@@ -163,7 +164,7 @@ impl Row {
                 self.health = health(&error);
             }
         }
-        if self.container.role != Role::Sandbox {
+        if !self.container.is_sandbox() {
             self.cpu.push(self.figures().cpu);
         }
     }
@@ -178,19 +179,15 @@ impl Row {
 
     /// The name of the pod or of a plain container: what people know it by.
     pub fn title(&self) -> String {
-        let names = &self.container.names;
-        match (&self.container.role, &names.name) {
+        match (self.container.role(), self.container.names().pod()) {
             (Role::Plain, _) | (_, None) => self.short_id(),
-            (_, Some(name)) => match &names.namespace {
-                Some(namespace) => escape(&format!("{namespace}/{name}")).into_owned(),
-                None => escape(name).into_owned(),
-            },
+            (_, Some(pod)) => escape(&pod).into_owned(),
         }
     }
 
     /// The name of a container in its pod.
     pub fn container_name(&self) -> String {
-        match &self.container.names.container {
+        match &self.container.names().container {
             Some(name) => escape(name).into_owned(),
             None => self.short_id(),
         }
@@ -198,20 +195,13 @@ impl Row {
 
     /// The id, cut as other tools do where a program made it up.
     pub fn short_id(&self) -> String {
-        let id = &self.container.bundle.id;
-        match id.get(..12) {
-            Some(short) if id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()) => short.to_string(),
-            _ => escape(id).into_owned(),
-        }
+        short_id(self.container.id()).into_owned()
     }
 
     /// Whether a text that people type fits it: part of a name, of the id or of containerd's namespace.
     pub fn fits(&self, filter: &str) -> bool {
-        let Container { bundle, names, .. } = &*self.container;
-        let pod = match (&names.namespace, &names.name) {
-            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
-            (_, name) => name.clone().unwrap_or_default(),
-        };
+        let (bundle, names) = (&self.container.bundle, self.container.names());
+        let pod = names.pod().unwrap_or_default();
         let wanted = filter.to_lowercase();
         [&bundle.id, &bundle.namespace, &pod]
             .into_iter()

@@ -4,8 +4,6 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use shimstat::node::Role;
-
 use super::row::{Figures, Health, Row};
 
 /// Names a row for as long as its bundle is there.
@@ -112,7 +110,7 @@ fn sandbox_of(row: &Row) -> Option<SandboxId<'_>> {
 
 /// Puts containers under their sandboxes, in the order of the rows. One whose sandbox is not there stands alone.
 fn groups(rows: &[Row]) -> Vec<Group> {
-    let is_sandbox = |row: &Row| row.container.role == Role::Sandbox;
+    let is_sandbox = |row: &Row| row.container.is_sandbox();
     let known: HashSet<SandboxId> = rows
         .iter()
         .filter(|row| is_sandbox(row))
@@ -251,7 +249,7 @@ impl Ord for Rank {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::top::fixtures::{pod, row, using};
+    use crate::commands::top::fixtures::{no_address, pod, row, using};
 
     fn order(sort: Sort) -> Order {
         Order {
@@ -323,7 +321,7 @@ mod tests {
     #[test]
     fn what_nobody_measured_is_last_whichever_way() {
         let mut rows = node();
-        rows[0].take(Err(AskError::NoAddress("x".into())));
+        rows[0].take(Err(no_address()));
         for reverse in [false, true] {
             let order = Order {
                 reverse,
@@ -332,8 +330,6 @@ mod tests {
             assert_eq!(shown(&rows, &order).last().unwrap(), "alone");
         }
     }
-
-    use shimstat::survey::AskError;
 
     #[test]
     fn a_pod_uses_what_its_members_use_where_all_of_them_answer() {
@@ -348,7 +344,7 @@ mod tests {
         assert_eq!(pod1(&rows).cpu, Some(45.0));
         assert_eq!(pod1(&rows).memory, Some(41 << 20));
         assert_eq!(pod1(&rows).limit, None, "the members have no limits");
-        rows[3].take(Err(AskError::NoAddress("hung".into())));
+        rows[3].take(Err(no_address()));
         assert_eq!(pod1(&rows).cpu, None);
         rows[3].health = Health::Stopped("exited".into());
         assert_eq!(pod1(&rows).cpu, Some(40.0), "what has stopped uses nothing");

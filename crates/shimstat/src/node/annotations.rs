@@ -30,6 +30,26 @@ pub struct PodNames {
     pub image: Option<String>,
 }
 
+impl PodNames {
+    /// No name is known.
+    pub const NONE: Self = Self {
+        namespace: None,
+        name: None,
+        uid: None,
+        container: None,
+        image: None,
+    };
+
+    /// `namespace/name` of the pod, or as much of that as is known. Untrusted text.
+    pub fn pod(&self) -> Option<String> {
+        let name = self.name.as_ref()?;
+        Some(match &self.namespace {
+            Some(namespace) => format!("{namespace}/{name}"),
+            None => name.clone(),
+        })
+    }
+}
+
 /// A manager's annotation keys.
 struct Keys {
     role: &'static str,

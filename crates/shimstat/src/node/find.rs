@@ -11,9 +11,12 @@ use super::{Node, USUAL_STATE_DIRS};
 /// Why there is no one bundle to speak of.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// No task has this id or one that begins so. The text says where was looked.
-    #[error("{0}")]
-    Missing(String),
+    /// No task has this id or one that starts with it.
+    #[error("no task has this id")]
+    Missing,
+    /// The only task that fits is being created in this bundle: nothing can be asked of it yet.
+    #[error("a task is being created in {}", .0.display())]
+    Creating(PathBuf),
     /// Several tasks fit.
     #[error("multiple containers found ({wanted})")]
     Ambiguous { wanted: String, candidates: Vec<Bundle> },
@@ -74,10 +77,10 @@ impl Node {
                     candidates: complete,
                 })
             }
-            (None, _) => Err(FindError::Missing(match creating.first() {
-                Some(bundle) => format!("a task is being created in {}: try again", bundle.path.display()),
-                None => self.looked_in(),
-            })),
+            (None, _) => Err(match creating.into_iter().next() {
+                Some(bundle) => FindError::Creating(bundle.path),
+                None => FindError::Missing,
+            }),
         }
     }
 
@@ -261,25 +264,26 @@ mod tests {
         assert_eq!(node.find("ab").unwrap(), "default/ab2");
         let error = node.find("ab1").unwrap_err().to_string();
         assert!(error.contains("being created"), "{error}");
-        assert!(matches!(node.find("ab3"), Err(FindError::Missing(_))));
+        assert!(matches!(node.find("ab3"), Err(FindError::Missing)));
     }
 
     #[test]
     fn a_missing_id_says_where_was_looked() {
-        let node = Fixture::new(&["default/x"]);
-        let error = node.find("y").unwrap_err().to_string();
+        let fixture = Fixture::new(&["default/x"]);
+        assert!(matches!(fixture.find("y"), Err(FindError::Missing)));
+        let node = Node::new(vec![fixture.dir.path().into()], None);
         assert_eq!(
-            error,
-            format!("looked in {}", tasks_dir(node.dir.path()).display())
+            node.looked_in(),
+            format!("looked in {}", tasks_dir(fixture.dir.path()).display())
         );
         let nowhere = Node {
             state_dirs: Vec::new(),
             namespace: None,
         };
-        let error = nowhere.find(&Id::parse("y").unwrap()).unwrap_err().to_string();
+        let looked = nowhere.looked_in();
         assert!(
-            error.contains("/run/k3s/containerd") && error.contains("--state"),
-            "{error}"
+            looked.contains("/run/k3s/containerd") && looked.contains("--state"),
+            "{looked}"
         );
     }
 

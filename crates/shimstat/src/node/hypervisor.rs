@@ -7,6 +7,7 @@
 //! Firecracker: `GET /metrics` reaches a `todo!()`, the shim aborts, and the sandbox dies with it
 //! (kata-containers issue 13708; seen in the sources of 4.1.0).
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -182,6 +183,24 @@ pub enum Risk {
     Deadly { hypervisor: String },
     /// Its socket is where Kata's Rust shim has it, and nothing says which hypervisor it runs on.
     Unknown { reason: StateError },
+}
+
+impl fmt::Display for Risk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("there is no risk"),
+            Self::Deadly { hypervisor } => write!(
+                f,
+                "it runs on {hypervisor} under Kata's Rust shim, which aborts when it is asked for metrics of that \
+                 hypervisor, and the sandbox dies with it (kata-containers issue 13708)"
+            ),
+            Self::Unknown { reason } => write!(
+                f,
+                "it may run on QEMU or Firecracker under Kata's Rust shim, which aborts when it is asked for their \
+                 metrics, and the sandbox dies with it (kata-containers issue 13708): {reason}"
+            ),
+        }
+    }
 }
 
 /// What is known of the risk of asking the sandbox `id` for metrics on this socket.

@@ -1,6 +1,6 @@
-//! All tasks of the node.
+//! All containers of the node, read again and again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,88 +8,22 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Node;
-use super::annotations::{PodNames, Role};
-use super::bundle::Bundle;
+use super::container::Container;
 use super::files::ReadError;
-use super::runtime::Runtime;
-use super::spec::CpuSpec;
-use crate::shim::address::Endpoint;
+use super::monitor;
+use super::pods::{Pod, pods};
+use crate::shim::address::Address;
 
-/// A task, and the way to its shim.
-#[derive(Debug, Clone)]
-pub struct Task {
-    pub bundle: Bundle,
-    /// Where its shim listens, or why that cannot be told.
-    pub endpoint: Result<Endpoint, String>,
-}
-
-impl Task {
-    /// Reads a bundle's address; `None` for a task that is being created or deleted.
-    pub fn read(bundle: Bundle) -> Option<Self> {
-        let endpoint = match bundle.endpoint() {
-            Ok(endpoint) => Ok(endpoint?),
-            Err(error) => Err(error.to_string()),
-        };
-        Some(Self { bundle, endpoint })
-    }
-}
-
-/// A task with what its bundle says of it. None of this changes while the task exists.
-#[derive(Debug, Clone)]
-pub struct Container {
-    pub bundle: Bundle,
-    /// Where its shim listens, or why that cannot be told.
-    pub endpoint: Result<Endpoint, String>,
-    /// What it is to its pod; [`Role::Plain`] where its spec cannot be read.
-    pub role: Role,
-    /// The names that people know it by.
-    pub names: PodNames,
-    /// What its spec sets of the CPU; nothing where that cannot be read.
-    pub cpu: CpuSpec,
-}
-
-impl Container {
-    /// Reads a bundle; `None` for a task that is being created or deleted.
-    pub fn read(bundle: Bundle) -> Option<Self> {
-        Task::read(bundle).map(Self::of)
-    }
-
-    /// Reads the spec of a task.
-    pub fn of(Task { bundle, endpoint }: Task) -> Self {
-        let spec = bundle.spec().unwrap_or_default();
-        Self {
-            endpoint,
-            role: spec.annotations.role(&bundle.id),
-            names: spec.annotations.names(),
-            cpu: spec.cpu,
-            bundle,
-        }
-    }
-
-    /// The runtime that runs it; `None` where nothing tells. Read anew each time: Kata's shim notes its hypervisor a
-    /// moment after the bundle is there.
-    pub fn runtime(&self) -> Option<Runtime> {
-        Runtime::of(&self.bundle, self.sandbox_id())
-    }
-
-    /// The id of the sandbox that it is or runs in; a plain container has none.
-    pub fn sandbox_id(&self) -> Option<&str> {
-        match &self.role {
-            Role::Plain => None,
-            Role::Sandbox => Some(&self.bundle.id),
-            Role::InSandbox(id) => Some(id),
-        }
-    }
-}
-
-/// The tasks of a node, read again and again. A bundle is read once, and looked at where the directory that it is in
-/// has changed.
+/// The containers of a node, read again and again. A bundle is read once, and looked at again only where the directory
+/// that it is in has changed.
 #[derive(Debug)]
 pub struct Inventory {
     node: Node,
     known: HashMap<PathBuf, (Option<Stamp>, Arc<Container>)>,
-    /// What there was the last time, where it is as long as these directories are as they were.
+    /// What there was the last time. It still holds while these directories are unchanged.
     settled: Option<Settled>,
+    /// Where the monitors listen of sandboxes that have one, by the path of the sandbox's bundle.
+    monitors: HashMap<PathBuf, (Arc<Container>, Vec<Address>)>,
 }
 
 #[derive(Debug)]
@@ -113,13 +47,61 @@ impl Inventory {
             node,
             known: HashMap::new(),
             settled: None,
+            monitors: HashMap::new(),
         }
     }
 
-    /// The tasks that are there now, but for those being created, in the order of state directory, namespace
-    /// and id. A task that was there the last time is the same [`Arc`].
+    /// The node that it reads.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The pods that are there now, in the order of [`pods`], each with the addresses of its monitor where it has one;
+    /// after them the sandboxes that have a monitor's socket and are not known to containerd (not where the node is
+    /// limited to a namespace: such a sandbox is in none).
+    pub fn pods(&mut self) -> Result<Vec<Pod>, ReadError> {
+        let mut pods = pods(&self.read()?);
+        let mut monitors = HashMap::with_capacity(self.monitors.len());
+        for pod in &mut pods {
+            let Some(main) = pod.main() else { continue };
+            let addresses = self.monitor(main);
+            if !addresses.is_empty() {
+                monitors.insert(pod.key.clone(), (main.clone(), addresses.clone()));
+                pod.monitor = addresses;
+            }
+        }
+        self.monitors = monitors;
+        if self.node.namespace().is_none() {
+            let known: HashSet<&str> = pods
+                .iter()
+                .flat_map(Pod::all)
+                .map(|container| container.id())
+                .collect();
+            let mut unknown = monitor::sandboxes("")?;
+            unknown.retain(|id, _| !known.contains(id.as_str()));
+            pods.extend(
+                unknown
+                    .into_iter()
+                    .map(|(id, addresses)| Pod::unknown_to_containerd(id, addresses)),
+            );
+        }
+        Ok(pods)
+    }
+
+    /// Where the monitor of a sandbox listens, where it has one. A sandbox that is just starting may get one yet, so
+    /// only what was found is remembered.
+    fn monitor(&self, main: &Arc<Container>) -> Vec<Address> {
+        match self.monitors.get(&main.bundle.path) {
+            Some((known, addresses)) if Arc::ptr_eq(known, main) => addresses.clone(),
+            // A note that cannot be read names no socket to ask.
+            _ => monitor::known(main.id(), Some(&main.bundle)).unwrap_or_default(),
+        }
+    }
+
+    /// The containers that are there now except those being created, in the order of state directory, namespace
+    /// and id. A container that was there the last time is the same [`Arc`].
     pub fn read(&mut self) -> Result<Vec<Arc<Container>>, ReadError> {
-        if let Some(settled) = self.settled.as_ref().filter(|settled| settled.is_so()) {
+        if let Some(settled) = self.settled.as_ref().filter(|settled| settled.still_holds()) {
             return Ok(settled.containers.clone());
         }
         // Before they are listed: what changes meanwhile is seen the next time.
@@ -174,7 +156,7 @@ impl Inventory {
 }
 
 impl Settled {
-    fn is_so(&self) -> bool {
+    fn still_holds(&self) -> bool {
         self.directories
             .iter()
             .all(|(directory, before)| stamp(directory) == Some(*before))
@@ -194,7 +176,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
+    use crate::node::Role;
 
     fn add(state: &Path, task: &str, annotations: &[(&str, &str)]) -> PathBuf {
         let path = state.join("io.containerd.runtime.v2.task").join(task);
@@ -210,7 +192,7 @@ mod tests {
     }
 
     fn ids(containers: &[Arc<Container>]) -> Vec<&str> {
-        containers.iter().map(|c| c.bundle.id.as_str()).collect()
+        containers.iter().map(|c| c.id()).collect()
     }
 
     #[test]
@@ -228,7 +210,7 @@ mod tests {
         fs::create_dir(&creating).unwrap();
         let first = inventory.read().unwrap();
         assert_eq!(ids(&first), ["b", "pod1"]);
-        assert_eq!(first[1].role, Role::Sandbox);
+        assert_eq!(first[1].role(), &Role::Sandbox);
 
         let again = inventory.read().unwrap();
         assert!(Arc::ptr_eq(&first[1], &again[1]), "known by now");
@@ -245,7 +227,7 @@ mod tests {
             ],
         );
         let later = inventory.read().unwrap();
-        assert_eq!(later[1].role, Role::InSandbox("x".into()));
+        assert_eq!(later[1].role(), &Role::InSandbox("x".into()));
         assert_eq!(later[1].sandbox_id(), Some("x"));
     }
 
@@ -301,12 +283,13 @@ mod tests {
         let containers = Inventory::new(Node::new(vec![dir.path().into()], None))
             .read()
             .unwrap();
-        assert_eq!(containers[0].role, Role::Plain);
+        assert_eq!(containers[0].role(), &Role::Plain);
         assert!(
             containers[0]
                 .endpoint
                 .as_ref()
                 .unwrap_err()
+                .to_string()
                 .contains("bootstrap.json")
         );
     }

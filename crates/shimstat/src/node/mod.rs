@@ -7,6 +7,7 @@
 pub mod annotations;
 mod bundle;
 pub mod cgroup;
+mod container;
 pub mod device;
 mod files;
 mod find;
@@ -20,20 +21,22 @@ pub mod monitor;
 mod mountinfo;
 mod names;
 pub mod pace;
+pub mod network;
 mod pods;
-pub mod process;
 pub mod processes;
 mod runtime;
 mod spec;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 pub use annotations::{Annotations, PodNames, Role};
 pub use bundle::{Bundle, BundleError};
+pub use container::{Container, Description};
 pub use files::ReadError;
 pub use find::FindError;
 pub use id::{Id, IdError};
-pub use inventory::{Container, Inventory, Task};
+pub use inventory::Inventory;
 pub use machine::{MachineKind, Protection};
 pub use names::Wanted;
 pub use pods::{Pod, pods};
@@ -72,7 +75,7 @@ impl Node {
             state_dirs
         };
         Self {
-            state_dirs,
+            state_dirs: without_aliases(state_dirs),
             namespace,
         }
     }
@@ -87,5 +90,40 @@ impl Node {
     /// The one namespace that it is limited to, where it is.
     pub fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()
+    }
+}
+
+/// Each directory once, under the first of its names: `/run/containerd` may be a link to `/run/k3s/containerd`.
+fn without_aliases(directories: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut seen = HashSet::with_capacity(directories.len());
+    directories
+        .into_iter()
+        // One that cannot be resolved is kept, so that looking says why not.
+        .filter(|directory| seen.insert(directory.canonicalize().unwrap_or_else(|_| directory.clone())))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn one_directory_by_several_names_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (k3s, link) = (dir.path().join("k3s"), dir.path().join("containerd"));
+        fs::create_dir_all(k3s.join("io.containerd.runtime.v2.task/k8s.io/c1")).unwrap();
+        std::os::unix::fs::symlink(&k3s, &link).unwrap();
+        let missing = dir.path().join("missing");
+        let given = vec![
+            link.clone(),
+            missing.clone(),
+            k3s.clone(),
+            k3s.join("../k3s"),
+            missing.clone(),
+        ];
+        let node = Node::new(given, None);
+        assert_eq!(node.state_dirs, [link, missing]);
+        assert_eq!(node.bundles().unwrap().len(), 1);
     }
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::annotations::Role;
+use super::container::Container;
 use super::id::{Id, IdError};
-use super::inventory::Container;
 
 /// The longest name of a Kubernetes namespace or container (a DNS label), and of a pod (a DNS subdomain).
 const MAX_LABEL: usize = 63;
@@ -90,29 +90,13 @@ impl Wanted {
 
 impl Name {
     fn is_of(&self, container: &Container) -> bool {
-        let names = &container.names;
+        let names = container.names();
         let same = names.name.as_ref() == Some(&self.pod)
             && (self.namespace.is_none() || names.namespace == self.namespace);
-        same && match container.role {
+        same && match container.role() {
             Role::Plain => false,
             Role::Sandbox => self.container.is_none(),
             Role::InSandbox(_) => self.container.is_some() && names.container == self.container,
-        }
-    }
-}
-
-impl Container {
-    /// What people call it: `namespace/pod` a sandbox, `namespace/pod/container` a container in one; `None` where a
-    /// part of that is not known. Untrusted text.
-    pub fn name(&self) -> Option<String> {
-        let pod = || {
-            let namespace = self.names.namespace.as_ref()?;
-            Some(format!("{namespace}/{}", self.names.name.as_ref()?))
-        };
-        match self.role {
-            Role::Plain => None,
-            Role::Sandbox => pod(),
-            Role::InSandbox(_) => Some(format!("{}/{}", pod()?, self.names.container.as_ref()?)),
         }
     }
 }
@@ -138,40 +122,27 @@ fn is_dns(label: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::{Bundle, CpuSpec, PodNames};
+    use crate::node::container::tests::container;
     use proptest::prelude::*;
-
-    fn container(id: &str, role: Role, names: [Option<&str>; 3]) -> Arc<Container> {
-        let [namespace, name, container] = names.map(|name| name.map(str::to_string));
-        Arc::new(Container {
-            bundle: Bundle {
-                state_dir: "/run/containerd".into(),
-                namespace: "k8s.io".into(),
-                id: id.into(),
-                path: format!("/run/containerd/{id}").into(),
-            },
-            endpoint: Err("none".into()),
-            role,
-            names: PodNames {
-                namespace,
-                name,
-                container,
-                ..PodNames::default()
-            },
-            cpu: CpuSpec::default(),
-        })
-    }
 
     fn node() -> Vec<Arc<Container>> {
         let within = || Role::InSandbox("s1".into());
         vec![
-            container("s1", Role::Sandbox, [Some("shop"), Some("web-0"), None]),
-            container("c1", within(), [Some("shop"), Some("web-0"), Some("nginx")]),
-            container("c2", within(), [Some("shop"), Some("web-0"), Some("web-0")]),
-            container("s2", Role::Sandbox, [Some("test"), Some("web-0"), None]),
-            container("s3", Role::Sandbox, [Some("shop"), Some("db"), None]),
-            container("p1", Role::Plain, [Some("shop"), Some("db"), None]),
-            container("c3", within(), [Some("shop"), None, Some("nginx")]),
+            container("k8s.io/s1", Role::Sandbox, [Some("shop"), Some("web-0"), None]),
+            container(
+                "k8s.io/c1",
+                within(),
+                [Some("shop"), Some("web-0"), Some("nginx")],
+            ),
+            container(
+                "k8s.io/c2",
+                within(),
+                [Some("shop"), Some("web-0"), Some("web-0")],
+            ),
+            container("k8s.io/s2", Role::Sandbox, [Some("test"), Some("web-0"), None]),
+            container("k8s.io/s3", Role::Sandbox, [Some("shop"), Some("db"), None]),
+            container("k8s.io/p1", Role::Plain, [Some("shop"), Some("db"), None]),
+            container("k8s.io/c3", within(), [Some("shop"), None, Some("nginx")]),
         ]
     }
 
@@ -264,21 +235,6 @@ mod tests {
         ] {
             assert_eq!(Wanted::parse(text).unwrap().is_surely_an_id(), surely, "{text}");
         }
-    }
-
-    #[test]
-    fn containers_are_called_by_pod_and_name() {
-        let names: Vec<_> = node().iter().map(|c| c.name()).collect();
-        let expected = [
-            Some("shop/web-0"),
-            Some("shop/web-0/nginx"),
-            Some("shop/web-0/web-0"),
-            Some("test/web-0"),
-            Some("shop/db"),
-            None,
-            None,
-        ];
-        assert_eq!(names, expected.map(|name| name.map(str::to_string)));
     }
 
     proptest! {

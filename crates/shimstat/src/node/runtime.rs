@@ -55,6 +55,11 @@ impl Runtime {
         }
     }
 
+    /// Whether it is Kata Containers.
+    pub fn is_kata(&self) -> bool {
+        self.name == KATA
+    }
+
     /// Whether people would call it so: by the runtime's name or by the hypervisor's.
     pub fn is_called(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)

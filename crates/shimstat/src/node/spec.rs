@@ -23,6 +23,15 @@ pub struct CpuSpec {
     pub shares: Option<u64>,
 }
 
+impl CpuSpec {
+    /// Nothing is set.
+    pub const NONE: Self = Self {
+        quota: None,
+        period: None,
+        shares: None,
+    };
+}
+
 impl Spec {
     /// Reads a `config.json`.
     pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {

@@ -6,6 +6,7 @@
 //! made (a second one would make matters worse); every caller puts its own around it.
 
 pub mod address;
+mod connect;
 mod error;
 mod http;
 pub mod monitor;
@@ -14,5 +15,5 @@ pub(crate) mod socket;
 pub mod task;
 pub(crate) mod ttrpc;
 
+pub use connect::{Connect, Connecting, Connection, Sockets, Stream};
 pub use error::{ShimError, dial_text};
-pub use socket::connect;

@@ -2,13 +2,12 @@
 
 use std::io;
 
-use tokio::io::AsyncReadExt;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::address::Address;
+use super::connect::Connection;
 use super::error::ShimError;
 use super::http::{Fault, Response};
-use super::socket::write_all;
 
 /// The longest body that one question takes, in bytes. Kata's are 17 to 135 KB.
 pub const BODY_LIMIT: usize = 64 << 20;
@@ -16,11 +15,11 @@ pub const BODY_LIMIT: usize = 64 << 20;
 /// Room that is made for an answer at once, and again where it was not enough.
 const ROOM: usize = 64 << 10;
 
-/// Asks for `path` over a connection from [`connect`](super::connect) and gives back the whole body, which may
+/// Asks for `path` over a connection and gives back the whole body, which may
 /// have `most` bytes. Anything but a complete 200 is an error: what comes back is the body that the shim meant.
 /// Put a deadline around it.
 pub async fn get(
-    mut stream: UnixStream,
+    mut stream: Connection,
     address: &Address,
     path: &str,
     most: usize,
@@ -53,7 +52,7 @@ pub async fn get(
     };
     // The host is the name that Kata's own client sends, and that its users know from its error texts.
     let request = format!("GET {path} HTTP/1.1\r\nHost: shim\r\n\r\n");
-    write_all(&mut stream, request.as_bytes()).await.map_err(io)?;
+    stream.write_all(request.as_bytes()).await.map_err(io)?;
     let mut response = Response::new(most, ROOM);
     loop {
         if response.buffer.len() == response.buffer.capacity() {
@@ -79,7 +78,7 @@ pub async fn get(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shim::connect;
+    use crate::shim::{Connect, Sockets};
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
     use std::time::Duration;
@@ -104,7 +103,7 @@ mod tests {
             .unwrap()
             .block_on(async {
                 tokio::time::timeout(Duration::from_secs(30), async {
-                    get(connect(&address).await?, &address, "/metrics", BODY_LIMIT).await
+                    get(Sockets.connect(&address).await?, &address, "/metrics", BODY_LIMIT).await
                 })
                 .await
                 .expect("no answer in time")

@@ -9,8 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
-use tokio::io::AsyncWriteExt;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixStream;
 
 use super::address::Address;
@@ -70,27 +69,6 @@ fn connect_now(path: &Path) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.connect(&SockAddr::unix(path)?)?;
     UnixStream::from_std(socket.into())
-}
-
-/// Writes all of a message; at once where there is room for it, as there is but for very long ones.
-pub(super) async fn write_all(stream: &mut UnixStream, message: &[u8]) -> io::Result<()> {
-    let sent = match SockRef::from(&*stream).send_with_flags(message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-    {
-        Ok(sent) => sent,
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            ) =>
-        {
-            0
-        }
-        Err(error) => return Err(error),
-    };
-    match message.get(sent..) {
-        Some(rest) if !rest.is_empty() => stream.write_all(rest).await,
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

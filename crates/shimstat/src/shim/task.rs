@@ -8,16 +8,15 @@ use containerd_shim_protos::api::{StateRequest, StateResponse, StatsRequest, Sta
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use std::time::Duration;
-use tokio::io::BufReader;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncWriteExt, BufReader};
 use ttrpc::proto::{
     GenMessage, GenMessageError, MESSAGE_HEADER_LENGTH, MESSAGE_TYPE_RESPONSE, MessageHeader, Request,
     Response,
 };
 
 use super::address::{Address, Endpoint, TaskVersion};
+use super::connect::{Connect, Connection};
 use super::error::ShimError;
-use super::socket;
 use crate::wire;
 
 /// ttrpc's INVALID_ARGUMENT, NOT_FOUND and UNIMPLEMENTED: what servers answer for an unknown service.
@@ -76,7 +75,7 @@ const REPLY: usize = 2 << 10;
 
 /// A connection to a shim, with one call in flight at the most.
 pub struct TaskConnection {
-    stream: BufReader<UnixStream>,
+    stream: BufReader<Connection>,
     address: Address,
     version: TaskVersion,
     next_stream_id: u32,
@@ -84,8 +83,8 @@ pub struct TaskConnection {
 
 impl TaskConnection {
     /// Connects to a shim. Put a deadline around it.
-    pub async fn connect(endpoint: &Endpoint) -> Result<Self, ShimError> {
-        let stream = socket::connect(&endpoint.address).await?;
+    pub async fn connect(endpoint: &Endpoint, connect: &dyn Connect) -> Result<Self, ShimError> {
+        let stream = connect.connect(&endpoint.address).await?;
         Ok(Self {
             stream: BufReader::with_capacity(REPLY, stream),
             address: endpoint.address.clone(),
@@ -192,7 +191,8 @@ impl TaskConnection {
         let mut frame = Vec::with_capacity(MESSAGE_HEADER_LENGTH + body.len());
         frame.extend(Vec::from(MessageHeader::new_request(stream_id, length)));
         frame.extend_from_slice(body);
-        socket::write_all(self.stream.get_mut(), &frame)
+        self.stream
+            .write_all(&frame)
             .await
             .map_err(|source| match source.kind() {
                 std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => ShimError::Closed {

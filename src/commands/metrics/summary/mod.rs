@@ -9,9 +9,9 @@ use shimstat::survey::Survey;
 
 use self::look::Look;
 use self::model::Summary;
-use super::super::Context;
 use super::sandbox::Sandbox;
 use crate::cli::{Metrics, MetricsFormat};
+use crate::commands::Context;
 use crate::exit::Failure;
 use crate::output;
 
@@ -26,11 +26,11 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
     let survey = Survey::new(context.timeout, 1);
     let first = Look::take(context, &sandbox, &survey, arguments.force).await?;
     let summary = match arguments.interval {
-        None => Summary::new(sandbox.id.as_str(), &first, None),
+        None => Summary::new(sandbox.id(), &first, None),
         Some(interval) => {
             tokio::time::sleep(interval).await;
             let second = Look::take(context, &sandbox, &survey, arguments.force).await?;
-            Summary::new(sandbox.id.as_str(), &second, Some(&first))
+            Summary::new(sandbox.id(), &second, Some(&first))
         }
     };
     output::answer(&match arguments.format {

@@ -61,7 +61,7 @@ impl Summary {
         let own = now.containers.first().map(|(container, _)| container);
         Self {
             sandbox: sandbox.to_string(),
-            pod: own.and_then(|container| pod_name(container)),
+            pod: own.and_then(|container| container.names().pod()),
             shim: machine.map(|machine| machine.shim),
             hypervisor: machine.and_then(|machine| machine.hypervisor.clone()),
             host,
@@ -72,14 +72,6 @@ impl Summary {
             rates: before.is_some(),
         }
     }
-}
-
-fn pod_name(container: &Container) -> Option<String> {
-    let name = container.names.name.as_ref()?;
-    Some(match &container.names.namespace {
-        Some(namespace) => format!("{namespace}/{name}"),
-        None => name.clone(),
-    })
 }
 
 /// The processes on the host: as `/proc` has them, or else as the shim's families do.
@@ -189,10 +181,10 @@ fn percent(seconds: f64, then: Instant, now: Instant) -> Option<f64> {
 fn containers(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> Vec<Entry> {
     let mut entries = Vec::new();
     for (container, answer) in &now.containers {
-        let name = match (&container.role, &container.names.container) {
+        let name = match (container.role(), &container.names().container) {
             (Role::Sandbox, _) => "sandbox".to_string(),
             (_, Some(name)) => name.clone(),
-            (_, None) => container.bundle.id.clone(),
+            (_, None) => container.id().to_string(),
         };
         match answer {
             Ok(sample) => entries.push(from_stats(name, sample, earlier(before, container))),
@@ -208,7 +200,7 @@ fn containers(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> V
 }
 
 fn earlier<'a>(before: Option<&'a Look>, container: &Container) -> Option<&'a Sample> {
-    let same = |(other, _): &&(std::sync::Arc<Container>, _)| other.bundle.path == container.bundle.path;
+    let same = |(other, _): &&(std::sync::Arc<Container>, _)| other.bundle == container.bundle;
     before?.containers.iter().find(same)?.1.as_ref().ok()
 }
 

@@ -6,7 +6,7 @@ use crate::show::units;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::widgets::{Sparkline, Widget};
-use shimstat::node::{Part, Role};
+use shimstat::node::Part;
 use shimstat::stats::{Memory, Stats};
 use unicode_width::UnicodeWidthStr;
 
@@ -89,7 +89,7 @@ fn facts(model: &Model, row: &Row, figures: &Figures) -> Vec<(&'static str, Stri
     let mut facts = vec![("id", identity(model, row)), ("state", state(model, row))];
     if let (Some(sample), Health::Answers(_)) = (&row.sample, &row.health) {
         // The sandbox's own container is not what its pod uses.
-        let stats = Some(&sample.stats).filter(|_| row.container.role != Role::Sandbox);
+        let stats = Some(&sample.stats).filter(|_| !row.container.is_sandbox());
         facts.push(("memory", memory(figures, stats)));
         facts.push(("cpu", cpu(figures, stats)));
         facts.push(("io", io(figures)));

@@ -3,12 +3,13 @@ use std::sync::Arc;
 use crate::commands::metrics::readings::Readings;
 use promtext::Filter;
 use shimstat::node::hypervisor::CgroupPaths;
-use shimstat::node::{Bundle, CpuSpec, MachineKind, PodNames, ProcessMemory, ProcessUsage};
+use shimstat::node::{MachineKind, PodNames, ProcessMemory, ProcessUsage};
 use shimstat::shim::address::Address;
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::stats::Stats;
 
 use super::*;
+use crate::fixtures::container;
 
 const GO: &str = include_str!("../../../../../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
 const RUST: &str = include_str!("../../../../../crates/promtext/tests/fixtures/kata-3.30-rs/metrics.txt");
@@ -32,23 +33,13 @@ fn task(
     cpu_millis: u64,
     memory: u64,
 ) -> (Arc<Container>, Result<Sample, AskError>) {
-    let container = Arc::new(Container {
-        bundle: Bundle {
-            state_dir: "/run/containerd".into(),
-            namespace: "k8s.io".into(),
-            id: id.into(),
-            path: format!("/run/x/{id}").into(),
-        },
-        endpoint: Err("none".into()),
-        names: PodNames {
-            namespace: Some("shop".into()),
-            name: Some("web".into()),
-            container: (role != Role::Sandbox).then(|| "app".into()),
-            ..PodNames::default()
-        },
-        cpu: CpuSpec::default(),
-        role,
-    });
+    let names = PodNames {
+        namespace: Some("shop".into()),
+        name: Some("web".into()),
+        container: (role != Role::Sandbox).then(|| "app".into()),
+        ..PodNames::NONE
+    };
+    let container = container(id, role, names);
     let mut stats = Stats::default();
     stats.cpu.usage.total = Some(cpu_millis * 1_000_000);
     stats.memory.usage.usage = Some(memory);

@@ -15,16 +15,16 @@ use shimstat::stats::{Blkio, DeviceIo, Interface, MemoryEntry, Pressure, Psi, St
 
 /// The labels that name a container. Those that are empty are left out: to Prometheus they are none.
 pub fn labels(container: &Container) -> impl Iterator<Item = (&'static str, &str)> {
-    let names = &container.names;
-    let id = container.bundle.id.as_str();
-    let name = match (&names.container, &container.role) {
+    let names = container.names();
+    let id = container.id();
+    let name = match (&names.container, container.role()) {
         (Some(name), _) => Some(name.as_str()),
         // As CRI-O and the Docker shim call it; dashboards leave it out by that name.
         (None, Role::Sandbox) => Some("POD"),
         (None, _) => None,
     };
     // The same id may be there in several of containerd's namespaces, but for pods': those are in one.
-    let namespace = (container.role == Role::Plain).then_some(container.bundle.namespace.as_str());
+    let namespace = (*container.role() == Role::Plain).then_some(container.bundle.namespace.as_str());
     let all = [
         ("container", name),
         ("containerd_namespace", namespace),
@@ -112,7 +112,7 @@ impl<'a> Row<'a> {
                 .map(|(numbers, io)| (name(numbers), io))
                 .collect(),
             bytes,
-            cpu: container.cpu,
+            cpu: *container.cpu(),
             started: container.bundle.created(),
             taken,
         }

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use super::files;
-use crate::stats::{self, Interface, SocketCounts, SocketTable, Sockets, Stats};
+use crate::stats::{self, Interface, SocketCounts, SocketTable, Sockets};
 
 /// A line an interface of about 130 bytes: room for 30,000.
 const INTERFACES_LIMIT: u64 = 4 << 20;
@@ -21,62 +21,92 @@ const SOCKETS_LIMIT: u64 = 64 << 20;
 /// `sockstat` has a line a protocol.
 const SOCKSTAT_LIMIT: u64 = 64 << 10;
 
-/// Adds the network of a process to statistics that have none: its interfaces, and with a deadline for it the
-/// counts of its sockets. Leaves out what cannot be read, and all of it for a process in the host's own network
-/// namespace: the host's counters are not the task's. Tables that are still being read at the deadline are left
-/// out as well.
-pub(crate) fn add_network(stats: &mut Stats, pid: u32, count_sockets_until: Option<Instant>) {
-    let Some(namespace) = own_namespace(pid) else {
-        return;
-    };
-    let interfaces = interfaces(pid);
-    let sockets = count_sockets_until.map(|deadline| sockets(pid, deadline));
-    // A process that ended meanwhile took its namespace with it, and its pid may be another's by now.
-    if interfaces.is_some() && namespace_of(pid) == Some(namespace) {
-        stats.network = interfaces;
-        stats.sockets = sockets;
+/// A network namespace: the device and the inode of its file in `/proc`. Containers of one pod share theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NetworkNamespace {
+    device: u64,
+    inode: u64,
+}
+
+impl NetworkNamespace {
+    /// The network namespace of a process, where it is another than the host's: the host's counters are not the
+    /// task's.
+    pub fn of_task(pid: u32) -> Option<Self> {
+        /// That of process 1, or, where process 1 may not be looked at (we are in a container ourselves), our own.
+        /// Neither changes while we run.
+        static HOST: LazyLock<Option<NetworkNamespace>> =
+            LazyLock::new(|| NetworkNamespace::of("1").or_else(|| NetworkNamespace::of("self")));
+        let namespace = Self::of(pid).filter(|_| pid != 0)?;
+        let host = (*HOST)?;
+        (namespace != host).then_some(namespace)
+    }
+
+    fn of(process: impl Display) -> Option<Self> {
+        let metadata = std::fs::metadata(format!("/proc/{process}/ns/net")).ok()?;
+        Some(Self {
+            device: metadata.st_dev(),
+            inode: metadata.st_ino(),
+        })
+    }
+
+    /// Whether a process is in it now. One that ended took its namespace with it, and its pid may be another's by now.
+    pub fn holds(self, pid: u32) -> bool {
+        Self::of(pid) == Some(self)
     }
 }
 
-/// A network namespace: the device and the inode of its file in `/proc`.
-type Namespace = (u64, u64);
-
-/// The network namespace of a process, where it is another than the host's.
-fn own_namespace(pid: u32) -> Option<Namespace> {
-    /// That of process 1, or, where process 1 may not be looked at (we are in a container ourselves), our own.
-    /// Neither changes while we run.
-    static HOST: LazyLock<Option<Namespace>> =
-        LazyLock::new(|| namespace_of("1").or_else(|| namespace_of("self")));
-    let namespace = namespace_of(pid).filter(|_| pid != 0)?;
-    let host = (*HOST)?;
-    (namespace != host).then_some(namespace)
-}
-
-fn namespace_of(process: impl Display) -> Option<Namespace> {
-    let metadata = std::fs::metadata(format!("/proc/{process}/ns/net")).ok()?;
-    Some((metadata.st_dev(), metadata.st_ino()))
-}
-
-fn interfaces(pid: u32) -> Option<Vec<Interface>> {
+/// The interfaces in the network namespace of a process.
+pub fn interfaces(pid: u32) -> Option<Vec<Interface>> {
     let text = files::read(format!("/proc/{pid}/net/dev").as_ref(), INTERFACES_LIMIT).ok()?;
     stats::parse_interfaces(&text).ok()
 }
 
-/// Counts the sockets of a process's network namespace. To print a table of TCP sockets the kernel walks the
-/// whole machine's hash table, 2 to 10 ms for each of the two; `sockstat` tells for 15 µs that a table is empty,
-/// which it is in most sandboxes seen from the host.
-fn sockets(pid: u32, deadline: Instant) -> Sockets {
-    let summary =
-        |name| files::read(format!("/proc/{pid}/net/{name}").as_ref(), SOCKSTAT_LIMIT).unwrap_or_default();
-    let (v4, v6) = (summary("sockstat"), summary("sockstat6"));
-    // Sockets in TIME_WAIT are counted apart, for both families together.
-    let waiting = in_summary(&v4, "TCP", "tw");
-    let idle = |summary: &[u8], protocol| in_summary(summary, protocol, "inuse") == Some(0);
-    Sockets {
-        tcp: table(pid, "tcp", idle(&v4, "TCP") && waiting == Some(0), deadline),
-        tcp6: table(pid, "tcp6", idle(&v6, "TCP6") && waiting == Some(0), deadline),
-        udp: table(pid, "udp", idle(&v4, "UDP"), deadline),
-        udp6: table(pid, "udp6", idle(&v6, "UDP6"), deadline),
+/// The sockets in the network namespace of a process, before they are counted.
+///
+/// To print a table of TCP sockets the kernel walks the whole machine's hash table, 2 to 10 ms for each of the two;
+/// `sockstat` tells for 15 µs that a table is empty, which it is in most sandboxes seen from the host.
+#[derive(Debug)]
+pub struct SocketTables {
+    pid: u32,
+    tcp_is_empty: bool,
+    tcp6_is_empty: bool,
+    udp_is_empty: bool,
+    udp6_is_empty: bool,
+}
+
+impl SocketTables {
+    /// Finds out which tables are empty.
+    pub fn of(pid: u32) -> Self {
+        let summary = |name| {
+            files::read(format!("/proc/{pid}/net/{name}").as_ref(), SOCKSTAT_LIMIT).unwrap_or_default()
+        };
+        let (v4, v6) = (summary("sockstat"), summary("sockstat6"));
+        let unused = |summary: &[u8], protocol| in_summary(summary, protocol, "inuse") == Some(0);
+        // Sockets in TIME_WAIT are counted separately, for both families together.
+        let none_wait = in_summary(&v4, "TCP", "tw") == Some(0);
+        Self {
+            pid,
+            tcp_is_empty: unused(&v4, "TCP") && none_wait,
+            tcp6_is_empty: unused(&v6, "TCP6") && none_wait,
+            udp_is_empty: unused(&v4, "UDP"),
+            udp6_is_empty: unused(&v6, "UDP6"),
+        }
+    }
+
+    /// Whether counting them reads nothing more, and so takes no time.
+    pub fn are_empty(&self) -> bool {
+        self.tcp_is_empty && self.tcp6_is_empty && self.udp_is_empty && self.udp6_is_empty
+    }
+
+    /// Counts them; a table that is still being read at the deadline is left out. This can take a second where there
+    /// are 100,000 sockets: not on a thread that others wait for.
+    pub fn count(&self, deadline: Instant) -> Sockets {
+        Sockets {
+            tcp: table(self.pid, "tcp", self.tcp_is_empty, deadline),
+            tcp6: table(self.pid, "tcp6", self.tcp6_is_empty, deadline),
+            udp: table(self.pid, "udp", self.udp_is_empty, deadline),
+            udp6: table(self.pid, "udp6", self.udp6_is_empty, deadline),
+        }
     }
 }
 
@@ -134,11 +164,8 @@ mod tests {
     #[test]
     fn the_hosts_network_is_nobodys_own() {
         // Tests run in the host's network namespace, or take their own for it.
-        let mut stats = Stats::default();
-        add_network(&mut stats, std::process::id(), Some(soon()));
-        assert_eq!(stats, Stats::default());
-        add_network(&mut stats, 0, Some(soon()));
-        assert_eq!(stats, Stats::default());
+        assert_eq!(NetworkNamespace::of_task(std::process::id()), None);
+        assert_eq!(NetworkNamespace::of_task(0), None);
     }
 
     #[test]
@@ -174,7 +201,14 @@ mod tests {
         assert_eq!(in_summary(b"", "TCP", "inuse"), None);
         // With a socket in use here, the summary must not say that there is none.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(sockets(std::process::id(), soon()).tcp.unwrap().listen >= 1);
+        assert!(
+            SocketTables::of(std::process::id())
+                .count(soon())
+                .tcp
+                .unwrap()
+                .listen
+                >= 1
+        );
         drop(listener);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use exporter_web::{Answer, Answering, Connections, Progress, takes_gzip, takes_html};
+use exporter_web::{Answer, Answering, App, Connections, Progress, takes_gzip, takes_html};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use hyper::{Method, Request, Response, StatusCode};
 use promtext::Filter;
+use shimstat::survey::MonitorQuestion;
 
-use super::ask::{METRICS, Wish};
+use super::pod::Wish;
 use super::scrape::Scraper;
 use super::{pages, query};
 
@@ -25,13 +26,13 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All that answers are made of.
-pub struct App {
+/// Answers requests.
+pub struct Routes {
     connections: Connections,
     scraper: Scraper,
 }
 
-impl exporter_web::App for App {
+impl App for Routes {
     async fn answer(
         &self,
         request: Request<Incoming>,
@@ -42,7 +43,7 @@ impl exporter_web::App for App {
     }
 }
 
-impl App {
+impl Routes {
     pub fn new(connections: Connections, scraper: Scraper) -> Self {
         Self { connections, scraper }
     }
@@ -82,16 +83,12 @@ impl App {
     }
 
     fn sandboxes(&self, html: bool, answering: Answering) -> Response<Answer> {
-        match self.scraper.list() {
-            Ok(listing) if html => {
-                let page = pages::sandboxes_html(&listing.sandboxes());
+        match self.scraper.sandboxes() {
+            Ok(sandboxes) if html => {
+                let page = pages::sandboxes_html(&sandboxes);
                 whole(StatusCode::OK, HTML, page, answering)
             }
-            Ok(listing) => text(
-                StatusCode::OK,
-                pages::sandboxes_text(&listing.sandboxes()),
-                answering,
-            ),
+            Ok(sandboxes) => text(StatusCode::OK, pages::sandboxes_text(&sandboxes), answering),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"), answering),
         }
     }
@@ -139,7 +136,11 @@ impl App {
         deadline: Instant,
         answering: Answering,
     ) -> Response<Answer> {
-        match self.scraper.body(sandbox, METRICS, deadline).await {
+        match self
+            .scraper
+            .body(sandbox, MonitorQuestion::Metrics, deadline)
+            .await
+        {
             Ok(body) if families.is_empty() => {
                 typed(StatusCode::OK, PROMETHEUS, Answer::whole(body, answering))
             }
@@ -170,7 +171,11 @@ impl App {
             );
         };
         let deadline = Instant::now() + timeout(headers);
-        match self.scraper.body(&sandbox, "/agent-url", deadline).await {
+        match self
+            .scraper
+            .body(&sandbox, MonitorQuestion::AgentUrl, deadline)
+            .await
+        {
             Ok(body) => text(StatusCode::OK, [&body[..], b"\n"].concat(), answering),
             Err(failure) => text(StatusCode::BAD_REQUEST, format!("{}\n", failure.text), answering),
         }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 /// Work that is under way, or just done. Whoever wants the same joins it: two scrapers that come at once cost each
 /// sandbox one call.
 #[derive(Debug)]
-pub struct Shared<K, V> {
+pub struct SingleFlight<K, V> {
     fresh: Duration,
     flights: Mutex<HashMap<K, Weak<Flight<V>>>>,
 }
@@ -22,7 +22,7 @@ pub struct Flight<V> {
     ended: watch::Sender<Option<Instant>>,
 }
 
-impl<K: Eq + Hash, V: Send + 'static> Shared<K, V> {
+impl<K: Eq + Hash, V: Send + 'static> SingleFlight<K, V> {
     /// What is done may be joined for a time `fresh` after its end, as long as somebody who has joined it before
     /// still holds it: what nobody holds any more is done anew.
     pub fn new(fresh: Duration) -> Self {
@@ -109,14 +109,14 @@ mod tests {
     const FRESH: Duration = Duration::from_millis(200);
 
     struct Counter {
-        shared: Shared<&'static str, usize>,
+        shared: SingleFlight<&'static str, usize>,
         begun: Arc<AtomicUsize>,
     }
 
     impl Counter {
         fn new() -> Self {
             Self {
-                shared: Shared::new(FRESH),
+                shared: SingleFlight::new(FRESH),
                 begun: Arc::default(),
             }
         }

@@ -1,22 +1,22 @@
-//! The container that a command line means, by id, by a beginning of one, or by name.
+//! The container that a command line means: by id, by the start of one, or by name.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use shimstat::node::{Bundle, Container, FindError, IdError, Inventory, Wanted};
 use shimstat::shim::task::{TaskState, TaskStatus};
-use shimstat::survey::{AskError, Survey};
+use shimstat::survey::{AskError, State, Survey};
 
-use super::{Context, with_remedy};
-use crate::exit::Failure;
+use crate::commands::Context;
+use crate::exit::{Failure, Remedy};
 
 /// How many candidates of an ambiguous text are listed.
 const SHOWN: usize = 20;
 
 /// What a text led to.
 pub enum Found {
-    Task(Bundle),
-    /// There is no such task. The text says where was looked.
+    Container(Arc<Container>),
+    /// There is no such task, or it is being created. The text says where was looked, or what to do.
     Nothing(String),
 }
 
@@ -28,25 +28,25 @@ pub fn wanted(given: &str) -> Result<Wanted, Failure> {
             IdError::Pattern => failure.and(
                 "nor is it the name of a pod (namespace/pod) or of a container in one (namespace/pod/container)",
             ),
-            IdError::TooLong => failure.and("a pod with so long a name is called namespace/pod"),
+            IdError::TooLong => failure.and("for a pod with a name this long, give namespace/pod"),
             IdError::Empty => failure,
         }
     })
 }
 
-/// Finds the task among those of the inventory, which is read where that is needed: a full id first, and without that;
-/// then the only one whose id begins so or that is called so. Several are never chosen from, but for a pod of which but
-/// one generation runs.
-pub async fn task(
+/// Finds the container. A full id is looked for first, without reading the inventory; then the only container whose id
+/// starts with the text or that has that name. Where several fit, none is chosen, unless they are generations of one
+/// pod of which only one runs.
+pub async fn container(
     context: &Context,
     inventory: &mut Inventory,
     wanted: &Wanted,
     given: &str,
 ) -> Result<Found, Failure> {
-    let (by_id, looked) = match wanted.id().map(|id| (id, context.node.find(id))) {
-        // Whole, or so long that it is no pod's name: names need not be read, which takes time on a full node.
+    let (by_id, missing) = match wanted.id().map(|id| (id, context.node.find(id))) {
+        // Whole, or too long for a pod's name: names need not be read, which takes time on a full node.
         Some((id, Ok(bundle))) if bundle.id == id.as_str() || wanted.is_surely_an_id() => {
-            return Ok(Found::Task(bundle));
+            return Ok(read(bundle));
         }
         Some((_, Ok(bundle))) => (vec![bundle], None),
         Some((id, Err(FindError::Ambiguous { candidates, .. }))) => {
@@ -56,37 +56,60 @@ pub async fn task(
             }
             (candidates, None)
         }
-        Some((_, Err(FindError::Missing(looked)))) => (Vec::new(), Some(looked)),
-        Some((_, Err(FindError::Read(error)))) => return Err(with_remedy(error.to_string())),
+        Some((_, Err(FindError::Read(error)))) => return Err(error.into()),
+        Some((_, Err(error @ (FindError::Missing | FindError::Creating(_))))) => (Vec::new(), Some(error)),
         None => (Vec::new(), None),
     };
-    let containers = inventory.read().map_err(|error| with_remedy(error.to_string()))?;
+    let containers = inventory.read()?;
     let named: Vec<_> = wanted.named(&containers).into_iter().cloned().collect();
     let named = running(context, named).await;
 
     let mut fit = by_id;
     for container in &named {
-        if !fit.iter().any(|bundle| bundle.path == container.bundle.path) {
+        if !fit.contains(&container.bundle) {
             fit.push(container.bundle.clone());
         }
     }
     match (fit.pop(), fit.is_empty()) {
-        (Some(bundle), true) => Ok(Found::Task(bundle)),
+        (Some(bundle), true) => Ok(read(bundle)),
         (Some(bundle), false) => {
             fit.push(bundle);
             Err(ambiguous(given, fit, &containers))
         }
-        (None, _) => Ok(Found::Nothing(looked.unwrap_or_else(|| context.node.looked_in()))),
+        (None, _) => Ok(Found::Nothing(match missing {
+            Some(error @ FindError::Creating(_)) => {
+                format!("{error}: {}", error.remedy().unwrap_or_default())
+            }
+            _ => context.node.looked_in(),
+        })),
     }
 }
 
-/// Of several of one name those that may run; where none does, the newest. A pod that was made anew can leave its old
-/// self behind, stopped and not deleted, and nobody means that one.
+fn read(bundle: Bundle) -> Found {
+    let path = bundle.path.clone();
+    match Container::read(bundle) {
+        Some(container) => Found::Container(Arc::new(container)),
+        None => Found::Nothing(no_shim(&path)),
+    }
+}
+
+/// What is said of a container that is being created, or deleted just now.
+fn no_shim(path: &Path) -> String {
+    format!("no shim has been started in {}", path.display())
+}
+
+/// Of several containers of one name those that may run; where none does, the newest. A pod that was made anew can leave
+/// its old self behind, stopped and not deleted, and nobody means that one.
 async fn running(context: &Context, mut named: Vec<Arc<Container>>) -> Vec<Arc<Container>> {
     if named.len() < 2 {
         return named;
     }
-    let states = Survey::new(context.timeout, named.len()).states(&named).await;
+    let survey = Survey::new(context.timeout, named.len());
+    let states = survey
+        .begin(named.clone(), State)
+        .await
+        .answers(context.timeout)
+        .await;
     let may_run = |state: &Result<TaskState, AskError>| match state {
         Ok(state) => state.status != TaskStatus::Stopped,
         Err(error) => !matches!(error, AskError::NotRunning(_)),
@@ -107,10 +130,8 @@ async fn running(context: &Context, mut named: Vec<Arc<Container>>) -> Vec<Arc<C
 /// Several containers fit: which, so that a better name for one can be chosen.
 fn ambiguous(given: &str, mut candidates: Vec<Bundle>, containers: &[Arc<Container>]) -> Failure {
     candidates.sort();
-    let name = |path: &PathBuf| {
-        let container = containers
-            .iter()
-            .find(|container| container.bundle.path == *path)?;
+    let name = |bundle: &Bundle| {
+        let container = containers.iter().find(|container| container.bundle == *bundle)?;
         Some(format!(": {}", container.name()?))
     };
     let mut failure = Failure::new(format!("multiple containers found ({given})"));
@@ -120,7 +141,7 @@ fn ambiguous(given: &str, mut candidates: Vec<Bundle>, containers: &[Arc<Contain
             bundle.id,
             bundle.namespace,
             bundle.state_dir.display(),
-            name(&bundle.path).unwrap_or_default()
+            name(bundle).unwrap_or_default()
         ));
     }
     if candidates.len() > SHOWN {

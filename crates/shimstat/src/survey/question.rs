@@ -1,0 +1,129 @@
+//! What can be asked about a container, and what comes back.
+
+use std::time::Instant;
+
+use crate::shim::task::TaskState;
+use crate::stats::Stats;
+
+use super::error::{AskError, NotRunning};
+
+/// A question about a container: its state or its statistics. The shim is always asked for the state first.
+pub trait Question: Copy + Send + 'static {
+    /// What comes back.
+    type Answer: Send + 'static;
+
+    /// What the shim is asked for.
+    #[doc(hidden)]
+    fn calls(self) -> Calls;
+
+    /// How much of the network is looked up where the reply has none.
+    #[doc(hidden)]
+    fn network(self) -> Network {
+        Network::None
+    }
+
+    /// The answer in what the shim replied.
+    #[doc(hidden)]
+    fn answer(reply: Reply) -> Result<Self::Answer, AskError>;
+}
+
+/// Whether the task runs, its pid, how it ended.
+#[derive(Debug, Clone, Copy)]
+pub struct State;
+
+/// The statistics of a running task.
+#[derive(Debug, Clone, Copy)]
+pub struct Statistics {
+    /// What is looked up in the task's network namespace, where the shim's reply has no network.
+    pub network: Network,
+}
+
+/// The statistics of a task even where it has stopped: runc's shim still has the last ones then, until the task is
+/// deleted. Not for Kata's: its shims would look for the guest, and that may be gone.
+#[derive(Debug, Clone, Copy)]
+pub struct LastStatistics;
+
+/// How much of a task's network is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    None,
+    Interfaces,
+    /// The sockets are counted as well, which can cost 20 ms of CPU time.
+    InterfacesAndSockets,
+}
+
+/// A task's state and statistics.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    pub state: TaskState,
+    pub stats: Stats,
+    /// When the statistics arrived.
+    pub taken: Instant,
+}
+
+/// The calls that a question takes, after `State`.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Calls {
+    StateAlone,
+    /// `Stats`, where the task has not stopped.
+    StatsOfRunning,
+    /// `Stats`, even where it has.
+    StatsOfAny,
+}
+
+/// What a shim replied.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Reply {
+    pub state: TaskState,
+    pub stats: Option<(Stats, Instant)>,
+}
+
+impl Question for State {
+    type Answer = TaskState;
+
+    fn calls(self) -> Calls {
+        Calls::StateAlone
+    }
+
+    fn answer(reply: Reply) -> Result<TaskState, AskError> {
+        Ok(reply.state)
+    }
+}
+
+impl Question for Statistics {
+    type Answer = Sample;
+
+    fn calls(self) -> Calls {
+        Calls::StatsOfRunning
+    }
+
+    fn network(self) -> Network {
+        self.network
+    }
+
+    fn answer(reply: Reply) -> Result<Sample, AskError> {
+        sample(reply)
+    }
+}
+
+impl Question for LastStatistics {
+    type Answer = Sample;
+
+    fn calls(self) -> Calls {
+        Calls::StatsOfAny
+    }
+
+    fn answer(reply: Reply) -> Result<Sample, AskError> {
+        sample(reply)
+    }
+}
+
+/// A shim is not asked for the statistics of a task that has stopped.
+fn sample(Reply { state, stats }: Reply) -> Result<Sample, AskError> {
+    match stats {
+        Some((stats, taken)) => Ok(Sample { state, stats, taken }),
+        None => Err(AskError::NotRunning(NotRunning::Stopped(state))),
+    }
+}

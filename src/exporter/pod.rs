@@ -1,0 +1,201 @@
+//! Asking one pod, for whoever wants to know.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use promtext::{Page, PageReader, Relabel};
+use shimstat::node::Pod;
+use shimstat::survey::{ConcurrencyLimit, Flight, MonitorQuestion, Network, Statistics, Survey};
+
+use super::container_metrics;
+use super::reason::{NoAnswer, Reason};
+use crate::commands::metrics::{has_family, has_guest_family};
+
+/// The longest page that a sandbox may have, in bytes. Kata's have 17 to 135 KB. A sandbox that sends more is not
+/// to use up the memory that the others need.
+pub const MOST: usize = 8 << 20;
+
+/// Families that a sandbox's page may not have under these names: those of its shim's own process, as kata-monitor
+/// has it, and those that are ours to tell. A guest is not to pass its figures off as another pod's.
+const PREFIXED: [&str; 4] = ["go_", "process_", "container_", "kata_monitor_"];
+
+/// What is wanted of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// The page of the sandbox.
+    pub pages: bool,
+    /// The statistics of the tasks.
+    pub stats: bool,
+}
+
+/// What is said of a sandbox whose page has no family of its guest.
+pub const NO_GUEST: &str =
+    "its page has no family of the guest (kata_agent_*, kata_guest_*): the guest may be hung";
+
+/// An answer and how long it took.
+#[derive(Debug, Clone)]
+pub struct Outcome<T> {
+    pub result: Result<T, NoAnswer>,
+    pub took: Duration,
+}
+
+/// A sandbox's page.
+#[derive(Debug, Clone)]
+pub struct SandboxPage {
+    pub page: Arc<Page>,
+    pub has_guest: bool,
+}
+
+/// What has come of asking a pod, so far.
+#[derive(Debug)]
+pub struct Found {
+    pod: Arc<Pod>,
+    wish: Wish,
+    begun: bool,
+    pub sandbox: Option<Outcome<SandboxPage>>,
+    /// In the order of [`Pod::all`].
+    pub containers: Vec<Outcome<Arc<Page>>>,
+}
+
+impl Found {
+    pub fn nothing(pod: Arc<Pod>, wish: Wish) -> Self {
+        Self {
+            containers: Vec::with_capacity(pod.all().count()),
+            pod,
+            wish,
+            begun: false,
+            sandbox: None,
+        }
+    }
+
+    /// Whether this is what somebody wants to know.
+    pub fn fits(&self, pod: &Pod, wish: Wish) -> bool {
+        pod.is_unchanged(&self.pod) && self.wish.pages >= wish.pages && self.wish.stats >= wish.stats
+    }
+
+    /// What is to be said where an answer is not there.
+    pub fn missing(&self) -> NoAnswer {
+        match &self.sandbox {
+            Some(Outcome { result: Ok(page), .. }) if !page.has_guest => {
+                NoAnswer::new(Reason::NoGuest, NO_GUEST)
+            }
+            _ if self.begun => NoAnswer::new(Reason::Timeout, "it has not answered in time"),
+            _ => NoAnswer::new(Reason::Skipped, "its turn did not come in time"),
+        }
+    }
+}
+
+/// What asking takes, whatever the pod.
+#[derive(Clone)]
+pub struct Asker {
+    pub survey: Survey,
+    /// How long all of a pod's answers are waited for.
+    pub limit: Duration,
+    pub concurrency: ConcurrencyLimit,
+    pub reader: Arc<PageReader>,
+}
+
+impl Asker {
+    /// Asks all that is wanted of a pod, one question after the other. What is not there after the limit is not waited
+    /// for.
+    pub async fn ask(self, flight: Arc<Flight<Found>>) {
+        let (pod, wish) = {
+            let found = flight.found();
+            (found.pod.clone(), found.wish)
+        };
+        let asking = async {
+            flight.found().begun = true;
+            let _ = tokio::time::timeout(self.limit, self.ask_in_turn(&flight, &pod, wish)).await;
+        };
+        self.concurrency.run(asking).await;
+    }
+
+    async fn ask_in_turn(&self, flight: &Flight<Found>, pod: &Pod, wish: Wish) {
+        if wish.pages && !pod.monitor.is_empty() {
+            let started = Instant::now();
+            let result = self.page(pod).await;
+            // Asked for its statistics now, a shim would wait for its guest, and hold up whoever wants to end it.
+            let hung = match &result {
+                Ok(page) => !page.has_guest,
+                Err(failure) => failure.reason == Reason::Timeout,
+            };
+            let took = started.elapsed();
+            flight.found().sandbox = Some(Outcome { result, took });
+            if hung {
+                return;
+            }
+        }
+        if !wish.stats {
+            return;
+        }
+        for (index, container) in pod.all().enumerate() {
+            let started = Instant::now();
+            // All containers of a pod are in one network, which is told of once.
+            let question = Statistics {
+                network: match index {
+                    0 => Network::Interfaces,
+                    _ => Network::None,
+                },
+            };
+            let answer = self.survey.ask(container, question).await;
+            let page = answer.map_err(NoAnswer::from).and_then(|sample| {
+                let (stats, now) = (&sample.stats, SystemTime::now());
+                Ok(Arc::new(container_metrics::page(
+                    container,
+                    stats,
+                    now,
+                    &self.reader,
+                )?))
+            });
+            let outcome = Outcome {
+                result: page,
+                took: started.elapsed(),
+            };
+            flight.found().containers.push(outcome);
+        }
+    }
+
+    /// A sandbox's page, for being served with others.
+    async fn page(&self, pod: &Pod) -> Result<SandboxPage, NoAnswer> {
+        let answer = self
+            .survey
+            .ask_monitor(pod, MonitorQuestion::Metrics, MOST)
+            .await?;
+        let has_guest = !is_katas(&answer.body) || has_guest_family(&answer.body);
+        let names = pod.names();
+        let text = |name: &Option<String>| name.clone().unwrap_or_default();
+        let relabel = Relabel::kata(
+            &pod.id,
+            &text(&names.uid),
+            &text(&names.name),
+            &text(&names.namespace),
+        )
+        .prefix("kata_shim_", &PREFIXED);
+        let page = self.reader.read(answer.body, relabel)?;
+        Ok(SandboxPage {
+            page: Arc::new(page),
+            has_guest,
+        })
+    }
+}
+
+/// Whether a page has a family of one of Kata's shims. What serves none may have no guest either.
+fn is_katas(body: &[u8]) -> bool {
+    has_family(body, "kata_shim_") || has_family(body, "kata_hypervisor_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_katas_is_told_from_others() {
+        assert!(is_katas(include_bytes!(
+            "../../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt"
+        )));
+        assert!(is_katas(include_bytes!(
+            "../../crates/promtext/tests/fixtures/kata-3.30-rs/metrics.txt"
+        )));
+        assert!(!is_katas(b"# TYPE kata_shim_threads gauge\nnode_load1 1\n"));
+    }
+}

@@ -1,0 +1,125 @@
+//! Why there is no answer, or not all of it: for a label, and for people.
+
+use promtext::PageTooLong;
+use shimstat::shim::ShimError;
+use shimstat::survey::{AskError, MonitorError, NotRunning};
+
+/// What a label says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The answer did not come in time.
+    Timeout,
+    /// An answer before came late: the sandbox is left alone for a while.
+    Resting,
+    /// It was not asked, because time ran out.
+    Skipped,
+    /// Its task has stopped.
+    Stopped,
+    /// Nobody listens.
+    Gone,
+    /// The shim does not know the task.
+    Unknown,
+    /// It would be at risk from being asked.
+    Risk,
+    /// Its page lacks what only the guest can tell.
+    NoGuest,
+    /// What it sent cannot be read.
+    Malformed,
+    /// Where it listens cannot be told.
+    NoAddress,
+    /// Something else.
+    Error,
+}
+
+impl Reason {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Resting => "resting",
+            Self::Skipped => "skipped",
+            Self::Stopped => "stopped",
+            Self::Gone => "gone",
+            Self::Unknown => "unknown",
+            Self::Risk => "risk",
+            Self::NoGuest => "no_guest",
+            Self::Malformed => "malformed",
+            Self::NoAddress => "no_address",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl From<&AskError> for Reason {
+    fn from(error: &AskError) -> Self {
+        match error {
+            AskError::NotRunning(NotRunning::Stopped(_)) => Self::Stopped,
+            AskError::NotRunning(NotRunning::Gone(_)) => Self::Gone,
+            AskError::NotRunning(NotRunning::Unknown(_)) => Self::Unknown,
+            AskError::Unanswered { .. } => Self::Timeout,
+            AskError::Resting { .. } => Self::Resting,
+            AskError::NoAddress(_) => Self::NoAddress,
+            AskError::Decode { .. } => Self::Malformed,
+            AskError::Shim(error) => error.into(),
+        }
+    }
+}
+
+impl From<&MonitorError> for Reason {
+    fn from(error: &MonitorError) -> Self {
+        match error {
+            MonitorError::Ask(error) => error.into(),
+            MonitorError::Risk(_) => Self::Risk,
+            MonitorError::NoAddress => Self::NoAddress,
+            MonitorError::Shim(error) => error.into(),
+        }
+    }
+}
+
+impl From<&ShimError> for Reason {
+    fn from(error: &ShimError) -> Self {
+        match error {
+            _ if error.is_gone() => Self::Gone,
+            ShimError::Closed { .. }
+            | ShimError::Malformed { .. }
+            | ShimError::Status { .. }
+            | ShimError::Encoding { .. }
+            | ShimError::TooLarge { .. } => Self::Malformed,
+            ShimError::Connect { .. }
+            | ShimError::Io { .. }
+            | ShimError::Rpc { .. }
+            | ShimError::Remote { .. }
+            | ShimError::NoTaskService { .. } => Self::Error,
+        }
+    }
+}
+
+impl From<&PageTooLong> for Reason {
+    fn from(_: &PageTooLong) -> Self {
+        Self::Malformed
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone)]
+pub struct NoAnswer {
+    pub reason: Reason,
+    pub text: String,
+}
+
+impl NoAnswer {
+    pub fn new(reason: Reason, text: impl Into<String>) -> Self {
+        Self {
+            reason,
+            text: text.into(),
+        }
+    }
+}
+
+impl<E: std::error::Error> From<E> for NoAnswer
+where
+    Reason: for<'a> From<&'a E>,
+{
+    fn from(error: E) -> Self {
+        Self::new(Reason::from(&error), error.to_string())
+    }
+}
