@@ -9,11 +9,11 @@ mod stand_in;
 
 use std::time::{Duration, Instant};
 
-use shimstat::shim::{Connect, Sockets};
 use shimstat::node::gvisor::State;
+
 use shimstat::shim::runsc::ControlConnection;
+use shimstat::shim::{Connect, Connection, Sockets};
 use stand_in::{IDLE, Sandbox};
-use tokio::net::UnixStream;
 
 const ROUNDS: usize = 200;
 
@@ -35,7 +35,7 @@ fn main() {
         .unwrap()
         .block_on(async {
             for keep in [true, false] {
-                let mut connections: Vec<Option<ControlConnection<UnixStream>>> =
+                let mut connections: Vec<Option<ControlConnection<Connection>>> =
                     pods.iter().map(|_| None).collect();
                 let (mut samples, started, before) = (0, Instant::now(), processor_time());
                 for _ in 0..ROUNDS {
@@ -62,7 +62,7 @@ fn main() {
 }
 
 /// A container's state and statistics.
-async fn sample(pod: &Sandbox, id: &str, kept: &mut Option<ControlConnection<UnixStream>>) {
+async fn sample(pod: &Sandbox, id: &str, kept: &mut Option<ControlConnection<Connection>>) {
     let state = State::read(&pod.root, id, &pod.id).unwrap().unwrap();
     state.status().unwrap();
     let sandbox = state.sandbox.unwrap();

@@ -7,17 +7,16 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use shimstat::shim::{Connect, Sockets};
 use shimstat::node::gvisor::{State, Status};
 use shimstat::shim::runsc::{ControlConnection, RuntimeState};
+use shimstat::shim::{Connect, Connection, Sockets};
 use shimstat::stats::Stats;
 use stand_in::{BUSY, IDLE, Sandbox};
-use tokio::net::UnixStream;
 
 /// Marks the test that runs in a pid namespace of its own.
 const INSIDE: &str = "SHIMSTAT_TEST_IN_OWN_PID_NAMESPACE";
 
-async fn connect(sandbox: &Sandbox) -> ControlConnection<UnixStream> {
+async fn connect(sandbox: &Sandbox) -> ControlConnection<Connection> {
     let state = State::read(&sandbox.root, &sandbox.id, &sandbox.id)
         .unwrap()
         .unwrap();
@@ -30,7 +29,7 @@ async fn connect(sandbox: &Sandbox) -> ControlConnection<UnixStream> {
 async fn sample(
     sandbox: &Sandbox,
     id: &str,
-    connection: &mut ControlConnection<UnixStream>,
+    connection: &mut ControlConnection<Connection>,
 ) -> (Status, Stats) {
     let state = State::read(&sandbox.root, id, &sandbox.id).unwrap().unwrap();
     let status = state.status().unwrap();
