@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::address::GuestAddress;
-use super::error::GuestError;
+use super::error::{GuestError, NotOwnSocket};
 use crate::shim::socket;
 
 /// The directories below which Kata's shims keep one for each sandbox.
@@ -78,20 +78,6 @@ const FIRECRACKER_ID: usize = 32;
 
 /// The most bytes to read of the answer to `CONNECT`. `OK`, a number of 32 bits and the end of the line are 14.
 const HANDSHAKE: usize = 64;
-
-/// Why a socket is not connected to.
-#[derive(Debug, thiserror::Error)]
-pub enum NotOwnSocket {
-    #[error("no part of its path is sandbox {id}'s own directory")]
-    NoDirectory { id: String },
-    /// The sandbox's directory, or what it links to.
-    #[error("{} is not below /run/vc or /run/kata", directory.display())]
-    OtherRoot { directory: PathBuf },
-    #[error("it leads to {}, outside of {}", path.display(), directory.display())]
-    Outside { path: PathBuf, directory: PathBuf },
-    #[error("it is no socket")]
-    NoSocket,
-}
 
 /// Connects to the agent of a sandbox, as far as the guest: after that, ttrpc can be spoken.
 pub(super) async fn connect(

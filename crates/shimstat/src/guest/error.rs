@@ -1,10 +1,10 @@
 //! What can go wrong between us and a guest's agent.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::GuestAddress;
-use super::connect::NotOwnSocket;
 use super::method::Method;
 use crate::shim::dial_text;
 
@@ -61,6 +61,20 @@ pub enum GuestError {
         method: Method,
         limit: usize,
     },
+}
+
+/// Why a socket is not connected to.
+#[derive(Debug, thiserror::Error)]
+pub enum NotOwnSocket {
+    #[error("no part of its path is sandbox {id}'s own directory")]
+    NoDirectory { id: String },
+    /// The sandbox's directory, or what it links to.
+    #[error("{} is not below /run/vc or /run/kata", directory.display())]
+    OtherRoot { directory: PathBuf },
+    #[error("it leads to {}, outside of {}", path.display(), directory.display())]
+    Outside { path: PathBuf, directory: PathBuf },
+    #[error("it is no socket")]
+    NoSocket,
 }
 
 /// ttrpc's DEADLINE_EXCEEDED.

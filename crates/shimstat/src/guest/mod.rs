@@ -24,8 +24,7 @@ pub use address::{GuestAddress, GuestAddressError};
 pub use agent::{
     AgentConnection, AgentVersion, GuestDetails, GuestInterface, Health, VolumeStats, VolumeUsage,
 };
-pub use connect::NotOwnSocket;
-pub use error::GuestError;
+pub use error::{GuestError, NotOwnSocket};
 pub use merge::{Row, Rule, TABLE, merge};
 pub use method::Method;
 pub use stats::{CgroupVersion, GuestStats};
