@@ -5,6 +5,8 @@
 //! compiler (`tests/run.sh` installs them). Every round runs each program once, in turn, so that a noisy machine
 //! is noisy for all; the figures are medians, and the ratios are what to look at.
 
+#![allow(clippy::restriction)] // A benchmark may panic.
+
 mod measure;
 
 use std::ffi::CString;

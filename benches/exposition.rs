@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench exposition`. "bytes" counts what is read (index, read), or what is written (the others).
 
+#![allow(clippy::restriction)] // A benchmark may panic.
+
 use bytes::Bytes;
 use divan::{AllocProfiler, Bencher, counter::BytesCount};
 use promtext::{Filter, Merge, Page, PageReader, Relabel};

@@ -6,6 +6,8 @@
 //! taken away again). Another number of sandboxes: `cargo bench --bench monitor -- 5000`. The figures are medians;
 //! scrapes of both programs take turns, so that a noisy machine is noisy for both.
 
+#![allow(clippy::restriction)] // A benchmark may panic.
+
 mod measure;
 
 use std::fs;

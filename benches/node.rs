@@ -6,6 +6,8 @@
 //! (`tests/run.sh` installs them). The containers are real: containerd and runc start them, which takes a minute; they
 //! are gone afterwards, whatever happens. Every round runs each program once, in turn.
 
+#![allow(clippy::restriction)] // A benchmark may panic.
+
 mod measure;
 #[cfg(feature = "top")]
 #[path = "../tests/support/tmux.rs"]

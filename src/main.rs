@@ -1,5 +1,7 @@
 //! `kata-runtime`: what a sandboxed container uses and what its sandbox costs, straight from its shim.
 
+#![cfg_attr(not(test), warn(clippy::string_slice, clippy::unreachable))]
+
 mod cli;
 mod commands;
 mod complete;

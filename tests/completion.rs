@@ -1,5 +1,7 @@
 //! Completion, in a real bash on a terminal, and by the lines that the shells' scripts read.
 
+#![allow(clippy::restriction)] // A test may panic.
+
 mod mock;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! `events` before shims that answer, lie, hang and die.
 
+#![allow(clippy::restriction)] // A test may panic.
+
 mod mock;
 
 use std::fs;

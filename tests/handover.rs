@@ -1,5 +1,7 @@
 //! Subcommands that are not ours, before real programs of our name on `PATH`.
 
+#![allow(clippy::restriction)] // A test may panic.
+
 mod mock;
 
 use std::ffi::OsString;

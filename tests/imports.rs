@@ -1,6 +1,8 @@
 //! Imports point down: no file imports another that imports it back, directly or by a detour; no command imports
 //! another command; and no crate depends on what is above it.
 
+#![allow(clippy::restriction)] // A test may panic.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! `list` before shims that answer, hang and are gone.
 
+#![allow(clippy::restriction)] // A test may panic.
+
 mod mock;
 
 use std::fs;

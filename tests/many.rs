@@ -1,5 +1,7 @@
 //! `events` of many containers, and what a stream carries besides statistics.
 
+#![allow(clippy::restriction)] // A test may panic.
+
 mod mock;
 
 use std::fs;

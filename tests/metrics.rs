@@ -3,6 +3,8 @@
 //! The known paths of monitor sockets are root's (`/run/vc/sbs`, `/run/kata`): these tests make a directory with
 //! a fresh id there, and take it away.
 
+#![allow(clippy::restriction)] // A test may panic.
+
 mod mock;
 
 use std::fs;

@@ -3,6 +3,8 @@
 //! Kata's notes of a virtual machine are root's (`/run/vc/sbs`): these tests make a directory with a fresh id there,
 //! and take it away.
 
+#![allow(clippy::restriction)] // A test may panic.
+
 mod mock;
 
 use std::fs;

@@ -1,6 +1,7 @@
 //! `top` in a real terminal: a tmux of its own, keys sent, panes captured. The shims are mocks: hung ones cannot be
 //! had on demand. `tests/e2e/top.rs` does it with real containers.
 
+#![allow(clippy::restriction)] // A test may panic.
 #![cfg(feature = "top")]
 
 mod mock;

@@ -65,6 +65,7 @@ fn ask_on(
     let answer = runtime.block_on(question(&context));
     // The process ends here, and what the runtime holds ends with it: taking it down piece by piece would cost a
     // short question more than asking it.
+    #[allow(clippy::mem_forget)]
     std::mem::forget(runtime);
     answer
 }

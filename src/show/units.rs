@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-/// The longest text that [`bytes`] gives: `1023KiB`.
+/// The longest text that [`bytes()`] gives: `1023KiB`.
 pub const MAX_BYTES: usize = 7;
 
 /// The longest text that [`rate`] gives: `1023KiB/s`.

@@ -1,6 +1,8 @@
 //! `kata-runtime` on containers that real containerds run: with runc's shim, and with the test shim that
 //! stands in for Kata's. `tests/run.sh` brings what this needs.
 
+#![allow(clippy::restriction)] // A test may panic.
+
 #[path = "../support/exporter.rs"]
 mod exporter;
 #[path = "../support/mod.rs"]

@@ -3,6 +3,8 @@
 //! The known paths of Kata's sockets are root's (`/run/vc/sbs`, `/run/kata`): these tests make directories with fresh
 //! ids there, and take them away. Other sandboxes of this machine may be in the pages as well.
 
+#![allow(clippy::restriction)] // A test may panic.
+
 #[path = "../support/exporter.rs"]
 mod exporter;
 #[path = "../mock/mod.rs"]

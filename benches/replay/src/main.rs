@@ -14,6 +14,8 @@
 //!
 //! It says `ready` on stdout when all are there, and takes everything away when it is told to end.
 
+#![allow(clippy::restriction)] // A tool for benchmarks may panic.
+
 mod http;
 mod place;
 mod ttrpc;

@@ -1,6 +1,8 @@
 //! The HTTP side of a Prometheus exporter: listeners, limits for slow and hostile clients, `web.config.file` (TLS,
 //! passwords), compression. It knows nothing of what is exported: an [`App`] answers the requests.
 
+#![cfg_attr(not(test), warn(clippy::string_slice, clippy::unreachable))]
+
 mod body;
 mod connections;
 mod listen;

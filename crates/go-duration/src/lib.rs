@@ -1,26 +1,36 @@
 //! Durations in Go's syntax (`3s`, `1.5s`, `1h2m`, `500ms`, `500µs`, `0`), as containerd's and Kata's tools
 //! take them. Grammar and limits: <https://pkg.go.dev/time#ParseDuration>.
 
+#![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::string_slice, clippy::unreachable))]
+
 use std::time::Duration;
 
 /// Why a text is no duration. The words are those that Go's tools print.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
+    /// It does not have the form of one, or has more nanoseconds than 63 bits hold.
     #[error("time: invalid duration {0:?}")]
     Invalid(String),
+    /// A number without a unit; the whole text.
     #[error("time: missing unit in duration {0:?}")]
     MissingUnit(String),
+    /// A unit that there is none of.
     #[error("time: unknown unit {unit:?} in duration {text:?}")]
-    UnknownUnit { unit: String, text: String },
+    UnknownUnit {
+        /// The unit as it was written.
+        unit: String,
+        /// The whole text.
+        text: String,
+    },
 }
 
 /// Parses a duration; the result is in nanoseconds and may be negative, as in Go.
 pub fn parse_nanos(text: &str) -> Result<i64, DurationError> {
     let invalid = || DurationError::Invalid(text.to_string());
-    let (negative, mut rest) = match text.as_bytes().first() {
-        Some(b'-') => (true, &text[1..]),
-        Some(b'+') => (false, &text[1..]),
-        _ => (false, text),
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     if rest == "0" {
         return Ok(0);

@@ -1,5 +1,7 @@
 //! Where a reader is in a line, and steps of the kinds that the format is made of.
 
+#![allow(clippy::indexing_slicing)] // Only the table that has an entry for every byte.
+
 /// A byte that a metric's name may begin with.
 pub(super) const METRIC_START: u8 = 1;
 /// A byte that may be in a metric's name.

@@ -11,6 +11,9 @@
 //! no label and no series twice. Lines that Prometheus would fail the scrape over are left out and counted
 //! ([`Tally`]).
 
+#![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::string_slice, clippy::unreachable))]
+
 mod cursor;
 mod fault;
 mod filter;

@@ -11,6 +11,8 @@
 //!   samples in, unless more pages say that `x_sum` is a family of its own: then `x` is `untyped`, as above.
 //! - The help is that of the first page that has one.
 
+#![allow(clippy::indexing_slicing)] // Only the votes, which every kind has.
+
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

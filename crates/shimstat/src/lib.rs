@@ -6,6 +6,8 @@
 //!
 //! [`stats`] does no I/O, [`node`] reads files and nothing else, [`shim`] opens sockets and nothing else.
 
+#![cfg_attr(not(test), warn(clippy::string_slice, clippy::unreachable))]
+
 pub mod guest;
 pub mod node;
 pub mod rates;

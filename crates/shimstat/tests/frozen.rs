@@ -2,6 +2,8 @@
 //! before and after the call, and against what `runc events --stats` said. The files are read here by other code
 //! than the library's. Paused containers (`-frozen`) did not change in between, so every number must be equal.
 
+#![allow(clippy::restriction)] // A test may panic.
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

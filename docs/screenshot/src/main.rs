@@ -3,6 +3,8 @@
 //! Understands the styles that `kata-runtime top` uses (bold, dim, reversed, the eight colours). Every piece of text is
 //! put where its column is, and bars are drawn, so that it looks the same whatever the reader's font is.
 
+#![allow(clippy::restriction)] // A tool for the documentation may panic.
+
 use std::fmt::Write as _;
 use std::io::Read;
 

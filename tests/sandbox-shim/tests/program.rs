@@ -1,5 +1,7 @@
 //! The shim as a program. That there is a test of it also makes `cargo test` build it, for the tests that launch it.
 
+#![allow(clippy::restriction)] // A test may panic.
+
 use std::process::Command;
 
 #[test]
