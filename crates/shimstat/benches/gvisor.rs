@@ -4,6 +4,8 @@
 //! `cargo bench -p shimstat --bench gvisor`. The stand-in serves from threads of this process, so that its processor
 //! time is all there is. A real sandbox's side is Go; it answers a call in 0.13 ms.
 
+#![allow(clippy::restriction)] // A benchmark may panic.
+
 #[path = "../tests/support/gvisor.rs"]
 mod stand_in;
 

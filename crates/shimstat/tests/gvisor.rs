@@ -1,5 +1,7 @@
 //! Asking gVisor's sandboxes for what their containers use: no process is started for it.
 
+#![allow(clippy::restriction)] // A test may panic.
+
 #[path = "support/gvisor.rs"]
 mod stand_in;
 

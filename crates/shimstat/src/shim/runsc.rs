@@ -6,7 +6,7 @@
 //! stream socket, without framing, one call at a time. The sandbox serves any number of connections.
 //!
 //! **It is a control socket**: the same one starts, pauses, checkpoints and kills containers. Only the two methods of
-//! [`Method`] are ever sent, and neither changes anything.
+//! `Method` are ever sent, and neither changes anything.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
