@@ -27,6 +27,7 @@ pub fn bytes(bytes: u64) -> String {
 }
 
 /// The same for narrow columns, as `top` and `free -h` have it: `1023B`, `1.5K`, `12.3M`.
+#[cfg_attr(not(feature = "top"), allow(dead_code))]
 pub fn compact(bytes: u64) -> String {
     scaled(bytes, &SHORT_UNITS)
 }
