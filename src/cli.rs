@@ -185,9 +185,18 @@ pub enum MetricsFormat {
 
 #[derive(Args, Debug)]
 pub struct Monitor {
-    /// Where to listen: HOST:PORT, :PORT or unix:///PATH
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090", value_parser = ListenAddress::parse)]
-    pub listen_address: ListenAddress,
+    /// Where to listen: HOST:PORT, :PORT for every address of this machine, or unix:///PATH; may be given more than
+    /// once. HOST is an IP address or a name in /etc/hosts: DNS is not asked
+    #[arg(
+        long,
+        visible_alias = "web.listen-address",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8090"
+    )]
+    pub listen_address: Vec<ListenAddress>,
+    /// Listen on the sockets that systemd passes instead (socket activation)
+    #[arg(long = "web.systemd-socket")]
+    pub systemd_socket: bool,
     /// TLS and passwords, in the format of Prometheus's own exporters; read again when it changes
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config_file: Option<PathBuf>,

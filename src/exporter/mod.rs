@@ -6,13 +6,14 @@
 mod container_metrics;
 mod pages;
 mod pod;
-mod query;
 mod reason;
 mod routes;
 mod scrape;
 mod self_metrics;
 
-use exporter_web::{Connections, Listener, MOST_CONNECTIONS, Protection};
+use std::sync::Arc;
+
+use exporter_web::Server;
 use shimstat::node::Inventory;
 
 use self::routes::Routes;
@@ -23,22 +24,14 @@ use crate::exit::Failure;
 use crate::{descriptors, output};
 
 pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> {
-    let protection =
-        Protection::load(arguments.web_config_file.as_deref(), output::notice).map_err(Failure::new)?;
     descriptors::allow_many();
-    let listener = Listener::bind(&arguments.listen_address)
-        .map_err(|error| Failure::new(format!("listen on {}: {error}", arguments.listen_address)))?;
-    let scheme = if protection.has_tls() { "https" } else { "http" };
-    output::notice(&match &listener {
-        Listener::Tcp(_) => format!("listening on {scheme}://{}/metrics", listener.place()),
-        Listener::Unix(..) => format!("listening on {}", listener.place()),
-    });
-    if listener.is_public() && arguments.web_config_file.is_none() {
-        output::notice(
-            "warning: other machines can connect, without TLS or a password: see --web.config.file, or listen on \
-             127.0.0.1",
-        );
-    }
+    let server = Server::builder()
+        .listen(arguments.listen_address.clone())
+        .systemd_socket(arguments.systemd_socket)
+        .web_config_file(arguments.web_config_file.clone())
+        .on_event(|event| output::notice(&event.to_string()))
+        .bind()
+        .map_err(|error| Failure::new(error.to_string()))?;
     let inventory = Inventory::new(context.node.clone());
     let scraper = Scraper::new(
         inventory,
@@ -46,9 +39,11 @@ pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> 
         arguments.max_concurrent,
         context.verbose,
     );
-    let connections = Connections::new(MOST_CONNECTIONS);
-    let app = Routes::new(connections.clone(), scraper);
-    exporter_web::serve(listener, protection, connections, app)
-        .await
-        .map_err(|error| Failure::new(format!("wait for signals: {error}")))
+    let routes = Arc::new(Routes::new(scraper));
+    let answer = move |request| {
+        let routes = routes.clone();
+        async move { routes.answer(request).await }
+    };
+    let served = server.run(answer).await;
+    served.map_err(|error| Failure::new(error.to_string()))
 }

@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use shimstat::node::Pod;
 
-use super::query;
-
 /// What there is to see, with what it is.
 const PLACES: [(&str, &str); 5] = [
     (
@@ -68,7 +66,8 @@ pub fn sandboxes_html(sandboxes: &[Arc<Pod>]) -> String {
     let rows: String = sandboxes
         .iter()
         .map(|sandbox| {
-            let (id, query) = (escape(&sandbox.id), query::encode(&sandbox.id));
+            let query: String = form_urlencoded::byte_serialize(sandbox.id.as_bytes()).collect();
+            let id = escape(&sandbox.id);
             let name = |name: &Option<String>| escape(name.as_deref().unwrap_or_default());
             format!(
                 "<tr><td><code>{id}</code></td><td>{}</td><td>{}</td><td><a href=\"/metrics?sandbox={query}\">metrics</a> \

@@ -2,19 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use exporter_web::{Answer, Answering, App, Connections, Progress, takes_gzip, takes_html};
-use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
-use hyper::{Method, Request, Response, StatusCode};
+use exporter_web::header::HeaderMap;
+use exporter_web::{Request, Response, StatusCode};
 use promtext::Filter;
 use shimstat::survey::MonitorQuestion;
 
+use super::pages;
 use super::pod::Wish;
 use super::scrape::Scraper;
-use super::{pages, query};
-
-/// How many scrapes may hold their pages at the same time. Those of a thousand sandboxes have 60 MB.
-const MOST_PAGES: usize = 8;
 
 /// Without word from the scraper: Prometheus's own default.
 const USUAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,162 +17,87 @@ const USUAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Nobody waits longer for a scrape.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(100);
 
-const TEXT: &str = "text/plain; charset=utf-8";
-const HTML: &str = "text/html; charset=utf-8";
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// Answers requests.
 pub struct Routes {
-    connections: Connections,
     scraper: Scraper,
 }
 
-impl App for Routes {
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-        answering: Answering,
-        progress: &Progress,
-    ) -> Response<Answer> {
-        self.route(&request, answering, progress).await
-    }
-}
-
 impl Routes {
-    pub fn new(connections: Connections, scraper: Scraper) -> Self {
-        Self { connections, scraper }
+    pub fn new(scraper: Scraper) -> Self {
+        Self { scraper }
     }
 
-    async fn route(
-        &self,
-        request: &Request<Incoming>,
-        answering: Answering,
-        progress: &Progress,
-    ) -> Response<Answer> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = text(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "GET and HEAD are answered\n",
-                answering,
-            );
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
-        }
-        let html = takes_html(request.headers());
-        let query = request.uri().query();
-        match request.uri().path() {
-            "/" if html => whole(StatusCode::OK, HTML, pages::landing_html(), answering),
-            "/" => text(StatusCode::OK, pages::landing_text(), answering),
-            "/healthz" => text(StatusCode::OK, "ok\n", answering),
-            "/sandboxes" => self.sandboxes(html, answering),
+    pub async fn answer(&self, request: Request) -> Response {
+        let html = request.accepts_html();
+        match request.path() {
+            "/" if html => Response::html(pages::landing_html()),
+            "/" => text(StatusCode::OK, pages::landing_text()),
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/sandboxes" => self.sandboxes(html),
             // Nobody is asked for what is not sent.
-            "/metrics" if request.method() == Method::HEAD => {
-                whole(StatusCode::OK, PROMETHEUS, String::new(), answering)
-            }
-            "/metrics" => self.metrics(request.headers(), query, answering, progress).await,
-            "/agent-url" => self.agent_url(request.headers(), query, answering).await,
-            _ => text(StatusCode::NOT_FOUND, "there is nothing here: see /\n", answering),
+            "/metrics" if request.is_head() => Response::metrics(""),
+            "/metrics" => self.metrics(&request).await,
+            "/agent-url" => self.agent_url(&request).await,
+            _ => text(StatusCode::NOT_FOUND, "there is nothing here: see /\n"),
         }
     }
 
-    fn sandboxes(&self, html: bool, answering: Answering) -> Response<Answer> {
+    fn sandboxes(&self, html: bool) -> Response {
         match self.scraper.sandboxes() {
-            Ok(sandboxes) if html => {
-                let page = pages::sandboxes_html(&sandboxes);
-                whole(StatusCode::OK, HTML, page, answering)
-            }
-            Ok(sandboxes) => text(StatusCode::OK, pages::sandboxes_text(&sandboxes), answering),
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"), answering),
+            Ok(sandboxes) if html => Response::html(pages::sandboxes_html(&sandboxes)),
+            Ok(sandboxes) => text(StatusCode::OK, pages::sandboxes_text(&sandboxes)),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
     }
 
-    async fn metrics(
-        &self,
-        headers: &HeaderMap,
-        query: Option<&str>,
-        answering: Answering,
-        progress: &Progress,
-    ) -> Response<Answer> {
-        let deadline = Instant::now() + timeout(headers);
-        let families = query::value(query, "filter_family").unwrap_or_default();
-        if let Some(sandbox) = query::value(query, "sandbox") {
-            return self.one_sandbox(&sandbox, &families, deadline, answering).await;
+    async fn metrics(&self, request: &Request) -> Response {
+        let deadline = Instant::now() + timeout(request.headers());
+        let families = request.query("filter_family").unwrap_or_default();
+        if let Some(sandbox) = request.query("sandbox") {
+            return self.one_sandbox(&sandbox, &families, deadline).await;
         }
-        let room = self.connections.room_for_pages(MOST_PAGES);
-        if tokio::time::timeout_at(deadline.into(), room).await.is_err() {
-            let line = "too many scrapes are being answered\n";
-            return text(StatusCode::SERVICE_UNAVAILABLE, line, answering);
+        let claimed = tokio::time::timeout_at(deadline.into(), request.claim_large_answer());
+        if claimed.await.is_err() {
+            return text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many scrapes are being answered\n",
+            );
         }
-        progress.hold_pages();
-        let gathered = match self.scraper.gather(wish(&families), deadline).await {
-            Ok(gathered) => gathered,
-            Err(error) => {
-                return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"), answering);
-            }
-        };
-        let gzip = takes_gzip(headers);
-        let page = gathered.page(&Filter::parse(&families));
-        let mut response = typed(StatusCode::OK, PROMETHEUS, Answer::parts(page, gzip, answering));
-        let headers = response.headers_mut();
-        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-        if gzip {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        match self.scraper.gather(wish(&families), deadline).await {
+            Ok(gathered) => Response::metrics_from(gathered.page(&Filter::parse(&families))),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
-        response
     }
 
     /// One sandbox's page: as it came, or its families that are asked for.
-    async fn one_sandbox(
-        &self,
-        sandbox: &str,
-        families: &str,
-        deadline: Instant,
-        answering: Answering,
-    ) -> Response<Answer> {
+    async fn one_sandbox(&self, sandbox: &str, families: &str, deadline: Instant) -> Response {
         match self
             .scraper
             .body(sandbox, MonitorQuestion::Metrics, deadline)
             .await
         {
-            Ok(body) if families.is_empty() => {
-                typed(StatusCode::OK, PROMETHEUS, Answer::whole(body, answering))
-            }
+            Ok(body) if families.is_empty() => Response::metrics(body),
             Ok(body) => match filtered(body, families) {
-                Ok(page) => typed(StatusCode::OK, PROMETHEUS, Answer::whole(page, answering)),
-                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"), answering),
+                Ok(page) => Response::metrics(page),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
             // The statuses are kata-monitor's.
-            Err(failure) => text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("{}\n", failure.text),
-                answering,
-            ),
+            Err(failure) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", failure.text)),
         }
     }
 
-    async fn agent_url(
-        &self,
-        headers: &HeaderMap,
-        query: Option<&str>,
-        answering: Answering,
-    ) -> Response<Answer> {
-        let Some(sandbox) = query::value(query, "sandbox") else {
-            return text(
-                StatusCode::BAD_REQUEST,
-                "which one? /agent-url?sandbox=ID\n",
-                answering,
-            );
+    async fn agent_url(&self, request: &Request) -> Response {
+        let Some(sandbox) = request.query("sandbox") else {
+            return text(StatusCode::BAD_REQUEST, "which one? /agent-url?sandbox=ID\n");
         };
-        let deadline = Instant::now() + timeout(headers);
+        let deadline = Instant::now() + timeout(request.headers());
         match self
             .scraper
             .body(&sandbox, MonitorQuestion::AgentUrl, deadline)
             .await
         {
-            Ok(body) => text(StatusCode::OK, [&body[..], b"\n"].concat(), answering),
-            Err(failure) => text(StatusCode::BAD_REQUEST, format!("{}\n", failure.text), answering),
+            Ok(body) => text(StatusCode::OK, [&body[..], b"\n"].concat()),
+            Err(failure) => text(StatusCode::BAD_REQUEST, format!("{}\n", failure.text)),
         }
     }
 }
@@ -229,26 +149,8 @@ fn timeout(headers: &HeaderMap) -> Duration {
     given - margin
 }
 
-fn text(status: StatusCode, text: impl Into<bytes::Bytes>, answering: Answering) -> Response<Answer> {
-    whole(status, TEXT, text, answering)
-}
-
-fn whole(
-    status: StatusCode,
-    kind: &'static str,
-    content: impl Into<bytes::Bytes>,
-    answering: Answering,
-) -> Response<Answer> {
-    typed(status, kind, Answer::whole(content, answering))
-}
-
-fn typed(status: StatusCode, kind: &'static str, body: Answer) -> Response<Answer> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+fn text(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response {
+    Response::text(status, text)
 }
 
 #[cfg(test)]
@@ -292,10 +194,8 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             if let Some(header) = header {
-                headers.insert(
-                    "X-Prometheus-Scrape-Timeout-Seconds",
-                    HeaderValue::from_static(header),
-                );
+                let value = header.parse().unwrap();
+                headers.insert("X-Prometheus-Scrape-Timeout-Seconds", value);
             }
             assert_eq!(
                 timeout(&headers),

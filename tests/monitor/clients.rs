@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -272,13 +274,65 @@ fn listening_to_the_world_without_protection_is_warned_of() {
 }
 
 #[test]
+fn it_listens_on_several_addresses() {
+    let node = Node::new();
+    let path = node.node.state_dir().join("monitor.sock");
+    let socket = format!("unix://{}", path.display());
+    let mut monitor = node.monitor_with(
+        &[],
+        &["--web.listen-address", "127.0.0.1:0", "--listen-address", &socket],
+    );
+    eventually("it says both", || {
+        monitor.said().matches("listening on ").count() == 2
+    });
+    assert_eq!(monitor.get("/healthz").text(), "ok\n");
+    let stream = UnixStream::connect(&path).unwrap();
+    assert_eq!(exchange(stream, "GET", "/healthz", &[]).unwrap().text(), "ok\n");
+    monitor.signal(Signal::SIGTERM);
+    assert_eq!(monitor.ended().0, Some(0));
+}
+
+/// The exporter with a socket as its fourth descriptor, as systemd starts it.
+fn activated(node: &Node, socket: impl Into<OwnedFd>) -> Monitor {
+    let exporter = node.node.command(&["monitor", "--web.systemd-socket"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec 3<&0; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"", "sh"]);
+    shell.arg(exporter.get_program()).args(exporter.get_args());
+    shell.stdin(Stdio::from(socket.into()));
+    Monitor::start_with(shell)
+}
+
+#[test]
+fn systemd_may_listen_for_it() {
+    let node = Node::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let monitor = activated(&node, listener);
+    assert_eq!(monitor.address(), address);
+    assert_eq!(monitor.get("/healthz").text(), "ok\n");
+
+    let path = node.node.state_dir().join("systemd.sock");
+    let mut monitor = activated(&node, UnixListener::bind(&path).unwrap());
+    assert_eq!(monitor.place, format!("unix://{}", path.display()));
+    let stream = UnixStream::connect(&path).unwrap();
+    assert_eq!(exchange(stream, "GET", "/healthz", &[]).unwrap().text(), "ok\n");
+    monitor.signal(Signal::SIGTERM);
+    assert_eq!(monitor.ended().0, Some(0));
+    assert!(path.exists(), "the socket is systemd's");
+
+    let ran = node.node.run(&["monitor", "--web.systemd-socket"]);
+    assert_eq!(ran.status, Some(1));
+    assert!(ran.stderr.contains("systemd passed no sockets"), "{}", ran.stderr);
+}
+
+#[test]
 fn wrong_usage_is_said_at_once() {
     let node = Node::new();
     for (arguments, status, text) in [
         (
             &["monitor", "--listen-address", "nonsense"][..],
             2,
-            "neither host:port nor unix:///path",
+            "neither HOST:PORT nor :PORT nor unix:///PATH",
         ),
         (&["monitor", "--max-concurrent", "0"], 2, "0 is not in 1.."),
         (

@@ -3,6 +3,7 @@
 #![cfg(feature = "web-config")]
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -198,6 +199,158 @@ fn a_password_without_tls() {
 }
 
 #[test]
+fn listening_to_the_world_is_warned_of_unless_something_protects() {
+    needs!("openssl", "curl");
+    let (node, files) = (Node::new(), Files::new());
+    let listen = |text: &str| {
+        let file = files.write(text);
+        node.monitor_with(
+            &[],
+            &["--listen-address", "0.0.0.0:0", "--web.config.file", &file],
+        )
+    };
+    let nothing = ["", "http_server_config:\n  headers:\n    X-Frame-Options: deny\n"];
+    for text in nothing {
+        let monitor = listen(text);
+        eventually("it warns", || {
+            monitor.said().contains("without TLS or a password")
+        });
+    }
+    let monitor = listen(&users());
+    eventually("it warns", || {
+        monitor
+            .said()
+            .contains("passwords that other machines send to 0.0.0.0:")
+    });
+    let monitor = listen(&format!("{TLS}{}", users()));
+    let url = format!("https://{}/", monitor.address().replace("0.0.0.0", "127.0.0.1"));
+    assert_eq!(files.curl_to(&url, &["-u", "bob:builder"]), ok("200"));
+    assert!(!monitor.said().contains("warning"), "{}", monitor.said());
+}
+
+#[test]
+fn what_is_not_offered_is_said() {
+    needs!("openssl", "curl");
+    let (node, files) = (Node::new(), Files::new());
+    let suites =
+        "cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA]";
+    let monitor = files.monitor(&node, &format!("{TLS}  min_version: TLS10\n  {suites}\n"));
+    assert_eq!(files.curl(&monitor, &[]), ok("200"));
+    let said = monitor.said();
+    for line in [
+        "warning: min_version: TLS10 is not offered",
+        "warning: cipher_suites: TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA is not offered",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+}
+
+#[test]
+fn http2_where_it_is_negotiated() {
+    needs!("openssl", "curl");
+    let (node, files) = (Node::new(), Files::new());
+    node.pod("pod1");
+    let monitor = files.monitor(&node, TLS);
+    let version = ["-w", "%{http_version} %{http_code}", "--compressed"];
+    let get = |option| files.curl(&monitor, &[&version[..], &[option]].concat());
+    assert_eq!(get("--http2"), ok("2 200"));
+    assert_eq!(get("--http1.1"), ok("1.1 200"));
+    // Several requests at once on one connection.
+    let metrics = format!("https://{}/metrics", monitor.address());
+    let url = [
+        metrics.as_str(),
+        metrics.as_str(),
+        "-o",
+        "/dev/null",
+        "-o",
+        "/dev/null",
+        "-Z",
+        "--http2",
+    ];
+    assert_eq!(
+        files.curl(&monitor, &[&version[..], &url].concat()),
+        ok("2 2002 2002 200")
+    );
+    files.write(&format!("{TLS}http_server_config:\n  http2: false\n"));
+    assert_eq!(get("--http2"), ok("1.1 200"));
+}
+
+/// What people make with one line of openssl, and Prometheus's own exporters accept.
+#[test]
+fn clients_with_simple_certificates() {
+    needs!("openssl", "curl");
+    let (node, files) = (Node::new(), Files::new());
+    let new = [
+        "req",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-subj",
+        "/CN=prom",
+    ];
+    files.openssl(&[&new[..], &["-x509", "-keyout", "self.key", "-out", "self.crt"]].concat());
+    files.openssl(&[&new[..], &["-keyout", "v1.key", "-out", "v1.csr"]].concat());
+    let sign = [
+        "x509",
+        "-req",
+        "-in",
+        "v1.csr",
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+    ];
+    files.openssl(&[&sign[..], &["-out", "v1.crt"]].concat());
+    let path = |name: String| files.path(&name).display().to_string();
+    let with = |name: &str| {
+        [
+            "--cert".into(),
+            path(format!("{name}.crt")),
+            "--key".into(),
+            path(format!("{name}.key")),
+        ]
+    };
+    let clients = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file:";
+    for (ca, client) in [("self", "self"), ("ca", "v1")] {
+        let monitor = files.monitor(&node, &format!("{TLS}{clients} {ca}.crt\n"));
+        for version in ["1.2", "1.3"] {
+            let with = with(client);
+            let options: Vec<_> = with
+                .iter()
+                .map(String::as_str)
+                .chain(["--tls-max", version])
+                .collect();
+            assert_eq!(
+                files.curl(&monitor, &options),
+                ok("200"),
+                "{client} by TLS {version}"
+            );
+        }
+    }
+    let monitor = files.monitor(&node, &format!("{TLS}{clients} ca.crt\n"));
+    let with = with("self");
+    let stranger: Vec<_> = with.iter().map(String::as_str).collect();
+    assert!(files.curl(&monitor, &stranger).is_err());
+    assert!(files.curl(&monitor, &[]).is_err());
+    let plain = format!("http://{}/healthz", monitor.address());
+    assert!(files.curl_to(&plain, &[]).is_err());
+    let reasons = [
+        "refused: its certificate: it is neither in client_ca_file nor signed by a certificate in it",
+        "refused: it has no client certificate",
+        "refused: it does not speak TLS",
+    ];
+    eventually("the reasons are said", || {
+        let said = monitor.said();
+        reasons.iter().all(|reason| said.contains(reason))
+    });
+    let said = monitor.said();
+    assert!(said.contains("TLS connection from 127.0.0.1:"), "{said}");
+}
+
+#[test]
 fn clients_with_certificates() {
     needs!("openssl", "curl");
     let (node, files) = (Node::new(), Files::new());
@@ -272,10 +425,10 @@ fn a_file_that_cannot_be_used_is_an_error_at_the_start() {
     needs!("openssl", "curl");
     let (node, files) = (Node::new(), Files::new());
     for (text, error) in [
-        (format!("{TLS}  min_version: TLS10\n"), "TLS10 is not supported"),
+        (format!("{TLS}  max_version: TLS10\n"), "TLS10 is not offered"),
         (
-            format!("{TLS}  cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]\n"),
-            "is not supported",
+            format!("{TLS}  cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]\n  min_version: TLS13\n"),
+            "unknown cipher",
         ),
         (TLS.replace("server.key", "none.key"), "none.key"),
         ("users: {}\n".to_string(), "unknown field `users`"),
@@ -331,6 +484,34 @@ fn guessing_passwords_does_not_hold_up_a_scraper() {
             assert!(response.took < Duration::from_secs(1), "{:?}", response.took);
         }
     });
+}
+
+/// bcrypt runs on when its client has gone: only one at a time, whatever clients do.
+#[test]
+fn clients_that_hang_up_do_not_start_more_checks() {
+    needs!("openssl");
+    let (node, files) = (Node::new(), Files::new());
+    let slow = "$2b$10$QOauhQNbBCuQDKes6eFzPec8zDQIMM7shzzgryUwr7ptY0e2OPWGq";
+    let monitor = files.monitor(&node, &format!("basic_auth_users:\n  alice: {slow}\n"));
+    let checks = || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", monitor.pid())).unwrap();
+        let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+        names.filter(|name| name == "bcrypt\n").count()
+    };
+    let mut most = 0;
+    for guess in 0..60 {
+        let mut stream = monitor.connect();
+        let password = format!("Basic YWxpY2U6Z3Vlc3NY{}", two_digits(guess));
+        write!(
+            stream,
+            "GET / HTTP/1.1\r\nHost: x\r\nAuthorization: {password}\r\n\r\n"
+        )
+        .unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        most = most.max(checks());
+    }
+    // One checks, and one may be about to end.
+    assert!((1..=2).contains(&most), "{most} threads at once");
 }
 
 /// Two digits in base64.

@@ -131,7 +131,7 @@ impl Node {
     pub fn monitor_with(&self, global: &[&str], own: &[&str]) -> Monitor {
         let mut arguments = global.to_vec();
         arguments.push("monitor");
-        if !own.contains(&"--listen-address") {
+        if !own.iter().any(|own| own.contains("listen-address")) {
             arguments.extend(["--listen-address", "127.0.0.1:0"]);
         }
         arguments.extend(own);

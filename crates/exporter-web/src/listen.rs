@@ -1,133 +1,140 @@
-//! The address to listen on.
+//! Sockets that are listened on.
 
-use std::fmt;
 use std::fs::{self, Permissions};
-use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use listenfd::ListenFd;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::address::{Kind, ListenAddress, resolve};
+use crate::error::SystemdError;
 
 /// Who may connect to a unix socket: root, and the group that an administrator gives it to.
 const SOCKET_MODE: u32 = 0o660;
 
-/// Where to listen, as `--listen-address` has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// `host:port`; without a host, every address of the machine.
-    Tcp(String),
-    /// `unix:///path`.
-    Unix(PathBuf),
-}
+/// A client's connection. Of one type, so that what serves it is compiled once.
+pub type Stream = Box<dyn AnyStream>;
 
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(text) => f.write_str(text),
-            Self::Unix(path) => write!(f, "unix://{}", path.display()),
-        }
-    }
-}
+pub trait AnyStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl ListenAddress {
-    /// Reads what the command line says. Whether a host has an address is found out when it is bound.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix://") {
-            return if path.starts_with('/') {
-                Ok(Self::Unix(path.into()))
-            } else {
-                Err("a unix socket is named by an absolute path: unix:///run/kata-runtime.sock".to_string())
-            };
-        }
-        let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-        match port {
-            Some(Ok(_)) => Ok(Self::Tcp(text.to_string())),
-            _ => Err("neither host:port nor unix:///path".to_string()),
-        }
-    }
-}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> AnyStream for S {}
 
-/// A socket that is listened on. A unix socket's file goes with it.
+/// A socket that is listened on.
 #[derive(Debug)]
 pub enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix {
+        listener: UnixListener,
+        /// The socket's file goes with it, if this program has made it.
+        _file: Option<SocketFile>,
+    },
 }
 
 impl Listener {
-    /// Begins to listen. Needs the runtime.
+    /// Needs the runtime.
     pub fn bind(address: &ListenAddress) -> io::Result<Self> {
-        match address {
-            ListenAddress::Tcp(text) => bind_tcp(text).map(Self::Tcp),
-            ListenAddress::Unix(path) => {
-                let (listener, file) = bind_unix(path)?;
-                Ok(Self::Unix(listener, file))
+        match &address.0 {
+            // The standard library tries one address after the other.
+            Kind::Tcp { host, port } => {
+                Self::from_tcp(std::net::TcpListener::bind(&resolve(host, *port)?[..])?)
             }
+            Kind::Unix(path) => bind_unix(path),
         }
     }
 
-    pub async fn accept(&self) -> io::Result<Socket> {
-        match self {
+    /// The sockets that systemd passes to a service that it activates (sd_listen_fds(3)).
+    pub fn from_systemd() -> Result<Vec<Self>, SystemdError> {
+        let mut passed = ListenFd::from_env();
+        let mut listeners = Vec::new();
+        for index in 0..passed.len() {
+            let listener = match passed.take_tcp_listener(index) {
+                Ok(Some(listener)) => Self::from_tcp(listener),
+                _ => match passed.take_unix_listener(index) {
+                    Ok(Some(listener)) => Self::from_unix(listener, None),
+                    Ok(None) => continue,
+                    Err(error) => Err(error),
+                },
+            };
+            listeners.push(listener.map_err(|source| SystemdError::NotAListener {
+                // The standard streams come before systemd's.
+                descriptor: index + 3,
+                source,
+            })?);
+        }
+        match listeners.is_empty() {
+            true => Err(SystemdError::NoSockets),
+            false => Ok(listeners),
+        }
+    }
+
+    fn from_tcp(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self::Tcp(TcpListener::from_std(listener)?))
+    }
+
+    fn from_unix(listener: std::os::unix::net::UnixListener, file: Option<SocketFile>) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self::Unix {
+            listener: UnixListener::from_std(listener)?,
+            _file: file,
+        })
+    }
+
+    /// The next client, and its address.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, String)>> {
+        Poll::Ready(Ok(match self {
             Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = ready!(listener.poll_accept(cx))?;
                 // Answers are written whole; waiting to fill a packet would only delay their ends.
                 let _ = stream.set_nodelay(true);
-                Ok(Socket::Tcp(stream))
+                (Box::new(stream), peer.to_string())
             }
-            Self::Unix(listener, _) => Ok(Socket::Unix(listener.accept().await?.0)),
-        }
+            Self::Unix { listener, .. } => {
+                let (stream, _) = ready!(listener.poll_accept(cx))?;
+                (Box::new(stream), "a unix socket".to_string())
+            }
+        }))
     }
 
-    /// Where it listens in the end, for people: `127.0.0.1:8090`, `unix:///run/x.sock`.
-    pub fn place(&self) -> String {
+    /// Where it listens: `127.0.0.1:8090`, `unix:///run/x.sock`.
+    pub fn address(&self) -> String {
         match self {
             Self::Tcp(listener) => listener
                 .local_addr()
                 .map_or_else(|e| e.to_string(), |a| a.to_string()),
-            Self::Unix(_, file) => format!("unix://{}", file.path.display()),
+            Self::Unix { listener, .. } => {
+                let address = listener.local_addr().ok();
+                let path = address.as_ref().and_then(|address| address.as_pathname());
+                path.map_or_else(
+                    || "a unix socket".to_string(),
+                    |path| format!("unix://{}", path.display()),
+                )
+            }
         }
     }
 
-    /// Whether others than this machine can connect.
+    /// Whether other machines can connect.
     pub fn is_public(&self) -> bool {
         match self {
             Self::Tcp(listener) => !listener
                 .local_addr()
                 .is_ok_and(|a| a.ip().to_canonical().is_loopback()),
-            Self::Unix(..) => false,
+            Self::Unix { .. } => false,
         }
     }
 }
 
-fn bind_tcp(text: &str) -> io::Result<TcpListener> {
-    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
-    let addresses: Vec<SocketAddr> = if host.is_empty() {
-        // The IPv6 wildcard takes IPv4 as well; where there is no IPv6, IPv4's own.
-        [format!("[::]:{port}"), format!("0.0.0.0:{port}")]
-            .iter()
-            .filter_map(|address| address.parse().ok())
-            .collect()
-    } else if let Ok(address) = text.parse() {
-        vec![address]
-    } else {
-        let port = port.parse().unwrap_or_default();
-        let addresses = addresses_of(host)?.into_iter();
-        addresses.map(|address| SocketAddr::new(address, port)).collect()
-    };
-    let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
-    for address in addresses {
-        result = std::net::TcpListener::bind(address);
-        if result.is_ok() {
-            break;
-        }
-    }
-    let listener = result?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+/// The next client of any of these.
+pub async fn accept(listeners: &[Listener]) -> io::Result<(Stream, String)> {
+    std::future::poll_fn(|cx| {
+        let next = listeners.iter().map(|listener| listener.poll_accept(cx));
+        next.into_iter().find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
 }
 
 /// The file of a unix socket, removed in the end where it is still ours.
@@ -145,46 +152,12 @@ impl Drop for SocketFile {
     }
 }
 
-/// The addresses of a name that the machine itself knows. No resolver is asked: an exporter must not wait for one to
-/// start.
-fn addresses_of(host: &str) -> io::Result<Vec<IpAddr>> {
-    if host == "localhost" {
-        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
-    }
-    let mut text = String::new();
-    fs::File::open(HOSTS)?
-        .take(HOSTS_LIMIT)
-        .read_to_string(&mut text)?;
-    let found = in_hosts(&text, host);
-    if found.is_empty() {
-        let reason = format!("{host} is neither an address nor a name in {HOSTS}");
-        return Err(io::Error::new(io::ErrorKind::NotFound, reason));
-    }
-    Ok(found)
-}
-
-const HOSTS: &str = "/etc/hosts";
-
-const HOSTS_LIMIT: u64 = 1 << 20;
-
-/// The addresses that a name has in the text of `/etc/hosts`.
-fn in_hosts(text: &str, name: &str) -> Vec<IpAddr> {
-    let entry = |line: &str| {
-        let mut words = line.split('#').next()?.split_whitespace();
-        let address = words.next()?.parse().ok()?;
-        words
-            .any(|word| word.eq_ignore_ascii_case(name))
-            .then_some(address)
-    };
-    text.lines().filter_map(entry).collect()
-}
-
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = fs::symlink_metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
 
-fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+fn bind_unix(path: &Path) -> io::Result<Listener> {
     let listener = match std::os::unix::net::UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path)? => {
             fs::remove_file(path)?;
@@ -197,166 +170,59 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
         identity: identity(path),
     };
     fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
-    listener.set_nonblocking(true)?;
-    Ok((UnixListener::from_std(listener)?, file))
+    Listener::from_unix(listener, Some(file))
 }
 
-/// Whether what is at the path is the socket of a program that has ended without removing it.
+/// Whether a path is the socket of a program that has ended without removing it.
 fn is_stale(path: &Path) -> io::Result<bool> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "there is a file of that name that is no socket",
-        ));
+        let reason = "a file of this name exists and is not a socket";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason));
     }
     Ok(std::os::unix::net::UnixStream::connect(path)
         .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
-}
-
-/// A client's connection.
-#[derive(Debug)]
-pub enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, into),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, into),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Sockets hold nothing back.
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(future)
-    }
-
-    #[test]
-    fn a_name_is_one_that_the_machine_knows() {
-        let hosts =
-            "127.0.0.1 localhost\n10.0.0.1\tnode-1 node-1.example # node-2\n::1 ip6 Node-1\n\nx node-3\n";
-        let addresses = |name| {
-            let found = in_hosts(hosts, name).into_iter();
-            found.map(|address| address.to_string()).collect::<Vec<_>>()
-        };
-        assert_eq!(addresses("node-1"), ["10.0.0.1", "::1"]);
-        assert_eq!(addresses("NODE-1.EXAMPLE"), ["10.0.0.1"]);
-        for nobody in ["node-2", "node-3", "node", "10.0.0.1", ""] {
-            assert!(addresses(nobody).is_empty(), "{nobody}");
-        }
-        assert!(bind("localhost:0").is_ok());
-        let error = bind("no.such.host.example:0").err().unwrap().to_string();
-        assert_eq!(
-            error,
-            "no.such.host.example is neither an address nor a name in /etc/hosts"
-        );
-    }
-
     fn bind(text: &str) -> io::Result<Listener> {
-        block_on(async { Listener::bind(&ListenAddress::parse(text).unwrap()) })
+        Listener::bind(&text.parse().unwrap())
     }
 
-    #[test]
-    fn reads_what_go_programs_take_and_unix_sockets() {
-        for text in [
-            "127.0.0.1:8090",
-            ":8090",
-            "[::1]:0",
-            "localhost:8090",
-            "0.0.0.0:1",
-        ] {
-            assert_eq!(ListenAddress::parse(text), Ok(ListenAddress::Tcp(text.into())));
-        }
-        assert_eq!(
-            ListenAddress::parse("unix:///run/x.sock"),
-            Ok(ListenAddress::Unix("/run/x.sock".into()))
-        );
-        for text in [
-            "",
-            "8090",
-            "host",
-            "host:",
-            "host:http",
-            "host:65536",
-            "unix://",
-            "unix://x",
-            "unix:/x",
-        ] {
-            assert!(ListenAddress::parse(text).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn tells_what_others_can_reach() {
+    #[tokio::test]
+    async fn other_machines_reach_all_but_loopback_and_unix_sockets() {
         assert!(!bind("127.0.0.1:0").unwrap().is_public());
         assert!(!bind("localhost:0").unwrap().is_public());
         assert!(bind("0.0.0.0:0").unwrap().is_public());
         assert!(bind(":0").unwrap().is_public());
         let taken = bind("127.0.0.1:0").unwrap();
-        assert_eq!(bind(&taken.place()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            bind(&taken.address()).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
+        assert_eq!(
+            bind("no.such.host.example:0").unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 
-    #[test]
-    fn a_sockets_file_is_roots_and_goes_with_it() {
+    #[tokio::test]
+    async fn a_socket_is_roots_and_its_file_goes_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let text = format!("unix://{}", path.display());
         let listener = bind(&text).unwrap();
-        assert_eq!(listener.place(), text);
+        assert_eq!(listener.address(), text);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         assert!(!listener.is_public());
         drop(listener);
         assert!(!path.exists());
     }
 
-    #[test]
-    fn a_dead_sockets_file_is_replaced_and_nothing_else_is() {
+    #[tokio::test]
+    async fn a_dead_sockets_file_is_replaced_and_nothing_else_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let text = format!("unix://{}", path.display());
@@ -370,7 +236,17 @@ mod tests {
         fs::write(&path, "a file").unwrap();
         drop(listener);
         assert_eq!(fs::read(&path).unwrap(), b"a file");
-        assert!(bind(&text).unwrap_err().to_string().contains("no socket"));
+        assert!(bind(&text).unwrap_err().to_string().contains("not a socket"));
         assert_eq!(fs::read(&path).unwrap(), b"a file");
+    }
+
+    #[tokio::test]
+    async fn every_listener_is_accepted_from() {
+        let listeners = [bind("127.0.0.1:0").unwrap(), bind("127.0.0.1:0").unwrap()];
+        for listener in &listeners {
+            let client = tokio::net::TcpStream::connect(listener.address()).await.unwrap();
+            let (_stream, peer) = accept(&listeners).await.unwrap();
+            assert_eq!(peer, client.local_addr().unwrap().to_string());
+        }
     }
 }

@@ -1,193 +1,386 @@
-//! HTTP/1.1 for clients that may be slow or hostile.
+//! Accepts connections, and answers requests until told to stop.
 
 use std::convert::Infallible;
-use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
-use crate::body::Answer;
-use crate::connections::Connections;
-use crate::listen::{Listener, Socket};
-use crate::patience::{Answering, Patience, Patient, Progress};
-use crate::protection::{Protection, Refusal};
-
-/// A scraper has one connection, or two; people have a few.
-pub const MOST_CONNECTIONS: usize = 256;
+use crate::address::ListenAddress;
+use crate::connections::{Answering, Connections, Place};
+use crate::error::{Error, Event};
+use crate::listen::{self, Listener, Stream};
+use crate::request::{Request, accepts_gzip};
+use crate::response::{Response, Sent};
+use crate::web_config::WebConfig;
 
 /// A request head of Prometheus has 300 bytes, a browser's with cookies a few thousand.
-const MOST_HEAD: usize = 16 << 10;
-const MOST_HEADERS: usize = 100;
+const MAX_HEAD: usize = 16 << 10;
+const MAX_HEADERS: usize = 100;
 
-/// How long the answers that are being given may take when the program is told to end.
+/// What hyper may buffer of a connection. Its default of 400 KiB would be 100 MiB for 256 clients that do not read.
+const MAX_BUFFER: usize = 128 << 10;
+
+/// Requests at once on one HTTP/2 connection. Prometheus has one.
+#[cfg(feature = "web-config")]
+const MAX_STREAMS: u32 = 8;
+
+#[cfg(feature = "web-config")]
+const HTTP2_WINDOW: u32 = 65_535;
+
+/// A thousand sandboxes are a page of 118 MB, made from 60 MB that are held meanwhile.
+const MAX_LARGE_ANSWERS: usize = 8;
+
+/// How long answers that are being sent may take once the server is told to stop.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// After an error that says that something is used up.
+/// After an accept that failed, for example because descriptors are used up.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What answers the requests that are admitted.
-pub trait App: Send + Sync + 'static {
-    /// Answers a request. What it holds is let go with the answer's body.
-    fn answer(
-        &self,
-        request: Request<Incoming>,
-        answering: Answering,
-        progress: &Progress,
-    ) -> impl Future<Output = Response<Answer>> + Send;
+pub(crate) type Events = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Why a request is not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "web-config"), allow(dead_code))]
+pub(crate) enum Refusal {
+    /// No password, or a wrong one.
+    Unauthorized,
+    /// The rate limit is reached.
+    TooManyRequests,
+    /// Too many passwords are waiting to be checked.
+    Busy,
+    /// The web config file cannot be used any more.
+    Broken,
 }
 
-/// An app behind what protects it.
+/// What becomes of a connection before its first request.
+#[cfg_attr(not(feature = "web-config"), allow(dead_code))]
+pub(crate) enum Handshake {
+    Done {
+        stream: Stream,
+        http2: bool,
+    },
+    Refused(String),
+    /// There is nobody to serve, and nothing to say.
+    Gone,
+}
+
+/// What to serve, and where.
+pub struct Builder {
+    addresses: Vec<ListenAddress>,
+    systemd_socket: bool,
+    web_config_file: Option<PathBuf>,
+    max_large_answers: usize,
+    events: Events,
+}
+
+impl Builder {
+    /// Adds addresses to listen on.
+    #[must_use]
+    pub fn listen(mut self, addresses: impl IntoIterator<Item = ListenAddress>) -> Self {
+        self.addresses.extend(addresses);
+        self
+    }
+
+    /// Listens on the sockets that systemd passes (socket activation) instead of the addresses.
+    #[must_use]
+    pub fn systemd_socket(mut self, activated: bool) -> Self {
+        self.systemd_socket = activated;
+        self
+    }
+
+    /// Takes TLS, passwords, headers and a rate limit from a file in the format of Prometheus's own exporters. It is
+    /// read again when it changes.
+    #[must_use]
+    pub fn web_config_file(mut self, path: Option<PathBuf>) -> Self {
+        self.web_config_file = path;
+        self
+    }
+
+    /// How many answers for which [`Request::claim_large_answer`] was called are sent at the same time (8).
+    #[must_use]
+    pub fn max_large_answers(mut self, max: usize) -> Self {
+        self.max_large_answers = max;
+        self
+    }
+
+    /// What is done with what an operator should read: where the server listens, warnings, refusals. The function is
+    /// called on the server's own threads, and should return soon.
+    #[must_use]
+    pub fn on_event(mut self, handle: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        self.events = Arc::new(handle);
+        self
+    }
+
+    /// Reads the web config file and listens. Needs tokio's runtime, with I/O and time enabled.
+    pub fn bind(self) -> Result<Server, Error> {
+        let events = self.events;
+        let config = self
+            .web_config_file
+            .map(|path| WebConfig::load(&path, events.clone()));
+        let config = config.transpose()?;
+        let listeners = match self.systemd_socket {
+            true => Listener::from_systemd()?,
+            false => self.addresses.iter().map(bind).collect::<Result<_, _>>()?,
+        };
+        if listeners.is_empty() {
+            return Err(Error::NoAddress);
+        }
+        let server = Server {
+            listeners,
+            config,
+            connections: Connections::new(self.max_large_answers),
+            events,
+        };
+        server.announce();
+        Ok(server)
+    }
+}
+
+fn bind(address: &ListenAddress) -> Result<Listener, Error> {
+    Listener::bind(address).map_err(|source| Error::Listen {
+        address: address.to_string(),
+        source,
+    })
+}
+
+/// A server that listens, and has not begun to accept.
+pub struct Server {
+    listeners: Vec<Listener>,
+    config: Option<WebConfig>,
+    connections: Connections,
+    events: Events,
+}
+
+impl Server {
+    /// Begins to describe a server.
+    pub fn builder() -> Builder {
+        Builder {
+            addresses: Vec::new(),
+            systemd_socket: false,
+            web_config_file: None,
+            max_large_answers: MAX_LARGE_ANSWERS,
+            events: Arc::new(|_| {}),
+        }
+    }
+
+    /// Where it listens: `127.0.0.1:9100`, `unix:///run/exporter.sock`. A port that was given as 0 is the one that
+    /// the system has chosen.
+    pub fn addresses(&self) -> Vec<String> {
+        self.listeners.iter().map(Listener::address).collect()
+    }
+
+    fn announce(&self) {
+        let tls = self.config.as_ref().is_some_and(WebConfig::has_tls);
+        let passwords = self.config.as_ref().is_some_and(WebConfig::has_passwords);
+        for listener in &self.listeners {
+            let address = listener.address();
+            let url = match (listener, tls) {
+                (Listener::Unix { .. }, _) => address,
+                (Listener::Tcp(_), true) => format!("https://{address}/metrics"),
+                (Listener::Tcp(_), false) => format!("http://{address}/metrics"),
+            };
+            (self.events)(Event::Listening { url });
+        }
+        for listener in self
+            .listeners
+            .iter()
+            .filter(|listener| listener.is_public() && !tls)
+        {
+            let address = listener.address();
+            (self.events)(match passwords {
+                true => Event::ClearPasswords { address },
+                false => Event::Unprotected { address },
+            });
+        }
+        if let Some(config) = &self.config {
+            config.announce();
+        }
+    }
+
+    /// Answers requests until SIGTERM or SIGINT; then, no connection is accepted any more, and what is being answered
+    /// has ten seconds to be taken. A second signal ends it at once.
+    pub async fn run<A, F>(self, answer: A) -> Result<(), Error>
+    where
+        A: Fn(Request) -> F + Send + Sync + 'static,
+        F: Future<Output = Response> + Send + 'static,
+    {
+        let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = self.run_until(answer, async {
+            let _ = stopped.await;
+        });
+        tokio::pin!(serving);
+        let mut stop = Some(stop);
+        loop {
+            tokio::select! {
+                () = &mut serving => return Ok(()),
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            // Dropping it says stop; where it is gone, this is the second signal.
+            if stop.take().is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The same, until a future of your own is ready.
+    pub async fn run_until<A, F>(self, answer: A, stop: impl Future<Output = ()>)
+    where
+        A: Fn(Request) -> F + Send + Sync + 'static,
+        F: Future<Output = Response> + Send + 'static,
+    {
+        let Self {
+            listeners,
+            config,
+            connections,
+            ..
+        } = self;
+        let site = Arc::new(Site { config, answer });
+        let graceful = GracefulShutdown::new();
+        tokio::pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                accepted = listen::accept(&listeners) => accepted,
+                () = &mut stop => break,
+            };
+            let Ok((stream, peer)) = accepted else {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
+            let place = tokio::select! {
+                place = connections.admit() => Arc::new(place),
+                () = &mut stop => break,
+            };
+            let (number, site, watcher) = (place.number, site.clone(), graceful.watcher());
+            let task = tokio::spawn(async move {
+                tokio::select! {
+                    () = place.expired() => {}
+                    () = site.connection(stream, peer, &place, watcher) => {}
+                }
+            });
+            connections.served_by(number, task.abort_handle());
+        }
+        drop(listeners);
+        connections.close_idle();
+        let _ = tokio::time::timeout(FAREWELL, graceful.shutdown()).await;
+    }
+}
+
+/// What answers requests, behind what protects it.
 struct Site<A> {
-    protection: Protection,
-    app: A,
+    config: Option<WebConfig>,
+    answer: A,
 }
 
-impl<A: App> Site<A> {
+impl<A, F> Site<A>
+where
+    A: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    /// Serves one connection to its end.
+    async fn connection(self: Arc<Self>, stream: Stream, peer: String, place: &Arc<Place>, watcher: Watcher) {
+        let (stream, http2) = match &self.config {
+            Some(config) => match config.handshake(stream).await {
+                Handshake::Done { stream, http2 } => (stream, http2),
+                Handshake::Refused(reason) => return config.refused(peer, reason),
+                Handshake::Gone => return,
+            },
+            None => (stream, false),
+        };
+        let place = place.clone();
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let (site, answering) = (self.clone(), Arc::new(place.answering()));
+            async move { Ok::<_, Infallible>(site.answer(request, answering).await) }
+        });
+        let stream = TokioIo::new(stream);
+        // An error says that the client has gone or does not keep to the protocol: there is nobody to tell.
+        #[cfg(feature = "web-config")]
+        if http2 {
+            let connection = http2_builder().serve_connection(stream, service);
+            let _ = watcher.watch(connection).await;
+            return;
+        }
+        debug_assert!(!http2);
+        let connection = http1::Builder::new()
+            // The connection has deadlines of its own, which know of answers as well.
+            .header_read_timeout(None)
+            .max_header_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_BUFFER)
+            .serve_connection(stream, service);
+        let _ = watcher.watch(connection).await;
+    }
+
     async fn answer(
         &self,
-        request: Request<Incoming>,
-        answering: Answering,
-        progress: &Progress,
-    ) -> Response<Answer> {
-        let mut response = match self.protection.admit(request.headers()).await {
-            Ok(()) => self.app.answer(request, answering, progress).await,
-            Err(refusal) => refused(refusal, answering),
+        request: hyper::Request<Incoming>,
+        answering: Arc<Answering>,
+    ) -> hyper::Response<Sent> {
+        let (parts, _) = request.into_parts();
+        let gzip = accepts_gzip(&parts.headers);
+        let admitted = match &self.config {
+            Some(config) => config.admit(&parts.headers).await,
+            None => Ok(()),
         };
-        for (name, value) in self.protection.headers() {
-            response.headers_mut().insert(name, value);
+        let response = match admitted {
+            Err(refusal) => refused(refusal),
+            Ok(()) if !matches!(parts.method, Method::GET | Method::HEAD) => method_not_allowed(),
+            Ok(()) => (self.answer)(Request::new(parts, answering.clone())).await,
+        };
+        let mut response = response.into_http(gzip, answering);
+        if let Some(config) = &self.config {
+            response.headers_mut().extend(config.headers());
         }
         response
     }
 }
 
-/// Serves until the program is told to end (SIGTERM, SIGINT); then no more connections are accepted, what is
-/// being answered is, and the socket's file is gone. A second signal ends it at once.
-pub async fn serve(
-    listener: Listener,
-    protection: Protection,
-    connections: Connections,
-    app: impl App,
-) -> io::Result<()> {
-    let app = Arc::new(Site { protection, app });
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let (ending, _) = watch::channel(false);
-    loop {
-        let socket = tokio::select! {
-            socket = accept(&listener, &connections) => socket,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-        };
-        let progress = Progress::new();
-        let place = connections.add(progress.clone());
-        let number = place.number;
-        let (app, mut ending) = (app.clone(), ending.subscribe());
-        let task = tokio::spawn(async move {
-            let socket = Patient::new(socket, progress.clone(), Patience::default());
-            // The client has gone, or did not keep to the protocol: there is nobody to tell.
-            let _ = connection(socket, progress, app, &mut ending).await;
-            drop(place);
-        });
-        connections.served_by(number, task.abort_handle());
-    }
-    drop(listener);
-    let _ = ending.send(true);
-    connections.close_idle();
-    tokio::select! {
-        _ = tokio::time::timeout(FAREWELL, connections.ended()) => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+/// HTTP/2 within the bounds of HTTP/1.
+#[cfg(feature = "web-config")]
+fn http2_builder() -> hyper::server::conn::http2::Builder<hyper_util::rt::TokioExecutor> {
+    let mut builder = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_send_buf_size(MAX_BUFFER / MAX_STREAMS as usize)
+        // Bodies of requests are not read: what may be on its way is the least that the protocol allows.
+        .initial_connection_window_size(HTTP2_WINDOW)
+        .initial_stream_window_size(HTTP2_WINDOW);
+    builder
 }
 
-/// The next connection for which there is room.
-async fn accept(listener: &Listener, connections: &Connections) -> Socket {
-    loop {
-        connections.room().await;
-        match listener.accept().await {
-            Ok(socket) => return socket,
-            // The client has gone already, or descriptors are used up: the next try may go well.
-            Err(_) => tokio::time::sleep(PAUSE).await,
-        }
-    }
+fn method_not_allowed() -> Response {
+    Response::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n")
+        .with_header(ALLOW, HeaderValue::from_static("GET, HEAD"))
 }
 
-/// Serves one connection to its end.
-async fn connection(
-    socket: Patient<Socket>,
-    progress: Progress,
-    app: Arc<Site<impl App>>,
-    ending: &mut watch::Receiver<bool>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    #[cfg(feature = "web-config")]
-    if app.protection.has_tls() {
-        let acceptor = app
-            .protection
-            .acceptor()
-            .ok_or("the web config file cannot be used")?;
-        let socket = acceptor.accept(socket).await?;
-        return Ok(requests(socket, progress, app, ending).await?);
-    }
-    Ok(requests(socket, progress, app, ending).await?)
-}
-
-async fn requests(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    progress: Progress,
-    app: Arc<Site<impl App>>,
-    ending: &mut watch::Receiver<bool>,
-) -> hyper::Result<()> {
-    let service = service_fn(|request: Request<Incoming>| {
-        let (app, answering, progress) = (app.clone(), progress.answering(), progress.clone());
-        async move { Ok::<_, Infallible>(app.answer(request, answering, &progress).await) }
-    });
-    let connection = http1::Builder::new()
-        // The stream has deadlines of its own, also between requests.
-        .header_read_timeout(None)
-        .max_header_size(MOST_HEAD)
-        .max_headers(MOST_HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    tokio::select! {
-        result = &mut connection => return result,
-        _ = ending.wait_for(|ending| *ending) => connection.as_mut().graceful_shutdown(),
-    }
-    connection.await
-}
-
-fn refused(refusal: Refusal, answering: Answering) -> Response<Answer> {
-    let (status, line) = match refusal {
-        Refusal::Unauthorized => (StatusCode::UNAUTHORIZED, "Unauthorized\n"),
-        Refusal::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "Too Many Requests\n"),
-        Refusal::Busy => (
+fn refused(refusal: Refusal) -> Response {
+    match refusal {
+        Refusal::Unauthorized => Response::text(StatusCode::UNAUTHORIZED, "Unauthorized\n")
+            .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Basic")),
+        Refusal::TooManyRequests => Response::text(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests\n"),
+        Refusal::Busy => Response::text(
             StatusCode::SERVICE_UNAVAILABLE,
-            "Too many passwords are being checked\n",
+            "too many passwords are being checked\n",
         ),
-        Refusal::Broken => (
+        Refusal::Broken => Response::text(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "The web config file cannot be used\n",
+            "the web config file cannot be used\n",
         ),
-    };
-    let mut response = Response::new(Answer::whole(line, answering));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if refusal == Refusal::Unauthorized {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
     }
-    response
 }
+
+#[cfg(test)]
+mod tests;

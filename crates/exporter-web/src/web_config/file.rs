@@ -1,27 +1,32 @@
 //! The format of the file: that of Prometheus's own exporters
 //! (<https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md>).
 //!
-//! What the format has and this program cannot do is an error, and so is a key that the format does not have: a
-//! protection that somebody wrote down must not be missing in silence.
+//! A key that the format does not have is an error, as upstream: a protection that somebody wrote down must not be
+//! missing in silence.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use go_duration as duration;
 use hyper::header::{HeaderName, HeaderValue};
-use serde::Deserialize;
+use serde::de::{self, Deserialize, Deserializer};
+
+use crate::error::Problem;
 
 /// What the file says.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Settings {
     pub tls: Option<Tls>,
+    /// Whether TLS connections are offered HTTP/2.
+    pub http2: bool,
     /// Added to every answer.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Hashes of passwords by user; nobody is asked for a password where there are none.
     pub users: BTreeMap<String, String>,
     pub rate: Option<Rate>,
+    /// What is asked for and not offered, by key: the rest of what that key says is done.
+    pub not_offered: Vec<(&'static str, String)>,
 }
 
 /// `tls_server_config`, where it is used.
@@ -35,7 +40,7 @@ pub struct Tls {
     pub client_names: Option<Vec<String>>,
     pub oldest: Version,
     pub newest: Version,
-    /// Names as in Go's crypto/tls; empty: all that there are.
+    /// Names as in Go's crypto/tls; empty: all that are offered.
     pub suites: Vec<String>,
     pub curves: Vec<String>,
     pub own_order: bool,
@@ -53,12 +58,12 @@ impl fmt::Debug for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
-            Self::Text(_) => f.write_str("(text)"),
+            Self::Text(_) => f.write_str("(given in the file)"),
         }
     }
 }
 
-/// Which clients' certificates are asked for, and taken.
+/// Which clients' certificates are asked for, and accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clients {
     NotAsked,
@@ -79,20 +84,20 @@ pub enum Version {
 pub struct Rate {
     /// One in this time,
     pub interval: Duration,
-    /// and so many at once.
+    /// and this many at once.
     pub burst: u32,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(serde::Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Document {
     tls_server_config: Option<TlsSection>,
     http_server_config: Option<HttpSection>,
-    basic_auth_users: Option<Users>,
+    basic_auth_users: Option<Map>,
     rate_limit: Option<RateSection>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(serde::Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct TlsSection {
     cert: Option<String>,
@@ -107,55 +112,69 @@ struct TlsSection {
     curve_preferences: Option<Vec<String>>,
     min_version: Option<String>,
     max_version: Option<String>,
-    prefer_server_cipher_suites: Option<bool>,
+    prefer_server_cipher_suites: Option<Bool>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(serde::Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct HttpSection {
-    /// Whether HTTP/2 is offered. It is not, and need not be: clients that would take it take HTTP/1.1.
-    #[serde(rename = "http2")]
-    _http2: Option<bool>,
-    headers: Option<BTreeMap<String, String>>,
+    http2: Option<Bool>,
+    headers: Option<Map>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(serde::Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct RateSection {
     interval: Option<Interval>,
-    burst: Option<u32>,
+    burst: Option<i64>,
 }
 
-#[derive(Deserialize)]
+/// As Go reads a duration: a number alone is in nanoseconds.
+#[derive(serde::Deserialize)]
 #[serde(untagged)]
 enum Interval {
     Nanoseconds(u64),
     Text(String),
 }
 
-/// A map of texts in which no key may be twice.
-struct Users(BTreeMap<String, String>);
+/// YAML 1.1, which Go's parser reads, has more words for yes and no than YAML 1.2.
+#[derive(Clone, Copy)]
+struct Bool(bool);
 
-impl<'de> Deserialize<'de> for Users {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+impl<'de> Deserialize<'de> for Bool {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.to_ascii_lowercase().as_str() {
+            "y" | "yes" | "true" | "on" => Ok(Self(true)),
+            "n" | "no" | "false" | "off" => Ok(Self(false)),
+            _ => Err(de::Error::custom(format!("{text:?} is neither true nor false"))),
+        }
+    }
+}
+
+/// A map of texts in which no key may be twice: of two passwords for a user, which one holds?
+#[derive(Default)]
+struct Map(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Map {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Users;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Map;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("users and their passwords' hashes")
+                f.write_str("a map of texts")
             }
 
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Users, A::Error> {
-                let mut users = BTreeMap::new();
-                while let Some((user, hash)) = map.next_entry::<String, String>()? {
-                    if users.insert(user.clone(), hash).is_some() {
-                        return Err(serde::de::Error::custom(format!(
-                            "the user {user:?} is there twice"
-                        )));
+            fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<Map, A::Error> {
+                let mut map = Map::default();
+                while let Some((key, value)) = entries.next_entry::<String, String>()? {
+                    if map.0.contains_key(&key) {
+                        return Err(de::Error::custom(format!("{key:?} is there twice")));
                     }
+                    map.0.insert(key, value);
                 }
-                Ok(Users(users))
+                Ok(map)
             }
         }
         deserializer.deserialize_map(Visitor)
@@ -164,33 +183,50 @@ impl<'de> Deserialize<'de> for Users {
 
 impl Settings {
     /// Reads the text of a file. Relative paths in it are below `directory`.
-    pub fn parse(text: &str, directory: &Path) -> Result<Self, String> {
-        let document: Option<Document> = yaml_serde::from_str(text).map_err(|error| error.to_string())?;
+    pub fn parse(text: &str, directory: &Path) -> Result<Self, Problem> {
+        let document: Option<Document> =
+            yaml_serde::from_str(text).map_err(|error| Problem::Format(error.to_string()))?;
         let document = document.unwrap_or_default();
-        let headers = document.http_server_config.and_then(|http| http.headers);
-        let headers = headers
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|(_, value)| !value.is_empty());
-        Ok(Self {
-            tls: match document.tls_server_config {
-                Some(section) => section.settings(directory)?,
-                None => None,
-            },
+        let http = document.http_server_config.unwrap_or_default();
+        let headers = http.headers.unwrap_or_default().0.into_iter();
+        let mut settings = Self {
+            tls: None,
+            http2: http.http2.is_none_or(|http2| http2.0),
             headers: headers
+                .filter(|(_, value)| !value.is_empty())
                 .map(|(name, value)| header(&name, &value))
                 .collect::<Result<_, _>>()?,
-            users: document.basic_auth_users.map(|users| users.0).unwrap_or_default(),
-            rate: match document.rate_limit {
-                Some(section) => section.settings()?,
-                None => None,
-            },
-        })
+            users: document.basic_auth_users.unwrap_or_default().0,
+            rate: document.rate_limit.map(RateSection::rate).transpose()?.flatten(),
+            not_offered: Vec::new(),
+        };
+        if let Some(section) = document.tls_server_config {
+            settings.tls = section.tls(directory, &mut settings.not_offered)?;
+        }
+        if let Some(tls) = &settings.tls {
+            tls.check_http2(settings.http2)?;
+        }
+        Ok(settings)
     }
 }
 
+/// The suites of Go's `tls.CipherSuites` that rustls does not have. Those in CBC mode are open to timing attacks.
+const CBC_SUITES: [&str; 4] = [
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+];
+
+/// The one curve of the format that ring does not have.
+const OTHER_CURVES: [&str; 1] = ["CurveP521"];
+
 impl TlsSection {
-    fn settings(self, directory: &Path) -> Result<Option<Tls>, String> {
+    fn tls(
+        self,
+        directory: &Path,
+        not_offered: &mut Vec<(&'static str, String)>,
+    ) -> Result<Option<Tls>, Problem> {
         let pem = |file: Option<String>, text: Option<String>| {
             let file = file.filter(|file| !file.is_empty());
             let text = text.filter(|text| !text.is_empty());
@@ -203,25 +239,44 @@ impl TlsSection {
         let client_ca = pem(self.client_ca_file, self.client_ca);
         let clients = self.client_auth_type.filter(|clients| !clients.is_empty());
         if certificate.is_none() && key.is_none() && client_ca.is_none() && clients.is_none() {
-            return Ok(None);
+            return match self.client_allowed_sans {
+                Some(_) => Err(Problem::Conflict(
+                    "client_allowed_sans: there is no cert_file, so no TLS",
+                )),
+                None => Ok(None),
+            };
         }
-        let certificate = certificate.ok_or("tls_server_config: missing one of cert or cert_file")?;
-        let key = key.ok_or("tls_server_config: missing one of key or key_file")?;
+        let certificate = certificate.ok_or(Problem::Conflict("missing one of cert or cert_file"))?;
+        let key = key.ok_or(Problem::Conflict("missing one of key or key_file"))?;
         let clients = clients_of(clients.as_deref().unwrap_or("NoClientCert"))?;
-        match (&client_ca, clients) {
-            (Some(_), Clients::NotAsked) => {
-                return Err("client CA's have been configured without a client_auth_type".to_string());
+        check_clients(clients, client_ca.is_some(), self.client_allowed_sans.is_some())?;
+        let oldest = match self.min_version {
+            Some(version) if matches!(version.as_str(), "TLS10" | "TLS11") => {
+                not_offered.push(("min_version", version));
+                Version::Tls12
             }
-            (None, Clients::VerifiedIfGiven | Clients::Verified) => {
-                return Err("client_auth_type: there is no client_ca_file to verify against".to_string());
-            }
-            _ => {}
-        }
-        let oldest = version_of("min_version", self.min_version, Version::Tls12)?;
+            version => version_of("min_version", version, Version::Tls12)?,
+        };
         let newest = version_of("max_version", self.max_version, Version::Tls13)?;
         if oldest > newest {
-            return Err("no TLS version satisfies min_version and max_version".to_string());
+            return Err(Problem::Conflict(
+                "no TLS version satisfies min_version and max_version",
+            ));
         }
+        let mut offered = |key, names: Option<Vec<String>>, unknown: &[&str]| {
+            let names = names.unwrap_or_default();
+            let (others, offered): (Vec<_>, Vec<_>) = names
+                .into_iter()
+                .partition(|name| unknown.contains(&name.as_str()));
+            if offered.is_empty() && !others.is_empty() {
+                return Err(Problem::key(
+                    key,
+                    format!("{} is not offered, and nothing else is named", others.join(", ")),
+                ));
+            }
+            not_offered.extend(others.into_iter().map(|name| (key, name)));
+            Ok(offered)
+        };
         Ok(Some(Tls {
             certificate,
             key,
@@ -230,231 +285,124 @@ impl TlsSection {
             client_names: self.client_allowed_sans,
             oldest,
             newest,
-            suites: self.cipher_suites.unwrap_or_default(),
-            curves: self.curve_preferences.unwrap_or_default(),
-            own_order: self.prefer_server_cipher_suites.unwrap_or(true),
+            suites: offered("cipher_suites", self.cipher_suites, &CBC_SUITES)?,
+            curves: offered("curve_preferences", self.curve_preferences, &OTHER_CURVES)?,
+            own_order: self.prefer_server_cipher_suites.is_none_or(|own| own.0),
         }))
     }
 }
 
+impl Tls {
+    /// HTTP/2 over TLS 1.2 needs one of two suites (RFC 9113, 9.2.2); Go's server does not start without.
+    fn check_http2(&self, http2: bool) -> Result<(), Problem> {
+        const NEEDED: [&str; 2] = [
+            "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        ];
+        let named = self.suites.iter().any(|suite| NEEDED.contains(&suite.as_str()));
+        if !http2 || self.suites.is_empty() || self.oldest == Version::Tls13 || named {
+            return Ok(());
+        }
+        let reason = format!(
+            "HTTP/2 needs {}: add one, or set http2: false",
+            NEEDED.join(" or ")
+        );
+        Err(Problem::key("cipher_suites", reason))
+    }
+}
+
+/// Whether what is said of clients' certificates makes sense together.
+fn check_clients(clients: Clients, has_ca: bool, has_names: bool) -> Result<(), Problem> {
+    let conflict = match clients {
+        Clients::NotAsked if has_ca => "client CA's have been configured without a client_auth_type",
+        Clients::NotAsked | Clients::Asked | Clients::Any if has_names => {
+            "client_allowed_sans: certificates are not verified, so anybody can have any name: set client_auth_type to \
+             RequireAndVerifyClientCert"
+        }
+        // Go would accept a certificate of any public authority.
+        Clients::Verified if !has_ca => "client_auth_type: there is no client_ca_file to verify against",
+        _ => return Ok(()),
+    };
+    Err(Problem::Conflict(conflict))
+}
+
 impl RateSection {
-    fn settings(self) -> Result<Option<Rate>, String> {
+    fn rate(self) -> Result<Option<Rate>, Problem> {
         let nanoseconds = match self.interval {
             None => 0,
             Some(Interval::Nanoseconds(nanoseconds)) => nanoseconds,
-            Some(Interval::Text(text)) => duration::parse_nanos(&text)
-                .map_err(|error| error.to_string())
-                .and_then(|nanos| u64::try_from(nanos).map_err(|_| format!("{text:?} is negative")))
-                .map_err(|error| format!("rate_limit: interval: {error}"))?,
+            Some(Interval::Text(text)) => go_duration::parse_nanos(&text)
+                .map_err(|error| Problem::key("rate_limit: interval", error))?
+                .try_into()
+                .map_err(|_| Problem::key("rate_limit: interval", format!("{text:?} is negative")))?,
         };
         let rate = Rate {
             interval: Duration::from_nanos(nanoseconds),
-            burst: self.burst.unwrap_or(0),
+            burst: u32::try_from(self.burst.unwrap_or(0).max(0)).unwrap_or(u32::MAX),
         };
         Ok(Some(rate).filter(|rate| !rate.interval.is_zero()))
     }
 }
 
-fn clients_of(text: &str) -> Result<Clients, String> {
+fn clients_of(text: &str) -> Result<Clients, Problem> {
     Ok(match text {
         "NoClientCert" => Clients::NotAsked,
         "RequestClientCert" => Clients::Asked,
         "RequireAnyClientCert" | "RequireClientCert" => Clients::Any,
         "VerifyClientCertIfGiven" => Clients::VerifiedIfGiven,
         "RequireAndVerifyClientCert" => Clients::Verified,
-        _ => return Err(format!("client_auth_type: invalid ClientAuth: {text}")),
+        _ => {
+            return Err(Problem::key(
+                "client_auth_type",
+                format!("invalid ClientAuth: {text}"),
+            ));
+        }
     })
 }
 
-fn version_of(key: &str, text: Option<String>, default: Version) -> Result<Version, String> {
+fn version_of(key: &'static str, text: Option<String>, default: Version) -> Result<Version, Problem> {
     match text.as_deref() {
         None => Ok(default),
         Some("TLS13") => Ok(Version::Tls13),
         Some("TLS12") => Ok(Version::Tls12),
-        Some(old @ ("TLS11" | "TLS10")) => Err(format!("{key}: {old} is not supported: TLS12 and TLS13 are")),
-        Some(other) => Err(format!("{key}: unknown TLS version: {other}")),
+        Some(old @ ("TLS11" | "TLS10")) => Err(Problem::key(
+            key,
+            format!("{old} is not offered: TLS12 and TLS13 are"),
+        )),
+        Some(other) => Err(Problem::key(key, format!("unknown TLS version: {other}"))),
     }
 }
 
 /// A header that may be set, with the values that it may have.
-fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Problem> {
     let allowed: &[&str] = match name {
         "Strict-Transport-Security" | "X-XSS-Protection" | "Content-Security-Policy" => &[],
         "X-Content-Type-Options" => &["nosniff"],
         "X-Frame-Options" => &["deny", "sameorigin"],
-        _ => return Err(format!("HTTP header {name:?} can not be configured")),
+        _ => {
+            return Err(Problem::key(
+                "headers",
+                format!("HTTP header {name:?} can not be configured"),
+            ));
+        }
+    };
+    let invalid = |expected: &str| {
+        Problem::key(
+            "headers",
+            format!("invalid value for {name}: {value:?}{expected}"),
+        )
     };
     if !allowed.is_empty() && !allowed.contains(&value) {
-        return Err(format!(
-            "invalid value for {name}: {value:?} is none of {allowed:?}"
-        ));
+        return Err(invalid(&format!(", expected one of {allowed:?}")));
     }
     match (
         HeaderName::from_bytes(name.as_bytes()),
         HeaderValue::from_str(value),
     ) {
         (Ok(name), Ok(value)) => Ok((name, value)),
-        _ => Err(format!("invalid value for {name}: {value:?}")),
+        _ => Err(invalid("")),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn parse(text: &str) -> Result<Settings, String> {
-        Settings::parse(text, Path::new("/etc/monitor"))
-    }
-
-    #[test]
-    fn reads_upstreams_example() {
-        // The sample file of the exporter toolkit, with a client CA and a rate limit added.
-        let settings = parse(
-            "# TLS and basic authentication configuration example.\n\
-             tls_server_config:\n  cert_file: server.crt\n  key_file: /keys/server.key\n  \
-             client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n  min_version: TLS13\n\n\
-             http_server_config:\n  http2: true\n  headers:\n    X-Frame-Options: deny\n    \
-             Strict-Transport-Security: \"\"\n\n\
-             rate_limit:\n  interval: 1.5s\n  burst: 4\n\n\
-             # Usernames and passwords required to connect.\n\
-             basic_auth_users:\n  alice: $2y$10$mDwo.lAisC94iLAyP81MCesa29IzH37oigHC/42V2pdJlUprsJPze\n  \
-             bob: $2y$10$hLqFl9jSjoAAy95Z/zw8Ye8wkdMBM8c5Bn1ptYqP/AXyV0.oy0S8m\n",
-        )
-        .unwrap();
-        let tls = settings.tls.unwrap();
-        assert_eq!(tls.certificate, Pem::File("/etc/monitor/server.crt".into()));
-        assert_eq!(tls.key, Pem::File("/keys/server.key".into()));
-        assert_eq!(tls.client_ca, Some(Pem::File("/etc/monitor/ca.pem".into())));
-        assert_eq!(
-            (tls.clients, tls.oldest, tls.newest),
-            (Clients::Verified, Version::Tls13, Version::Tls13)
-        );
-        assert!(tls.own_order);
-        assert_eq!(settings.headers.len(), 1, "one that is blank is not set");
-        assert_eq!(settings.headers[0].1, "deny");
-        assert_eq!(settings.users.len(), 2);
-        assert!(settings.users["alice"].starts_with("$2y$10$mDwo"));
-        let rate = Rate {
-            interval: Duration::from_millis(1500),
-            burst: 4,
-        };
-        assert_eq!(settings.rate, Some(rate));
-    }
-
-    #[test]
-    fn an_empty_file_protects_nothing() {
-        let nothing = Settings {
-            tls: None,
-            headers: Vec::new(),
-            users: BTreeMap::new(),
-            rate: None,
-        };
-        for text in [
-            "",
-            "# a comment\n",
-            "{}",
-            "tls_server_config:\nbasic_auth_users:\n",
-            "tls_server_config: {}\nbasic_auth_users: {}",
-            "tls_server_config:\n  cert_file: ''\n  key_file: ''\n",
-            "tls_server_config:\n  min_version: TLS13\n",
-            "rate_limit:\n  interval: 0\n  burst: 3\n",
-        ] {
-            assert_eq!(parse(text).as_ref(), Ok(&nothing), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_of_the_format_or_cannot_be_done_is_an_error() {
-        let tls = "tls_server_config:\n  cert_file: c\n  key_file: k\n";
-        for (text, error) in [
-            ("hallo".to_string(), "expected"),
-            ("hallo: 1".to_string(), "unknown field `hallo`"),
-            ("tls_server_config: [".to_string(), ""),
-            (
-                "tls_server_config:\n  cert_files: x\n".to_string(),
-                "unknown field `cert_files`",
-            ),
-            (
-                "http_server_config:\n  header: {}\n".to_string(),
-                "unknown field `header`",
-            ),
-            (
-                "tls_server_config:\n  cert_file: c\n".to_string(),
-                "missing one of key or key_file",
-            ),
-            (
-                "tls_server_config:\n  key_file: k\n".to_string(),
-                "missing one of cert or cert_file",
-            ),
-            (
-                "tls_server_config:\n  client_auth_type: NoClientCert\n".to_string(),
-                "missing one of cert or cert_file",
-            ),
-            (
-                format!("{tls}  client_ca_file: a\n"),
-                "without a client_auth_type",
-            ),
-            (
-                format!("{tls}  client_auth_type: Some\n"),
-                "invalid ClientAuth: Some",
-            ),
-            (
-                format!("{tls}  client_auth_type: RequireAndVerifyClientCert\n"),
-                "no client_ca_file",
-            ),
-            (
-                format!("{tls}  min_version: TLS11\n"),
-                "min_version: TLS11 is not supported",
-            ),
-            (
-                format!("{tls}  max_version: TLS14\n"),
-                "unknown TLS version: TLS14",
-            ),
-            (
-                format!("{tls}  min_version: TLS13\n  max_version: TLS12\n"),
-                "no TLS version satisfies",
-            ),
-            (format!("{tls}  cert_file: d\n"), "duplicate"),
-            ("basic_auth_users:\n  a: x\n  a: y\n".to_string(), "twice"),
-            ("basic_auth_users: [a]\n".to_string(), "users and their passwords"),
-            (
-                "http_server_config:\n  headers:\n    Server: x\n".to_string(),
-                "can not be configured",
-            ),
-            (
-                "http_server_config:\n  headers:\n    X-Frame-Options: maybe\n".to_string(),
-                "invalid value for X-Frame-Options",
-            ),
-            (
-                "http_server_config:\n  headers:\n    X-XSS-Protection: \"a\\nb\"\n".to_string(),
-                "invalid value for X-XSS-Protection",
-            ),
-            (
-                "rate_limit:\n  interval: soon\n".to_string(),
-                "rate_limit: interval",
-            ),
-            ("rate_limit:\n  interval: -1s\n".to_string(), "negative"),
-        ] {
-            let failure = parse(&text).expect_err(&text);
-            assert!(failure.contains(error), "{text:?}: {failure}");
-        }
-    }
-
-    #[test]
-    fn texts_of_certificates_may_be_in_the_file() {
-        let settings = parse("tls_server_config:\n  cert: |\n    -----BEGIN\n    x\n  key: k\n").unwrap();
-        let tls = settings.tls.unwrap();
-        assert_eq!(tls.certificate, Pem::Text("-----BEGIN\nx\n".into()));
-        assert!(!format!("{tls:?}").contains("BEGIN"));
-        assert_eq!(tls.clients, Clients::NotAsked);
-    }
-
-    proptest! {
-        #[test]
-        fn never_panics(text in "\\PC*") {
-            let _ = parse(&text);
-            let _ = parse(&format!("tls_server_config:\n  cert_file: {text}\n"));
-        }
-    }
-}
+mod tests;

@@ -1,48 +1,61 @@
 //! TLS, passwords, headers and a rate limit, from the file that `--web.config.file` names.
 //!
 //! The file and those that it names are looked at for every connection and request, and read again when they have
-//! changed. A file that is then broken is not passed over: until it is mended nobody gets an answer. Certificates
+//! changed. A file that is then broken is not passed over: no request is answered until it is corrected. Certificates
 //! that cannot be read are, for as long as the file itself says the same as before: they may be in the middle of
-//! being renewed, and those from before go on to serve.
+//! being renewed, and the previous ones stay in use.
 
+mod client_auth;
 mod file;
-mod names;
+mod passwords;
 mod rate;
 mod tls;
-mod users;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use self::file::{Pem, Settings};
+use self::file::{Pem, Rate, Settings};
+use self::passwords::Passwords;
 use self::rate::Bucket;
-use self::users::Guard;
-use crate::protection::Refusal;
+use crate::error::{Event, Problem, WebConfigError};
+use crate::listen::Stream;
+use crate::server::{Events, Handshake, Refusal};
 
-/// The file is a page long; a key and a few certificates may be in it.
-const MOST: u64 = 4 << 20;
+/// The file is a page long; a key and a bundle of certificates may be in it, or in a file that it names. The bundle of
+/// all public authorities has 220 KB.
+const MAX_FILE: u64 = 4 << 20;
+
+/// How many refusals of TLS connections are told one by one: ten at once, then one in ten seconds. A scraper whose
+/// certificate has expired says so every minute; what scans ports is counted.
+const TOLD: Rate = Rate {
+    interval: Duration::from_secs(10),
+    burst: 10,
+};
 
 /// What the file says, at any time.
 pub struct WebConfig {
     path: PathBuf,
-    notice: fn(&str),
+    events: Events,
     has_tls: bool,
     loaded: Mutex<Loaded>,
     bucket: Bucket,
-    guard: Guard,
+    passwords: Passwords,
+    told: Bucket,
+    /// TLS refusals that were not told.
+    untold: Mutex<u64>,
 }
 
 struct Loaded {
     /// The files that were read, or could not be, each as it was before that.
     files: Vec<(PathBuf, Option<Stamp>)>,
-    rules: Result<Arc<Rules>, String>,
+    rules: Result<Arc<Rules>, Problem>,
 }
 
 /// What is done with connections and requests.
@@ -58,14 +71,17 @@ type Stamp = (u64, u64, u64, i64, i64);
 
 impl WebConfig {
     /// Reads the file for the first time: what is wrong with it now is an error.
-    pub fn load(path: &Path, notice: fn(&str)) -> Result<Self, String> {
-        let named = |error| format!("--web.config.file {}: {error}", path.display());
+    pub fn load(path: &Path, events: Events) -> Result<Self, WebConfigError> {
+        let named = |problem| WebConfigError {
+            path: Some(path.to_path_buf()),
+            problem,
+        };
         let mut files = Vec::new();
         let settings = settings(path, &mut files).map_err(named)?;
         let tls = tls_config(&settings).map_err(named)?;
         Ok(Self {
             path: path.to_path_buf(),
-            notice,
+            events,
             has_tls: tls.is_some(),
             loaded: Mutex::new(Loaded {
                 files,
@@ -76,8 +92,19 @@ impl WebConfig {
                 })),
             }),
             bucket: Bucket::default(),
-            guard: Guard::new().map_err(named)?,
+            passwords: Passwords::new().map_err(named)?,
+            told: Bucket::default(),
+            untold: Mutex::default(),
         })
+    }
+
+    /// Tells what the file asks for and does not get.
+    pub fn announce(&self) {
+        let rules = self.rules();
+        for (key, value) in rules.iter().flat_map(|rules| &rules.settings.not_offered) {
+            let value = value.clone();
+            (self.events)(Event::NotOffered { key, value });
+        }
     }
 
     /// Whether connections are TLS. That is so from the start to the end.
@@ -85,9 +112,33 @@ impl WebConfig {
         self.has_tls
     }
 
-    /// What a TLS connection is accepted with; `None` where the file cannot be used.
-    pub fn acceptor(&self) -> Option<TlsAcceptor> {
-        self.rules()?.tls.clone().map(TlsAcceptor::from)
+    /// Whether clients are asked for passwords, as of now.
+    pub fn has_passwords(&self) -> bool {
+        self.rules().is_some_and(|rules| !rules.settings.users.is_empty())
+    }
+
+    /// Accepts a client's connection, by TLS if that is configured.
+    pub async fn handshake(&self, stream: Stream) -> Handshake {
+        if !self.has_tls {
+            return Handshake::Done { stream, http2: false };
+        }
+        match self.rules().and_then(|rules| rules.tls.clone()) {
+            Some(config) => tls::handshake(config, stream).await,
+            // It has been said why.
+            None => Handshake::Gone,
+        }
+    }
+
+    /// Tells that a TLS connection was refused, though not more often than anybody would read.
+    pub fn refused(&self, peer: String, reason: String) {
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.told.take(TOLD, Instant::now()) {
+            *untold += 1;
+            return;
+        }
+        let more = std::mem::take(&mut *untold);
+        drop(untold);
+        (self.events)(Event::TlsRefused { peer, reason, more });
     }
 
     /// The headers that every answer gets.
@@ -106,16 +157,10 @@ impl WebConfig {
         {
             return Err(Refusal::TooManyRequests);
         }
-        if settings.users.is_empty() {
-            return Ok(());
+        match settings.users.is_empty() {
+            true => Ok(()),
+            false => self.passwords.admit(&settings.users, headers).await,
         }
-        self.guard
-            .admit(&settings.users, headers)
-            .await
-            .map_err(|refusal| match refusal {
-                users::Refusal::Unauthorized => Refusal::Unauthorized,
-                users::Refusal::Busy => Refusal::Busy,
-            })
     }
 
     /// What the files say now; `None` where they cannot be used.
@@ -125,12 +170,18 @@ impl WebConfig {
             let mut files = Vec::new();
             loaded.rules = self.reload(loaded.rules.as_deref().ok(), &mut files);
             loaded.files = files;
-            let path = self.path.display();
-            (self.notice)(&match &loaded.rules {
-                Err(error) => format!("{path}: {error}: nobody is answered until it is mended"),
+            let path = self.path.clone();
+            (self.events)(match &loaded.rules {
+                Err(problem) => Event::ConfigBroken {
+                    path,
+                    reason: problem.to_string(),
+                },
                 Ok(rules) => match &rules.kept {
-                    Some(error) => format!("{path}: {error}: the certificates from before go on"),
-                    None => format!("{path}: read again"),
+                    Some(reason) => Event::CertificatesKept {
+                        path,
+                        reason: reason.clone(),
+                    },
+                    None => Event::ConfigReloaded { path },
                 },
             });
         }
@@ -141,31 +192,28 @@ impl WebConfig {
         &self,
         before: Option<&Rules>,
         files: &mut Vec<(PathBuf, Option<Stamp>)>,
-    ) -> Result<Arc<Rules>, String> {
+    ) -> Result<Arc<Rules>, Problem> {
         let settings = settings(&self.path, files)?;
         if settings.tls.is_some() != self.has_tls {
-            return Err("TLS can be turned on and off only by a restart".to_string());
+            return Err(Problem::TlsTurned);
         }
         let (tls, kept) = match (tls_config(&settings), before) {
             (Ok(tls), _) => (tls, None),
-            (Err(error), Some(before)) if before.settings.tls == settings.tls => {
-                (before.tls.clone(), Some(error))
+            (Err(problem), Some(before)) if before.settings.tls == settings.tls => {
+                (before.tls.clone(), Some(problem.to_string()))
             }
-            (Err(error), _) => return Err(error),
+            (Err(problem), _) => return Err(problem),
         };
         Ok(Arc::new(Rules { settings, tls, kept }))
     }
 }
 
 /// Reads the file, and notes in `files` it and those that it names.
-fn settings(path: &Path, files: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Settings, String> {
+fn settings(path: &Path, files: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Settings, Problem> {
     // Looked at before they are read: what changes in between is read again.
     files.push((path.to_path_buf(), stamp(path)));
-    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
-    if !metadata.is_file() || metadata.len() > MOST {
-        return Err(format!("no file of at most {MOST} bytes"));
-    }
-    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let text = read_limited(path).map_err(Problem::Read)?;
+    let text = String::from_utf8(text).map_err(|error| Problem::Format(error.to_string()))?;
     let directory = path.parent().unwrap_or(Path::new(""));
     let settings = Settings::parse(&text, directory)?;
     let tls = settings.tls.as_ref();
@@ -175,22 +223,31 @@ fn settings(path: &Path, files: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Se
             files.push((path.clone(), stamp(path)));
         }
     }
-    for (user, hash) in &settings.users {
-        if !users::is_hash(hash) {
-            return Err(format!(
-                "basic_auth_users: {user}: the password is not hashed with bcrypt"
-            ));
-        }
+    match settings.users.iter().find(|(_, hash)| !passwords::is_hash(hash)) {
+        Some((user, _)) => Err(Problem::NotHashed(user.clone())),
+        None => Ok(settings),
     }
-    Ok(settings)
 }
 
-fn tls_config(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, String> {
-    settings
-        .tls
-        .as_ref()
-        .map(|tls| tls::config(tls).map(Arc::new))
+fn tls_config(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Problem> {
+    let tls = settings.tls.as_ref();
+    tls.map(|tls| tls::config(tls, settings.http2).map(Arc::new))
         .transpose()
+}
+
+/// Reads a file that is not larger than somebody would have written it.
+fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
+    // Looked at first: to open a fifo would wait for its writer.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        let reason = format!("larger than {} MiB", MAX_FILE >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
+    }
+    Ok(bytes)
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

@@ -2,12 +2,12 @@ use super::*;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hyper::header::AUTHORIZATION;
-use std::process::Command;
-use test_needs::needs;
+use std::os::unix::net::UnixListener;
 
 /// What crypt(3) makes of `builder`.
 const BUILDER: &str = "$2y$04$LBYa0lJ0GtfEWl8LNN/IEuGRioK7L4Ys9Eg5j9wNC6qtJstaPg53e";
 
+/// A directory with a web config file and what it names.
 struct Files {
     dir: tempfile::TempDir,
 }
@@ -19,63 +19,48 @@ impl Files {
         }
     }
 
-    fn write(&self, text: &str) -> PathBuf {
-        let path = self.dir.path().join("web.yml");
-        // By rename, so that it is another file even where the clock has not gone on.
-        fs::write(self.dir.path().join("new"), text).unwrap();
-        fs::rename(self.dir.path().join("new"), &path).unwrap();
-        path
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
-    /// A certificate that signs itself, and its key.
-    fn certificate(&self, name: &str) {
-        let made = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-                "-days",
-                "2",
-            ])
-            .args([
-                "-subj",
-                &format!("/CN={name}"),
-                "-keyout",
-                "new.key",
-                "-out",
-                "new.crt",
-            ])
-            .current_dir(self.dir.path())
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        for end in ["key", "crt"] {
-            fs::rename(
-                self.dir.path().join(format!("new.{end}")),
-                self.dir.path().join(format!("{name}.{end}")),
-            )
-            .unwrap();
-        }
+    /// By rename, so that it is another file even where the clock has not gone on.
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        fs::write(self.path("new"), text).unwrap();
+        fs::rename(self.path("new"), self.path(name)).unwrap();
+        self.path(name)
+    }
+
+    /// One of the certificates or keys that the tests have, under a name of its own.
+    fn copy(&self, from: &str, to: &str) {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/certificates")
+            .join(from);
+        self.write(to, &fs::read_to_string(from).unwrap());
+    }
+
+    fn server_certificate(&self) {
+        self.copy("server.pem", "server.crt");
+        self.copy("server.key", "server.key");
     }
 
     fn load(&self, text: &str) -> Result<WebConfig, String> {
-        WebConfig::load(&self.write(text), |_| {})
+        self.load_telling(text, |_| {})
+    }
+
+    fn load_telling(
+        &self,
+        text: &str,
+        tell: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Result<WebConfig, String> {
+        WebConfig::load(&self.write("web.yml", text), Arc::new(tell)).map_err(|error| error.to_string())
     }
 }
 
-fn admit(config: &WebConfig, user: &str, password: &str) -> Result<(), Refusal> {
+async fn admit(config: &WebConfig, user: &str, password: &str) -> Result<(), Refusal> {
     let mut headers = HeaderMap::new();
     let value = format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")));
     headers.insert(AUTHORIZATION, HeaderValue::from_str(&value).unwrap());
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(config.admit(&headers))
+    config.admit(&headers).await
 }
 
 fn users(user: &str) -> String {
@@ -86,58 +71,84 @@ const TLS: &str = "tls_server_config:\n  cert_file: server.crt\n  key_file: serv
 
 #[test]
 fn what_is_wrong_at_the_start_is_said() {
-    needs!("openssl");
     let files = Files::new();
     for (text, error) in [
         (
             "basic_auth_users:\n  bob: builder\n",
             "bob: the password is not hashed with bcrypt",
         ),
-        (TLS, "cert_file"),
+        (TLS, "server.crt: No such file"),
         ("tls: 1\n", "unknown field `tls`"),
     ] {
         let failure = files.load(text).err().unwrap();
-        let start = format!("--web.config.file {}/web.yml: ", files.dir.path().display());
+        let start = format!("--web.config.file {}: ", files.path("web.yml").display());
         assert!(
             failure.starts_with(&start) && failure.contains(error),
             "{failure}"
         );
     }
-    let missing = WebConfig::load(&files.dir.path().join("none.yml"), |_| {})
-        .err()
-        .unwrap();
-    assert!(missing.contains("No such file"), "{missing}");
-    assert!(WebConfig::load(files.dir.path(), |_| {}).is_err());
+    let load = |path: &Path| {
+        let error = WebConfig::load(path, Arc::new(|_| {})).err().unwrap();
+        error.to_string()
+    };
+    assert!(load(&files.path("none.yml")).contains("No such file"));
+    assert!(load(files.dir.path()).contains("not a regular file"));
 
-    files.certificate("server");
+    files.server_certificate();
     assert!(files.load(TLS).unwrap().has_tls());
-    fs::write(files.dir.path().join("server.crt"), "no certificate").unwrap();
+    files.write("server.crt", "no certificate");
     assert!(files.load(TLS).err().unwrap().contains("no certificate in it"));
-    files.certificate("server");
-    files.certificate("other");
-    let mixed = TLS.replace("server.key", "other.key");
-    assert!(files.load(&mixed).is_err(), "a certificate and another's key");
-    fs::write(files.dir.path().join("server.key"), "").unwrap();
+    files.server_certificate();
+    files.copy("client.key", "server.key");
+    assert!(
+        files.load(TLS).err().unwrap().contains("server.key"),
+        "another's key"
+    );
+    files.write("server.key", "");
     assert!(files.load(TLS).err().unwrap().contains("no private key"));
 }
 
 #[test]
-fn what_tls_cannot_do_is_said() {
-    needs!("openssl");
+fn no_file_is_read_without_an_end() {
     let files = Files::new();
-    files.certificate("server");
+    files.server_certificate();
+    let large = "# a comment\n".repeat((MAX_FILE as usize) / 12 + 1);
+    assert!(files.load(&large).err().unwrap().contains("larger than 4 MiB"));
+    files.write("server.crt", &large);
+    assert!(
+        files
+            .load(TLS)
+            .err()
+            .unwrap()
+            .contains("server.crt: larger than 4 MiB")
+    );
+    // What cannot be read, or would be waited for.
+    fs::remove_file(files.path("server.crt")).unwrap();
+    let _socket = UnixListener::bind(files.path("server.crt")).unwrap();
+    assert!(files.load(TLS).err().unwrap().contains("not a regular file"));
+}
+
+#[test]
+fn what_tls_can_do_and_cannot_is_found_at_the_start() {
+    let files = Files::new();
+    files.server_certificate();
+    files.copy("ca.pem", "ca.pem");
     for (line, error) in [
         (
-            "cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]",
-            "cipher_suites: TLS_RSA_WITH_AES_128_CBC_SHA is not",
+            "cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]\n  min_version: TLS13",
+            "cipher_suites: unknown cipher: TLS_RSA_WITH_AES_128_CBC_SHA",
         ),
         (
-            "curve_preferences: [CurveP521]",
-            "curve_preferences: CurveP521 is not",
+            "curve_preferences: [CurveP257]",
+            "curve_preferences: unknown curve: CurveP257",
         ),
         (
             "client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: none.pem",
-            "client_ca_file",
+            "client_ca_file: ",
+        ),
+        (
+            "client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: /dev/null",
+            "client_ca_file: /dev/null: not a regular file",
         ),
     ] {
         let failure = files.load(&format!("{TLS}  {line}\n")).err().unwrap();
@@ -145,97 +156,124 @@ fn what_tls_cannot_do_is_said() {
     }
     for line in [
         "cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_AES_128_GCM_SHA256]",
-        "cipher_suites: [TLS_AES_128_GCM_SHA256]",
+        "cipher_suites: [TLS_AES_128_GCM_SHA256]\n  min_version: TLS13",
         "curve_preferences: [CurveP256, X25519]",
         "max_version: TLS12",
         "min_version: TLS13",
         "client_auth_type: RequestClientCert",
-        "client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: server.crt\n  client_allowed_sans: [a]",
+        "client_auth_type: VerifyClientCertIfGiven",
+        "client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n  client_allowed_sans: [a]",
     ] {
-        assert!(files.load(&format!("{TLS}  {line}\n")).is_ok(), "{line}");
+        let loaded = files.load(&format!("{TLS}  {line}\n"));
+        assert!(loaded.is_ok(), "{line}: {:?}", loaded.err());
     }
 }
 
-#[test]
-fn a_changed_file_counts_at_once_and_a_broken_one_answers_nobody() {
+#[tokio::test]
+async fn a_changed_file_counts_at_once_and_a_broken_one_answers_nobody() {
     let files = Files::new();
     let config = files.load(&users("bob")).unwrap();
-    assert_eq!(admit(&config, "bob", "builder"), Ok(()));
-    assert_eq!(admit(&config, "alice", "builder"), Err(Refusal::Unauthorized));
-    files.write(&users("alice"));
-    assert_eq!(admit(&config, "alice", "builder"), Ok(()));
-    assert_eq!(admit(&config, "bob", "builder"), Err(Refusal::Unauthorized));
+    assert_eq!(admit(&config, "bob", "builder").await, Ok(()));
+    assert_eq!(
+        admit(&config, "alice", "builder").await,
+        Err(Refusal::Unauthorized)
+    );
+    files.write("web.yml", &users("alice"));
+    assert_eq!(admit(&config, "alice", "builder").await, Ok(()));
+    assert_eq!(admit(&config, "bob", "builder").await, Err(Refusal::Unauthorized));
     for broken in ["users: {}", "basic_auth_users:\n  bob: builder\n", TLS] {
-        files.write(broken);
-        assert_eq!(
-            admit(&config, "alice", "builder"),
-            Err(Refusal::Broken),
-            "{broken}"
-        );
-        assert_eq!(
-            admit(&config, "alice", "builder"),
-            Err(Refusal::Broken),
-            "{broken}"
-        );
+        files.write("web.yml", broken);
+        for _ in 0..2 {
+            assert_eq!(
+                admit(&config, "alice", "builder").await,
+                Err(Refusal::Broken),
+                "{broken}"
+            );
+        }
     }
-    fs::remove_file(files.dir.path().join("web.yml")).unwrap();
-    assert_eq!(admit(&config, "alice", "builder"), Err(Refusal::Broken));
-    files.write("http_server_config:\n  headers:\n    X-Frame-Options: deny\n");
-    assert_eq!(admit(&config, "anybody", ""), Ok(()));
+    fs::remove_file(files.path("web.yml")).unwrap();
+    assert_eq!(admit(&config, "alice", "builder").await, Err(Refusal::Broken));
+    files.write(
+        "web.yml",
+        "http_server_config:\n  headers:\n    X-Frame-Options: deny\n",
+    );
+    assert_eq!(admit(&config, "anybody", "").await, Ok(()));
     assert_eq!(config.headers().len(), 1);
 }
 
-#[test]
-fn a_rate_limit_holds() {
+#[tokio::test]
+async fn a_rate_limit_holds() {
     let files = Files::new();
     let config = files.load("rate_limit:\n  interval: 1h\n  burst: 2\n").unwrap();
-    let answers = [(); 3].map(|()| admit(&config, "", ""));
-    assert_eq!(answers, [Ok(()), Ok(()), Err(Refusal::TooManyRequests)]);
+    for expected in [Ok(()), Ok(()), Err(Refusal::TooManyRequests)] {
+        assert_eq!(admit(&config, "", "").await, expected);
+    }
 }
 
 #[test]
 fn certificates_are_read_again_and_broken_ones_passed_over() {
-    needs!("openssl");
     let files = Files::new();
-    files.certificate("server");
+    files.server_certificate();
     let config = files.load(TLS).unwrap();
-    let served = || Arc::as_ptr(config.acceptor().unwrap().config());
+    let served = || {
+        config
+            .rules()
+            .and_then(|rules| rules.tls.as_ref().map(Arc::as_ptr))
+    };
     let first = served();
+    assert!(first.is_some());
     assert_eq!(served(), first, "made once");
-    files.certificate("server");
+    files.server_certificate();
     let second = served();
     assert_ne!(second, first);
-    // In the middle of being renewed.
-    files.certificate("next");
-    fs::rename(
-        files.dir.path().join("next.crt"),
-        files.dir.path().join("server.crt"),
-    )
-    .unwrap();
+    // In the middle of being renewed: the certificate is there, its key is not.
+    files.copy("client.pem", "server.crt");
     assert_eq!(served(), second);
-    fs::rename(
-        files.dir.path().join("next.key"),
-        files.dir.path().join("server.key"),
-    )
-    .unwrap();
+    files.copy("client.key", "server.key");
     let third = served();
     assert_ne!(third, second);
     // A file that says something else, and cannot be followed, is another matter.
-    files.write(&format!(
-        "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: none.pem\n"
-    ));
-    assert!(config.acceptor().is_none());
-    fs::copy(
-        files.dir.path().join("server.crt"),
-        files.dir.path().join("none.pem"),
-    )
-    .unwrap();
-    assert!(config.acceptor().is_some(), "what was missing has come");
-    files.write("");
-    assert!(
-        config.acceptor().is_none(),
-        "TLS is not turned off by an empty file"
+    files.write(
+        "web.yml",
+        &format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: none.pem\n"),
     );
-    files.write(TLS);
-    assert!(config.acceptor().is_some());
+    assert_eq!(served(), None);
+    files.copy("ca.pem", "none.pem");
+    assert!(served().is_some(), "what was missing has come");
+    files.write("web.yml", "");
+    assert_eq!(served(), None, "TLS is not turned off by an empty file");
+    files.write("web.yml", TLS);
+    assert!(served().is_some());
+}
+
+#[test]
+fn what_changes_is_told_and_refusals_not_without_end() {
+    let files = Files::new();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = told.clone();
+    let tell = move |event: Event| tell.lock().unwrap().push(event.to_string());
+    let config = files.load_telling(&users("bob"), tell).unwrap();
+    let said = || std::mem::take(&mut *told.lock().unwrap());
+    files.write("web.yml", &users("alice"));
+    config.rules();
+    config.rules();
+    let path = files.path("web.yml");
+    assert_eq!(said(), [format!("{}: read again", path.display())]);
+    files.write("web.yml", "user: bob\n");
+    config.rules();
+    let lines = said();
+    assert!(
+        lines[0].contains("unknown field `user`") && lines[0].contains("no request is answered"),
+        "{lines:?}"
+    );
+    for _ in 0..100 {
+        config.refused("10.0.0.1:5".to_string(), "it does not speak TLS".to_string());
+    }
+    let lines = said();
+    assert_eq!(lines.len(), 10);
+    assert_eq!(
+        lines[0],
+        "TLS connection from 10.0.0.1:5 refused: it does not speak TLS"
+    );
+    assert_eq!(*config.untold.lock().unwrap(), 90);
 }

@@ -1,23 +1,27 @@
 //! TLS, as the file asks for it.
 
-use std::fs;
+use std::io;
 use std::sync::Arc;
 
-use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
-use tokio_rustls::rustls::crypto::{self, CryptoProvider, SupportedKxGroup, ring};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
-    SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion, version,
+    CertificateError, Error, InvalidMessage, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
+    version,
 };
 
+use super::client_auth::ClientVerifier;
 use super::file::{Clients, Pem, Tls, Version};
-use super::names::alternative_names;
+use super::read_limited;
+use crate::error::Problem;
+use crate::listen::Stream;
+use crate::server::Handshake;
 
-/// The suites of TLS 1.2 that there are, by Go's names. Those of TLS 1.3 cannot be chosen, in Go neither.
+/// The suites of TLS 1.2 that are offered, by Go's names. Those of TLS 1.3 cannot be chosen, in Go neither.
 const SUITES: [(&str, SupportedCipherSuite); 6] = [
     (
         "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
@@ -52,7 +56,7 @@ const NEWER_SUITES: [&str; 3] = [
 ];
 
 /// Reads the certificates and makes what connections are accepted with.
-pub fn config(tls: &Tls) -> Result<ServerConfig, String> {
+pub fn config(tls: &Tls, http2: bool) -> Result<ServerConfig, Problem> {
     let provider = Arc::new(CryptoProvider {
         cipher_suites: suites(&tls.suites)?,
         kx_groups: curves(&tls.curves)?,
@@ -61,37 +65,49 @@ pub fn config(tls: &Tls) -> Result<ServerConfig, String> {
     let certificates = certificates("cert_file", &tls.certificate)?;
     let key = read("key_file", &tls.key)?;
     let key = PrivateKeyDer::from_pem_slice(&key)
-        .map_err(|error| format!("key_file {:?}: no private key: {error}", tls.key))?;
-    let mut config = ServerConfig::builder_with_provider(provider.clone())
+        .map_err(|error| Problem::key("key_file", format!("{:?}: no private key: {error}", tls.key)))?;
+    let clients = client_verifier(tls, &provider)?;
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions(tls))
-        .map_err(|error| error.to_string())?
-        .with_client_cert_verifier(clients(tls, provider)?)
+        .map_err(|error| Problem::key("tls_server_config", error))?
+        .with_client_cert_verifier(clients)
         .with_single_cert(certificates, key)
         .map_err(|error| {
-            format!(
-                "cert_file {:?} and key_file {:?}: {error}",
-                tls.certificate, tls.key
+            Problem::key(
+                "cert_file",
+                format!("{:?} with key_file {:?}: {error}", tls.certificate, tls.key),
             )
         })?;
     config.ignore_client_order = tls.own_order;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if http2 {
+        config.alpn_protocols.push(HTTP2.to_vec());
+    }
+    config.alpn_protocols.push(b"http/1.1".to_vec());
+    if tls.clients != Clients::NotAsked {
+        // A resumed session would not be verified again, though its certificate may have expired.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+    }
     Ok(config)
 }
 
-fn read(key: &str, pem: &Pem) -> Result<Vec<u8>, String> {
+const HTTP2: &[u8] = b"h2";
+
+fn read(key: &'static str, pem: &Pem) -> Result<Vec<u8>, Problem> {
     match pem {
         Pem::Text(text) => Ok(text.clone().into_bytes()),
-        Pem::File(path) => fs::read(path).map_err(|error| format!("{key} {}: {error}", path.display())),
+        Pem::File(path) => {
+            read_limited(path).map_err(|error| Problem::key(key, format!("{}: {error}", path.display())))
+        }
     }
 }
 
-fn certificates(key: &str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(key: &'static str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let text = read(key, pem)?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
-        .map_err(|error| format!("{key} {pem:?}: {error}"))?;
+        .map_err(|error| Problem::key(key, format!("{pem:?}: {error}")))?;
     match certificates.is_empty() {
-        true => Err(format!("{key} {pem:?}: no certificate in it")),
+        true => Err(Problem::key(key, format!("{pem:?}: no certificate in it"))),
         false => Ok(certificates),
     }
 }
@@ -108,7 +124,7 @@ fn versions(tls: &Tls) -> Vec<&'static SupportedProtocolVersion> {
 }
 
 /// The suites that are named, in that order, behind those of TLS 1.3.
-fn suites(names: &[String]) -> Result<Vec<SupportedCipherSuite>, String> {
+fn suites(names: &[String]) -> Result<Vec<SupportedCipherSuite>, Problem> {
     if names.is_empty() {
         return Ok(ring::ALL_CIPHER_SUITES.to_vec());
     }
@@ -120,180 +136,70 @@ fn suites(names: &[String]) -> Result<Vec<SupportedCipherSuite>, String> {
             None if NEWER_SUITES.contains(&name.as_str()) => {}
             None => {
                 let known: Vec<_> = SUITES.iter().map(|(name, _)| *name).collect();
-                return Err(format!(
-                    "cipher_suites: {name} is not supported; these are: {}",
-                    known.join(", ")
-                ));
+                let reason = format!("unknown cipher: {name}; these are known: {}", known.join(", "));
+                return Err(Problem::key("cipher_suites", reason));
             }
         }
     }
     Ok(suites)
 }
 
-fn curves(names: &[String]) -> Result<Vec<&'static dyn SupportedKxGroup>, String> {
+fn curves(names: &[String]) -> Result<Vec<&'static dyn SupportedKxGroup>, Problem> {
     if names.is_empty() {
         return Ok(ring::ALL_KX_GROUPS.to_vec());
     }
-    names
-        .iter()
-        .map(|name| match name.as_str() {
-            "X25519" => Ok(ring::kx_group::X25519),
-            "CurveP256" => Ok(ring::kx_group::SECP256R1),
-            "CurveP384" => Ok(ring::kx_group::SECP384R1),
-            _ => Err(format!(
-                "curve_preferences: {name} is not supported; these are: X25519, CurveP256, CurveP384"
-            )),
-        })
-        .collect()
-}
-
-fn clients(tls: &Tls, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let verifier: Arc<dyn ClientCertVerifier> = match tls.clients {
-        Clients::NotAsked => return Ok(WebPkiClientVerifier::no_client_auth()),
-        Clients::Asked => Arc::new(Unverified {
-            mandatory: false,
-            provider,
-        }),
-        Clients::Any => Arc::new(Unverified {
-            mandatory: true,
-            provider,
-        }),
-        Clients::VerifiedIfGiven | Clients::Verified => {
-            let mut roots = RootCertStore::empty();
-            if let Some(pem) = &tls.client_ca {
-                for certificate in certificates("client_ca_file", pem)? {
-                    roots
-                        .add(certificate)
-                        .map_err(|error| format!("client_ca_file {pem:?}: {error}"))?;
-                }
-            }
-            let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let builder = match tls.clients {
-                Clients::VerifiedIfGiven => builder.allow_unauthenticated(),
-                _ => builder,
-            };
-            builder
-                .build()
-                .map_err(|error| format!("client_ca_file: {error}"))?
+    let curve = |name: &String| match name.as_str() {
+        "X25519" => Ok(ring::kx_group::X25519),
+        "CurveP256" => Ok(ring::kx_group::SECP256R1),
+        "CurveP384" => Ok(ring::kx_group::SECP384R1),
+        _ => {
+            let reason = format!("unknown curve: {name}; these are known: X25519, CurveP256, CurveP384");
+            Err(Problem::key("curve_preferences", reason))
         }
     };
-    Ok(match &tls.client_names {
-        Some(names) => Arc::new(Named {
-            names: names.clone(),
-            verifier,
-        }),
-        None => verifier,
+    names.iter().map(curve).collect()
+}
+
+fn client_verifier(tls: &Tls, provider: &CryptoProvider) -> Result<Arc<dyn ClientCertVerifier>, Problem> {
+    let algorithms = provider.signature_verification_algorithms;
+    let mandatory = matches!(tls.clients, Clients::Any | Clients::Verified);
+    Ok(match tls.clients {
+        Clients::NotAsked => WebPkiClientVerifier::no_client_auth(),
+        Clients::Asked | Clients::Any => Arc::new(ClientVerifier::any(mandatory, algorithms)),
+        Clients::VerifiedIfGiven | Clients::Verified => {
+            let roots = match &tls.client_ca {
+                Some(pem) => certificates("client_ca_file", pem)?,
+                // Go would accept certificates of the system's public authorities; here, none is accepted.
+                None => Vec::new(),
+            };
+            let verifier = ClientVerifier::verified(mandatory, roots, tls.client_names.clone(), algorithms);
+            Arc::new(verifier.map_err(|error| Problem::key("client_ca_file", error))?)
+        }
     })
 }
 
-/// Takes any certificate of which the client has the key.
-#[derive(Debug)]
-struct Unverified {
-    mandatory: bool,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ClientCertVerifier for Unverified {
-    fn client_auth_mandatory(&self) -> bool {
-        self.mandatory
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
-}
-
-/// Takes of another's certificates those that have one of the names.
-#[derive(Debug)]
-struct Named {
-    names: Vec<String>,
-    verifier: Arc<dyn ClientCertVerifier>,
-}
-
-impl ClientCertVerifier for Named {
-    fn client_auth_mandatory(&self) -> bool {
-        self.verifier.client_auth_mandatory()
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.verifier.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .verifier
-            .verify_client_cert(certificate, intermediates, now)?;
-        if alternative_names(certificate)
-            .iter()
-            .any(|name| self.names.contains(name))
-        {
-            Ok(verified)
-        } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
+/// Accepts a client's connection.
+pub async fn handshake(config: Arc<ServerConfig>, stream: Stream) -> Handshake {
+    match TlsAcceptor::from(config).accept(stream).await {
+        Ok(stream) => {
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+            let stream = Box::new(stream);
+            Handshake::Done { stream, http2 }
         }
+        Err(error) => refusal(&error).map_or(Handshake::Gone, Handshake::Refused),
     }
+}
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier
-            .verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier
-            .verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
-    }
+/// Why a handshake failed; `None` where the client has just gone, as probes of an open port do.
+fn refusal(error: &io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<Error>()?;
+    Some(match error {
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => "it does not speak TLS".to_string(),
+        Error::NoCertificatesPresented => "it has no client certificate".to_string(),
+        Error::InvalidCertificate(CertificateError::Other(reason)) => {
+            format!("its certificate: {}", reason.0)
+        }
+        Error::AlertReceived(alert) => format!("it does not accept this server: {alert:?}"),
+        other => other.to_string(),
+    })
 }

@@ -16,7 +16,7 @@ pub enum MachineKind {
     #[default]
     Local,
     /// A virtual machine of this host whose memory is protected from it, and by what, where that is known.
-    Confidential(Option<GuestProtection>),
+    Confidential(Option<Protection>),
     /// A virtual machine somewhere else, such as a cloud's (Kata's `remote` hypervisor, "peer pods"). This host has
     /// its shim and nothing more.
     PeerPod,
@@ -24,7 +24,7 @@ pub enum MachineKind {
 
 /// A technology of confidential computing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum GuestProtection {
+pub enum Protection {
     /// AMD SEV and SEV-ES.
     Sev,
     /// AMD SEV-SNP.
@@ -62,11 +62,11 @@ impl MachineKind {
         name.split('-').find_map(|part| {
             let protection = match part {
                 "remote" => return Some(Self::PeerPod),
-                "sev" => GuestProtection::Sev,
-                "snp" => GuestProtection::Snp,
-                "tdx" => GuestProtection::Tdx,
-                "cca" => GuestProtection::Cca,
-                "se" => GuestProtection::SecureExecution,
+                "sev" => Protection::Sev,
+                "snp" => Protection::Snp,
+                "tdx" => Protection::Tdx,
+                "cca" => Protection::Cca,
+                "se" => Protection::SecureExecution,
                 _ => return None,
             };
             Some(Self::Confidential(Some(protection)))
@@ -95,11 +95,11 @@ impl MachineKind {
                 _ => None,
             });
         let protection = match noted {
-            Some("Tdx") => Some(GuestProtection::Tdx),
-            Some("Sev") => Some(GuestProtection::Sev),
-            Some("Snp") => Some(GuestProtection::Snp),
-            Some("Pef") => Some(GuestProtection::Pef),
-            Some("Se") => Some(GuestProtection::SecureExecution),
+            Some("Tdx") => Some(Protection::Tdx),
+            Some("Sev") => Some(Protection::Sev),
+            Some("Snp") => Some(Protection::Snp),
+            Some("Pef") => Some(Protection::Pef),
+            Some("Se") => Some(Protection::SecureExecution),
             _ => None,
         };
         match Self::from_hypervisor(name) {
@@ -120,9 +120,7 @@ impl MachineKind {
     pub fn shows_memory(self) -> bool {
         match self {
             Self::Local => true,
-            Self::Confidential(Some(
-                GuestProtection::Sev | GuestProtection::SecureExecution | GuestProtection::Pef,
-            )) => true,
+            Self::Confidential(Some(Protection::Sev | Protection::SecureExecution | Protection::Pef)) => true,
             Self::Confidential(_) | Self::PeerPod => false,
         }
     }
@@ -130,18 +128,18 @@ impl MachineKind {
 
 /// The protection that QEMU was told to use: `-machine …,confidential-guest-support=ID`, with an `-object` of one of
 /// these types (QEMU's docs/system/confidential-guest-support.rst).
-fn by_command_line(line: &[u8]) -> Option<GuestProtection> {
+fn by_command_line(line: &[u8]) -> Option<Protection> {
     let line = String::from_utf8_lossy(line);
     if !line.contains("confidential-guest-support=") {
         return None;
     }
     [
-        ("sev-snp-guest", GuestProtection::Snp),
-        ("sev-guest", GuestProtection::Sev),
-        ("tdx-guest", GuestProtection::Tdx),
-        ("rme-guest", GuestProtection::Cca),
-        ("s390-pv-guest", GuestProtection::SecureExecution),
-        ("pef-guest", GuestProtection::Pef),
+        ("sev-snp-guest", Protection::Snp),
+        ("sev-guest", Protection::Sev),
+        ("tdx-guest", Protection::Tdx),
+        ("rme-guest", Protection::Cca),
+        ("s390-pv-guest", Protection::SecureExecution),
+        ("pef-guest", Protection::Pef),
     ]
     .into_iter()
     .find_map(|(object, protection)| line.contains(object).then_some(protection))
@@ -176,32 +174,32 @@ mod tests {
             (
                 2,
                 with(r#"{"qom-type":"tdx-guest","id":"tdx"}"#),
-                MachineKind::Confidential(Some(GuestProtection::Tdx)),
+                MachineKind::Confidential(Some(Protection::Tdx)),
             ),
             (
                 3,
                 with("sev-snp-guest,id=snp,cbitpos=51"),
-                MachineKind::Confidential(Some(GuestProtection::Snp)),
+                MachineKind::Confidential(Some(Protection::Snp)),
             ),
             (
                 4,
                 with("sev-guest,id=sev,cbitpos=51"),
-                MachineKind::Confidential(Some(GuestProtection::Sev)),
+                MachineKind::Confidential(Some(Protection::Sev)),
             ),
             (
                 5,
                 with("s390-pv-guest,id=pv0"),
-                MachineKind::Confidential(Some(GuestProtection::SecureExecution)),
+                MachineKind::Confidential(Some(Protection::SecureExecution)),
             ),
             (
                 6,
                 with("pef-guest,id=pef0"),
-                MachineKind::Confidential(Some(GuestProtection::Pef)),
+                MachineKind::Confidential(Some(Protection::Pef)),
             ),
             (
                 7,
                 with("rme-guest,id=rme0"),
-                MachineKind::Confidential(Some(GuestProtection::Cca)),
+                MachineKind::Confidential(Some(Protection::Cca)),
             ),
             (8, with("something-new"), MachineKind::Local),
         ] {
@@ -216,7 +214,7 @@ mod tests {
         assert_eq!(of(MachineKind::PeerPod, Some(2)), MachineKind::PeerPod);
         assert_eq!(
             of(MachineKind::Confidential(None), Some(2)),
-            MachineKind::Confidential(Some(GuestProtection::Tdx))
+            MachineKind::Confidential(Some(Protection::Tdx))
         );
         assert_eq!(
             of(MachineKind::Confidential(None), Some(99)),
@@ -237,14 +235,14 @@ mod tests {
         );
         assert_eq!(
             kind("clh", r#"{"guest_protection_to_use":"Tdx"}"#),
-            confidential(Some(GuestProtection::Tdx))
+            confidential(Some(Protection::Tdx))
         );
         assert_eq!(
             kind(
                 "clh",
                 r#"{"guest_protection_to_use":{"Snp":{"cbitpos":51,"phys_addr_reduction":1}}}"#
             ),
-            confidential(Some(GuestProtection::Snp))
+            confidential(Some(Protection::Snp))
         );
         assert_eq!(
             kind(
@@ -263,14 +261,14 @@ mod tests {
         let confidential = |protection| Some(MachineKind::Confidential(Some(protection)));
         for (name, expected) in [
             ("kata-remote", Some(MachineKind::PeerPod)),
-            ("kata-qemu-snp", confidential(GuestProtection::Snp)),
+            ("kata-qemu-snp", confidential(Protection::Snp)),
             (
                 "kata-qemu-nvidia-gpu-tdx-runtime-rs",
-                confidential(GuestProtection::Tdx),
+                confidential(Protection::Tdx),
             ),
-            ("kata-qemu-se", confidential(GuestProtection::SecureExecution)),
-            ("kata-qemu-cca", confidential(GuestProtection::Cca)),
-            ("kata-qemu-sev", confidential(GuestProtection::Sev)),
+            ("kata-qemu-se", confidential(Protection::SecureExecution)),
+            ("kata-qemu-cca", confidential(Protection::Cca)),
+            ("kata-qemu-sev", confidential(Protection::Sev)),
             ("kata-qemu-coco-dev", None),
             ("kata-clh", None),
             ("runc", None),
@@ -287,9 +285,9 @@ mod tests {
             (MachineKind::Local, true, true),
             (MachineKind::PeerPod, false, false),
             (MachineKind::Confidential(None), true, false),
-            (confidential(GuestProtection::Tdx), true, false),
-            (confidential(GuestProtection::Snp), true, false),
-            (confidential(GuestProtection::Sev), true, true),
+            (confidential(Protection::Tdx), true, false),
+            (confidential(Protection::Snp), true, false),
+            (confidential(Protection::Sev), true, true),
         ] {
             assert_eq!(
                 (kind.is_local(), kind.shows_memory()),

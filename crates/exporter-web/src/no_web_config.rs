@@ -1,0 +1,48 @@
+//! What stands in for the web config file where the feature is left out: there is none.
+
+use std::path::Path;
+
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::error::{Problem, WebConfigError};
+use crate::listen::Stream;
+use crate::server::{Events, Handshake, Refusal};
+
+pub enum WebConfig {}
+
+impl WebConfig {
+    pub fn load(path: &Path, _: Events) -> Result<Self, WebConfigError> {
+        Err(WebConfigError {
+            path: Some(path.to_path_buf()),
+            problem: Problem::NotBuilt,
+        })
+    }
+
+    pub fn announce(&self) {
+        match *self {}
+    }
+
+    pub fn has_tls(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn has_passwords(&self) -> bool {
+        match *self {}
+    }
+
+    pub async fn handshake(&self, _: Stream) -> Handshake {
+        match *self {}
+    }
+
+    pub fn refused(&self, _: String, _: String) {
+        match *self {}
+    }
+
+    pub fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        match *self {}
+    }
+
+    pub async fn admit(&self, _: &HeaderMap) -> Result<(), Refusal> {
+        match *self {}
+    }
+}
