@@ -295,11 +295,11 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    struct Roots {
+    struct StateDirs {
         dir: tempfile::TempDir,
     }
 
-    impl Roots {
+    impl StateDirs {
         fn new() -> Self {
             let roots = Self {
                 dir: tempfile::tempdir().unwrap(),
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn reads_the_recorded_virtual_machines() {
-        let roots = Roots::new();
+        let roots = StateDirs::new();
         let (go, rust) = (roots.dir.path().join("sbs"), roots.dir.path().join("kata"));
         let read = |id| virtual_machine_below(&go, &rust, id);
         assert_eq!(read("s1"), None);
@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_broken_note_of_a_virtual_machine_is_none() {
-        let roots = Roots::new();
+        let roots = StateDirs::new();
         let (go, rust) = (roots.dir.path().join("sbs"), roots.dir.path().join("kata"));
         for broken in ["", "{", "[]", "7", r#"{"HypervisorState":null}"#] {
             fs::write(go.join("s1/persist.json"), broken).unwrap();
@@ -412,7 +412,7 @@ mod tests {
 
     #[test]
     fn qemu_and_firecracker_below_the_rust_shim_are_deadly() {
-        let roots = Roots::new();
+        let roots = StateDirs::new();
         for name in ["qemu", "firecracker", "QEMU"] {
             roots.state(&format!(r#"{{"hypervisor":{{"hypervisor_type":"{name}"}}}}"#));
             assert!(
@@ -427,14 +427,14 @@ mod tests {
 
     #[test]
     fn the_recorded_cloud_hypervisor_sandbox_may_be_asked() {
-        let roots = Roots::new();
+        let roots = StateDirs::new();
         roots.state(include_str!("../../tests/fixtures/kata-3.30-rs/state.json"));
         assert!(matches!(roots.risk("kata/s1/shim-monitor.sock"), Risk::None));
     }
 
     #[test]
     fn a_socket_by_another_name_is_as_deadly() {
-        let roots = Roots::new();
+        let roots = StateDirs::new();
         let at = |path: &str| roots.dir.path().join(path);
         roots.state(r#"{"hypervisor":{"hypervisor_type":"qemu"}}"#);
         let socket = at("kata/s1/shim-monitor.sock");
@@ -472,7 +472,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told_is_unknown() {
-        let roots = Roots::new();
+        let roots = StateDirs::new();
         assert!(matches!(
             roots.risk("kata/s1/shim-monitor.sock"),
             Risk::Unknown { .. }
@@ -494,7 +494,7 @@ mod tests {
 
     #[test]
     fn a_go_shim_with_a_misplaced_socket_may_be_asked() {
-        let roots = Roots::new();
+        let roots = StateDirs::new();
         fs::write(roots.dir.path().join("sbs/s1/persist.json"), "{}").unwrap();
         assert!(matches!(roots.risk("kata/s1/shim-monitor.sock"), Risk::None));
     }

@@ -16,7 +16,7 @@ pub enum MachineKind {
     #[default]
     Local,
     /// A virtual machine of this host whose memory is protected from it, and by what, where that is known.
-    Confidential(Option<Protection>),
+    Confidential(Option<GuestProtection>),
     /// A virtual machine somewhere else, such as a cloud's (Kata's `remote` hypervisor, "peer pods"). This host has
     /// its shim and nothing more.
     PeerPod,
@@ -24,7 +24,7 @@ pub enum MachineKind {
 
 /// A technology of confidential computing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Protection {
+pub enum GuestProtection {
     /// AMD SEV and SEV-ES.
     Sev,
     /// AMD SEV-SNP.
@@ -62,11 +62,11 @@ impl MachineKind {
         name.split('-').find_map(|part| {
             let protection = match part {
                 "remote" => return Some(Self::PeerPod),
-                "sev" => Protection::Sev,
-                "snp" => Protection::Snp,
-                "tdx" => Protection::Tdx,
-                "cca" => Protection::Cca,
-                "se" => Protection::SecureExecution,
+                "sev" => GuestProtection::Sev,
+                "snp" => GuestProtection::Snp,
+                "tdx" => GuestProtection::Tdx,
+                "cca" => GuestProtection::Cca,
+                "se" => GuestProtection::SecureExecution,
                 _ => return None,
             };
             Some(Self::Confidential(Some(protection)))
@@ -95,11 +95,11 @@ impl MachineKind {
                 _ => None,
             });
         let protection = match noted {
-            Some("Tdx") => Some(Protection::Tdx),
-            Some("Sev") => Some(Protection::Sev),
-            Some("Snp") => Some(Protection::Snp),
-            Some("Pef") => Some(Protection::Pef),
-            Some("Se") => Some(Protection::SecureExecution),
+            Some("Tdx") => Some(GuestProtection::Tdx),
+            Some("Sev") => Some(GuestProtection::Sev),
+            Some("Snp") => Some(GuestProtection::Snp),
+            Some("Pef") => Some(GuestProtection::Pef),
+            Some("Se") => Some(GuestProtection::SecureExecution),
             _ => None,
         };
         match Self::from_hypervisor(name) {
@@ -120,7 +120,9 @@ impl MachineKind {
     pub fn shows_memory(self) -> bool {
         match self {
             Self::Local => true,
-            Self::Confidential(Some(Protection::Sev | Protection::SecureExecution | Protection::Pef)) => true,
+            Self::Confidential(Some(
+                GuestProtection::Sev | GuestProtection::SecureExecution | GuestProtection::Pef,
+            )) => true,
             Self::Confidential(_) | Self::PeerPod => false,
         }
     }
@@ -128,18 +130,18 @@ impl MachineKind {
 
 /// The protection that QEMU was told to use: `-machine …,confidential-guest-support=ID`, with an `-object` of one of
 /// these types (QEMU's docs/system/confidential-guest-support.rst).
-fn by_command_line(line: &[u8]) -> Option<Protection> {
+fn by_command_line(line: &[u8]) -> Option<GuestProtection> {
     let line = String::from_utf8_lossy(line);
     if !line.contains("confidential-guest-support=") {
         return None;
     }
     [
-        ("sev-snp-guest", Protection::Snp),
-        ("sev-guest", Protection::Sev),
-        ("tdx-guest", Protection::Tdx),
-        ("rme-guest", Protection::Cca),
-        ("s390-pv-guest", Protection::SecureExecution),
-        ("pef-guest", Protection::Pef),
+        ("sev-snp-guest", GuestProtection::Snp),
+        ("sev-guest", GuestProtection::Sev),
+        ("tdx-guest", GuestProtection::Tdx),
+        ("rme-guest", GuestProtection::Cca),
+        ("s390-pv-guest", GuestProtection::SecureExecution),
+        ("pef-guest", GuestProtection::Pef),
     ]
     .into_iter()
     .find_map(|(object, protection)| line.contains(object).then_some(protection))
@@ -174,32 +176,32 @@ mod tests {
             (
                 2,
                 with(r#"{"qom-type":"tdx-guest","id":"tdx"}"#),
-                MachineKind::Confidential(Some(Protection::Tdx)),
+                MachineKind::Confidential(Some(GuestProtection::Tdx)),
             ),
             (
                 3,
                 with("sev-snp-guest,id=snp,cbitpos=51"),
-                MachineKind::Confidential(Some(Protection::Snp)),
+                MachineKind::Confidential(Some(GuestProtection::Snp)),
             ),
             (
                 4,
                 with("sev-guest,id=sev,cbitpos=51"),
-                MachineKind::Confidential(Some(Protection::Sev)),
+                MachineKind::Confidential(Some(GuestProtection::Sev)),
             ),
             (
                 5,
                 with("s390-pv-guest,id=pv0"),
-                MachineKind::Confidential(Some(Protection::SecureExecution)),
+                MachineKind::Confidential(Some(GuestProtection::SecureExecution)),
             ),
             (
                 6,
                 with("pef-guest,id=pef0"),
-                MachineKind::Confidential(Some(Protection::Pef)),
+                MachineKind::Confidential(Some(GuestProtection::Pef)),
             ),
             (
                 7,
                 with("rme-guest,id=rme0"),
-                MachineKind::Confidential(Some(Protection::Cca)),
+                MachineKind::Confidential(Some(GuestProtection::Cca)),
             ),
             (8, with("something-new"), MachineKind::Local),
         ] {
@@ -214,7 +216,7 @@ mod tests {
         assert_eq!(of(MachineKind::PeerPod, Some(2)), MachineKind::PeerPod);
         assert_eq!(
             of(MachineKind::Confidential(None), Some(2)),
-            MachineKind::Confidential(Some(Protection::Tdx))
+            MachineKind::Confidential(Some(GuestProtection::Tdx))
         );
         assert_eq!(
             of(MachineKind::Confidential(None), Some(99)),
@@ -235,14 +237,14 @@ mod tests {
         );
         assert_eq!(
             kind("clh", r#"{"guest_protection_to_use":"Tdx"}"#),
-            confidential(Some(Protection::Tdx))
+            confidential(Some(GuestProtection::Tdx))
         );
         assert_eq!(
             kind(
                 "clh",
                 r#"{"guest_protection_to_use":{"Snp":{"cbitpos":51,"phys_addr_reduction":1}}}"#
             ),
-            confidential(Some(Protection::Snp))
+            confidential(Some(GuestProtection::Snp))
         );
         assert_eq!(
             kind(
@@ -261,14 +263,14 @@ mod tests {
         let confidential = |protection| Some(MachineKind::Confidential(Some(protection)));
         for (name, expected) in [
             ("kata-remote", Some(MachineKind::PeerPod)),
-            ("kata-qemu-snp", confidential(Protection::Snp)),
+            ("kata-qemu-snp", confidential(GuestProtection::Snp)),
             (
                 "kata-qemu-nvidia-gpu-tdx-runtime-rs",
-                confidential(Protection::Tdx),
+                confidential(GuestProtection::Tdx),
             ),
-            ("kata-qemu-se", confidential(Protection::SecureExecution)),
-            ("kata-qemu-cca", confidential(Protection::Cca)),
-            ("kata-qemu-sev", confidential(Protection::Sev)),
+            ("kata-qemu-se", confidential(GuestProtection::SecureExecution)),
+            ("kata-qemu-cca", confidential(GuestProtection::Cca)),
+            ("kata-qemu-sev", confidential(GuestProtection::Sev)),
             ("kata-qemu-coco-dev", None),
             ("kata-clh", None),
             ("runc", None),
@@ -285,9 +287,9 @@ mod tests {
             (MachineKind::Local, true, true),
             (MachineKind::PeerPod, false, false),
             (MachineKind::Confidential(None), true, false),
-            (confidential(Protection::Tdx), true, false),
-            (confidential(Protection::Snp), true, false),
-            (confidential(Protection::Sev), true, true),
+            (confidential(GuestProtection::Tdx), true, false),
+            (confidential(GuestProtection::Snp), true, false),
+            (confidential(GuestProtection::Sev), true, true),
         ] {
             assert_eq!(
                 (kind.is_local(), kind.shows_memory()),

@@ -37,7 +37,7 @@ pub use files::ReadError;
 pub use find::FindError;
 pub use id::{Id, IdError};
 pub use inventory::Inventory;
-pub use machine::{MachineKind, Protection};
+pub use machine::{GuestProtection, MachineKind};
 pub use names::Wanted;
 pub use pods::{Pod, pods};
 pub use processes::{HostProcesses, Part, ProcessMemory, ProcessUsage, host_processes};

@@ -69,6 +69,7 @@ pub use model::{
     Blkio, BlkioEntry, Cpu, CpuUsage, DeviceIo, Hugetlb, Interface, Memory, MemoryEntry, Pids, Pressure, Psi,
     Sockets, Stats, TcpCounts, Throttling, UdpCounts,
 };
+pub(crate) use network::{InterfaceRow, parse_interface_rows};
 pub use network::{MalformedTable, SocketCounts, SocketTable, parse_interfaces};
 
 const V1: &str = "io.containerd.cgroups.v1.Metrics";

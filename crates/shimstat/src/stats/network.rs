@@ -23,6 +23,16 @@ pub struct MalformedTable {
 
 /// Reads the text of `/proc/<pid>/net/dev`. Bytes of a name that are not UTF-8 become U+FFFD.
 pub fn parse_interfaces(text: &[u8]) -> Result<Vec<Interface>, MalformedTable> {
+    let rows = parse_interface_rows(text)?;
+    Ok(rows.into_iter().map(Interface::from).collect())
+}
+
+/// An interface's name, and its counters in the order of `/proc/<pid>/net/dev`: received bytes, packets, errs, drop,
+/// fifo, frame, compressed, multicast; sent bytes, packets, errs, drop, fifo, colls, carrier, compressed.
+pub(crate) type InterfaceRow = (String, [u64; 16]);
+
+/// Reads all columns of `/proc/<pid>/net/dev`.
+pub(crate) fn parse_interface_rows(text: &[u8]) -> Result<Vec<InterfaceRow>, MalformedTable> {
     let mut interfaces = Vec::new();
     let mut number = 0;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
@@ -35,7 +45,7 @@ pub fn parse_interfaces(text: &[u8]) -> Result<Vec<Interface>, MalformedTable> {
             1 if line.starts_with(b"Inter-|") => {}
             2 if line.starts_with(b" face |bytes") => {}
             1 | 2 => return Err(malformed("not the table's header")),
-            _ => interfaces.push(interface(line).ok_or(malformed("not an interface's row"))?),
+            _ => interfaces.push(interface_row(line).ok_or(malformed("not an interface's row"))?),
         }
     }
     if number < 2 {
@@ -48,30 +58,37 @@ pub fn parse_interfaces(text: &[u8]) -> Result<Vec<Interface>, MalformedTable> {
 }
 
 /// `  eth0: 1 2 …`, or `eth0:1 2 …` from old kernels; these allowed a colon in the name, too.
-fn interface(line: &[u8]) -> Option<Interface> {
+fn interface_row(line: &[u8]) -> Option<InterfaceRow> {
     let colon = line.iter().rposition(|byte| *byte == b':')?;
     let (name, counters) = line.split_at_checked(colon)?;
     let name = name.trim_ascii_start();
-    let mut counters = columns(counters.strip_prefix(b":")?);
-    let mut next = || number(counters.next()?, 10);
-    let [rx_bytes, rx_packets, rx_errors, rx_dropped] = [next()?, next()?, next()?, next()?];
-    let _fifo_frame_compressed_multicast = [next()?, next()?, next()?, next()?];
-    let [tx_bytes, tx_packets, tx_errors, tx_dropped] = [next()?, next()?, next()?, next()?];
-    let _fifo_collisions_carrier_compressed = [next()?, next()?, next()?, next()?];
-    if name.is_empty() || counters.next().is_some() {
+    let mut columns = columns(counters.strip_prefix(b":")?);
+    let mut counters = [0; 16];
+    for counter in &mut counters {
+        *counter = number(columns.next()?, 10)?;
+    }
+    if name.is_empty() || columns.next().is_some() {
         return None;
     }
-    Some(Interface {
-        name: String::from_utf8_lossy(name).into_owned(),
-        rx_bytes,
-        rx_packets,
-        rx_errors,
-        rx_dropped,
-        tx_bytes,
-        tx_packets,
-        tx_errors,
-        tx_dropped,
-    })
+    Some((String::from_utf8_lossy(name).into_owned(), counters))
+}
+
+impl From<InterfaceRow> for Interface {
+    fn from((name, counters): InterfaceRow) -> Self {
+        let [rx_bytes, rx_packets, rx_errors, rx_dropped, _, _, _, _, sent @ ..] = counters;
+        let [tx_bytes, tx_packets, tx_errors, tx_dropped, _, _, _, _] = sent;
+        Self {
+            name,
+            rx_bytes,
+            rx_packets,
+            rx_errors,
+            rx_dropped,
+            tx_bytes,
+            tx_packets,
+            tx_errors,
+            tx_dropped,
+        }
+    }
 }
 
 /// One of the socket tables, counted while it is read: they can be tens of megabytes long, and only a

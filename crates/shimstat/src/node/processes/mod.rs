@@ -2,6 +2,12 @@
 //! is read from `/proc` and cgroupfs; neither the shim nor the guest is asked.
 
 mod answering;
+mod cgroup;
+mod io;
+mod kata_families;
+mod links;
+mod memory;
+mod overhead;
 mod proc_fs;
 #[cfg(test)]
 pub(super) mod testing;
@@ -12,6 +18,12 @@ use std::fs;
 use std::time::Duration;
 
 pub use answering::ShimTime;
+pub use cgroup::SandboxCgroup;
+pub use io::ProcessIo;
+pub use kata_families::{HostFamily, HostSample, kata_families};
+pub use links::HostLinks;
+pub use memory::{GuestMemory, MappingsError, SandboxMemory};
+pub use overhead::{CpuOverhead, ResourceUse, overhead};
 pub(super) use proc_fs::Roots;
 pub use proc_fs::ticks;
 pub use threads::{Thread, ThreadRole, ThreadTimes, Threads};

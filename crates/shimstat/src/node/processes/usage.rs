@@ -180,16 +180,42 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_used_something() {
-        let begin = std::time::Instant::now();
-        let usage = loop {
-            let usage = ProcessUsage::read(std::process::id()).unwrap();
-            // On a busy machine it may take a while to get a processor at all.
-            if usage.cpu >= Duration::from_millis(10) || begin.elapsed() > Duration::from_secs(20) {
-                break usage;
-            }
+    fn our_own_processor_time_is_the_clocks() {
+        let clock = || {
+            let mut time = libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
+            // SAFETY: writes to our own variable.
+            unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+            Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
         };
-        assert!(usage.cpu >= Duration::from_millis(10));
+        while clock() < Duration::from_millis(50) {}
+        let before = clock();
+        let usage = ProcessUsage::read(std::process::id()).unwrap();
+        let tick = Duration::from_millis(10);
+        assert!(
+            usage.cpu + tick + tick >= before && usage.cpu <= clock() + tick,
+            "{:?}",
+            usage.cpu
+        );
         assert!(usage.memory.rss.unwrap() > 100 << 10);
+    }
+
+    #[test]
+    fn the_id_of_our_own_thread_is_of_this_process() {
+        // SAFETY: has no preconditions.
+        let tid = || u32::try_from(unsafe { libc::gettid() }).unwrap();
+        let thread = std::thread::Builder::new().name("vmm_master".into());
+        let read = thread
+            .spawn(move || ProcessUsage::read(tid()).unwrap())
+            .unwrap()
+            .join()
+            .unwrap();
+        let own = ProcessUsage::read(std::process::id()).unwrap();
+        assert_eq!(
+            (read.pid, read.started, read.name),
+            (own.pid, own.started, own.name)
+        );
     }
 }
