@@ -35,7 +35,8 @@ pub struct VirtualMachine {
     pub shim: KataShim,
     /// `qemu`, `clh`, `firecracker`, `dragonball`, …
     pub hypervisor: Option<String>,
-    /// What the notes tell of where it runs and whether its memory is encrypted; see [`MachineKind::of`].
+    /// What the notes tell of where it runs and whether its memory is encrypted; see
+    /// [`MachineKind::with_command_line_of`].
     pub kind: MachineKind,
     /// The hypervisor's process on the host, as noted when it started: it may be gone, and its pid another's. The
     /// Rust shim does not note it for every hypervisor (3.30 leaves Cloud Hypervisor's out), and Dragonball runs

@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use super::hypervisor::VirtualMachine;
-use super::processes::Roots;
+use super::files;
+use super::proc_fs::Roots;
 
 /// A command line of QEMU under Kata has about 4 KB.
 const COMMAND_LINE_LIMIT: u64 = 256 << 10;
@@ -40,19 +40,19 @@ pub enum GuestProtection {
 }
 
 impl MachineKind {
-    /// The kind of a machine, by its shim's notes and, as the Go shim notes no protection, by the command line of
-    /// its VMM where that is known.
-    pub fn of(machine: &VirtualMachine, vmm_pid: Option<u32>) -> Self {
-        Self::of_in(Roots::host(), machine, vmm_pid)
+    /// The kind of a machine whose notes say `self`. The Go shim notes no protection, so the command line of the VMM
+    /// is looked at where its pid is known.
+    pub fn with_command_line_of(self, vmm_pid: Option<u32>) -> Self {
+        self.with_command_line_in(Roots::host(), vmm_pid)
     }
 
-    fn of_in(roots: Roots<'_>, machine: &VirtualMachine, vmm_pid: Option<u32>) -> Self {
-        match machine.kind {
-            Self::PeerPod | Self::Confidential(Some(_)) => machine.kind,
+    fn with_command_line_in(self, roots: Roots<'_>, vmm_pid: Option<u32>) -> Self {
+        match self {
+            Self::PeerPod | Self::Confidential(Some(_)) => self,
             Self::Local | Self::Confidential(None) => vmm_pid
-                .and_then(|pid| super::files::read(&roots.path(pid, "cmdline"), COMMAND_LINE_LIMIT).ok())
+                .and_then(|pid| files::read(&roots.path(pid, "cmdline"), COMMAND_LINE_LIMIT).ok())
                 .and_then(|line| by_command_line(&line))
-                .map_or(machine.kind, |protection| Self::Confidential(Some(protection))),
+                .map_or(self, |protection| Self::Confidential(Some(protection))),
         }
     }
 
@@ -150,20 +150,7 @@ fn by_command_line(line: &[u8]) -> Option<GuestProtection> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::hypervisor::{CgroupPaths, KataShim};
-    use crate::node::processes::testing::Tree;
-
-    fn noted(kind: MachineKind) -> VirtualMachine {
-        VirtualMachine {
-            shim: KataShim::Go,
-            hypervisor: Some("qemu".into()),
-            kind,
-            vmm_pid: None,
-            virtiofsd_pid: None,
-            configured_memory: None,
-            cgroups: CgroupPaths::default(),
-        }
-    }
+    use crate::node::proc_fs::testing::Tree;
 
     #[test]
     fn qemus_command_line_tells_what_the_go_shim_does_not_note() {
@@ -207,12 +194,12 @@ mod tests {
         ] {
             tree.file(pid, "cmdline", &line);
             assert_eq!(
-                MachineKind::of_in(tree.roots(), &noted(MachineKind::Local), Some(pid)),
+                MachineKind::Local.with_command_line_in(tree.roots(), Some(pid)),
                 expected,
                 "{line}"
             );
         }
-        let of = |kind, pid| MachineKind::of_in(tree.roots(), &noted(kind), pid);
+        let of = |kind: MachineKind, pid| kind.with_command_line_in(tree.roots(), pid);
         assert_eq!(of(MachineKind::PeerPod, Some(2)), MachineKind::PeerPod);
         assert_eq!(
             of(MachineKind::Confidential(None), Some(2)),

@@ -23,6 +23,7 @@ mod names;
 pub mod network;
 pub mod pace;
 mod pods;
+mod proc_fs;
 pub mod processes;
 mod runtime;
 mod spec;

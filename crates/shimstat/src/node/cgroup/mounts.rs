@@ -30,7 +30,7 @@ impl CgroupMounts {
         Self::read_in(Path::new("/proc"), Path::new("/sys/kernel/mm/hugepages"))
     }
 
-    pub(super) fn read_in(proc: &Path, hugepages: &Path) -> Result<Self, ReadError> {
+    pub(in crate::node) fn read_in(proc: &Path, hugepages: &Path) -> Result<Self, ReadError> {
         let text = files::read_text(&proc.join("self/mountinfo"), MOUNTINFO_LIMIT)?;
         let is_cgroup = |mount: &Mount| matches!(mount.fs_type.as_str(), "cgroup" | "cgroup2");
         Ok(Self {

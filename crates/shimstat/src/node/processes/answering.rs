@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::proc_fs::{Roots, Stat, ticks};
 use crate::node::files::ReadError;
+use crate::node::proc_fs::{Roots, Stat, ticks};
 
 /// Processor time of a shim, since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl ShimTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::processes::testing::Tree;
+    use crate::node::proc_fs::testing::Tree;
 
     #[test]
     fn what_a_shim_has_spent_between_two_readings() {

@@ -1,8 +1,8 @@
 //! What processes read and write, from `/proc/<pid>/io`.
 
-use super::HostProcesses;
-use super::proc_fs::{Roots, field};
+use super::host::HostProcesses;
 use crate::node::files::ReadError;
+use crate::node::proc_fs::{Roots, field};
 
 /// What a process has read and written since it started. Only root and the process's own user may look at it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl HostProcesses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::processes::testing::Tree;
+    use crate::node::proc_fs::testing::Tree;
     use crate::node::processes::{Part, ProcessUsage};
 
     #[test]

@@ -6,17 +6,19 @@
 //! names with other units and items.
 //!
 //! Not made: `vmpmd` of `*_proc_status`, which no kernel since 4.15 tells and Kata shows as 0;
-//! `kata_shim_pod_overhead_*`, for which the guest must be asked (see [`overhead`](super::overhead)); histograms of
+//! `kata_shim_pod_overhead_*`, for which the guest must be asked (see [`CpuOverhead`](super::CpuOverhead)); histograms of
 //! what the shim itself did; `go_*` and `process_*`.
 
 use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
+use super::host::{HostProcesses, Part};
 use super::io::ProcessIo;
-use super::links::pod_interfaces;
-use super::proc_fs::{Roots, Stat, field};
-use super::{HostProcesses, Part, ProcessUsage};
+use super::links::interface_rows;
+use super::usage::ProcessUsage;
+use crate::node::network::NetworkNamespace;
+use crate::node::proc_fs::{Roots, Stat, field};
 
 /// How many open files are counted one by one. On Linux 6.2 and later the kernel gives the number.
 const MAX_FILES: usize = 65_536;
@@ -130,11 +132,18 @@ const NETDEV_ITEMS: [&str; 16] = [
 /// Kata's families about the processes of a sandbox, sorted by name. What cannot be read is left out, and so is a
 /// family of which nothing can.
 ///
-/// `task_pid` is the pid that the sandbox's shim gives for its task (`State`); it leads to the pod's network. Of two
+/// `task_pid` is the pid that the sandbox's shim gives for its task (`State`); it leads to the pod's network, unless
+/// that is the host's. Of two
 /// virtiofsd the families are of the first, as Kata's are, which only waits for the other: see
 /// [`HostProcesses`] for both. Where the shim and the VMM are one process, it is told of as the shim.
 pub fn kata_families(processes: &[HostProcesses], task_pid: Option<u32>) -> Vec<HostFamily> {
-    kata_families_in(Roots::host(), processes, task_pid)
+    let network = task_pid.and_then(|pid| Some((pid, NetworkNamespace::of_task(pid)?)));
+    let mut families = kata_families_in(Roots::host(), processes, network.map(|(pid, _)| pid));
+    // Where the task has ended meanwhile, its pid may be another's.
+    if network.is_some_and(|(pid, namespace)| !namespace.holds(pid)) {
+        families.retain(|family| family.name != NETDEV.0);
+    }
+    families
 }
 
 fn kata_families_in(roots: Roots<'_>, processes: &[HostProcesses], task_pid: Option<u32>) -> Vec<HostFamily> {
@@ -218,7 +227,7 @@ fn items<const N: usize>(values: [(&'static str, Option<u64>); N]) -> Vec<HostSa
 
 fn netdev(roots: Roots<'_>, pid: u32) -> Option<Vec<HostSample>> {
     let mut samples = Vec::new();
-    for (interface, counters) in pod_interfaces(roots, pid)? {
+    for (interface, counters) in interface_rows(roots, pid)? {
         samples.extend(NETDEV_ITEMS.iter().zip(counters).map(|(item, value)| HostSample {
             labels: vec![("interface", interface.clone().into()), ("item", (*item).into())],
             value,
@@ -245,7 +254,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::node::processes::testing::Tree;
+    use crate::node::proc_fs::testing::Tree;
 
     /// Of the page of a pod under Kata 4.1.0's Go shim, the families about its processes.
     const PAGE: &str = include_str!("../../../tests/fixtures/kata-4.1-go/host-families.txt");
@@ -268,9 +277,7 @@ mod tests {
             .file(14367, "stat", recorded!("14367/stat"))
             .file(14367, "status", recorded!("14367/status"))
             .file(14367, "io", recorded!("14367/io"))
-            .file(14367, "net/dev", recorded!("14367/net/dev"))
-            .file(14367, "ns/net", "")
-            .file(1, "ns/net", "");
+            .file(14367, "net/dev", recorded!("14367/net/dev"));
         for (pid, open) in [(14340, 35), (14366, 8), (14367, 106)] {
             for fd in 0..open {
                 tree.file(pid, &format!("fd/{fd}"), "");

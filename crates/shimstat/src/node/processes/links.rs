@@ -1,11 +1,9 @@
 //! The host's side of a virtual machine's network: the pod's links and the taps behind them, in the pod's network
 //! namespace. What is dropped here, the guest never sees.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-
-use super::proc_fs::Roots;
 use crate::node::files;
+use crate::node::network::NetworkNamespace;
+use crate::node::proc_fs::Roots;
 use crate::stats::{Interface, InterfaceRow, parse_interface_rows};
 
 /// A line an interface of about 130 bytes: room for 8,000.
@@ -25,12 +23,13 @@ impl HostLinks {
     /// Reads the links in the network namespace of a process or thread: of the pid that a shim's `State` gives.
     /// `None` in the host's own namespace, whose links are not the pod's.
     pub fn read(pid: u32) -> Option<Self> {
-        Self::read_in(Roots::host(), pid)
+        let namespace = NetworkNamespace::of_task(pid)?;
+        Self::read_in(Roots::host(), pid).filter(|_| namespace.holds(pid))
     }
 
     fn read_in(roots: Roots<'_>, pid: u32) -> Option<Self> {
         let mut links = Self::default();
-        for row in pod_interfaces(roots, pid)? {
+        for row in interface_rows(roots, pid)? {
             let interface = Interface::from(row);
             if interface.name.ends_with("_kata") {
                 // Kata's older bridge repeats what its tap counts.
@@ -59,27 +58,15 @@ impl HostLinks {
     }
 }
 
-/// The interfaces of a process's network namespace, where that is not the host's.
-pub(super) fn pod_interfaces(roots: Roots<'_>, pid: u32) -> Option<Vec<InterfaceRow>> {
-    let namespace = |process: &str| {
-        let file = fs::metadata(roots.proc.join(process).join("ns/net")).ok()?;
-        Some((file.dev(), file.ino()))
-    };
-    let own = || namespace(&pid.to_string());
-    let before = own()?;
-    // Where process 1 may not be looked at, we are in a container ourselves.
-    if before == namespace("1").or_else(|| namespace("self"))? {
-        return None;
-    }
-    let text = files::read(&roots.path(pid, "net/dev"), INTERFACES_LIMIT).ok()?;
-    // A process that ended meanwhile took its namespace with it, and its pid may be another's by now.
-    (own() == Some(before)).then(|| parse_interface_rows(&text).ok())?
+/// The interfaces of a process's network namespace.
+pub(super) fn interface_rows(roots: Roots<'_>, pid: u32) -> Option<Vec<InterfaceRow>> {
+    parse_interface_rows(&files::read(&roots.path(pid, "net/dev"), INTERFACES_LIMIT).ok()?).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::processes::testing::Tree;
+    use crate::node::proc_fs::testing::Tree;
 
     const DEV: &str = "Inter-|   Receive                                                |  Transmit\n \
         face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    \
@@ -91,9 +78,7 @@ mod tests {
     #[test]
     fn a_taps_directions_are_the_guests_reversed() {
         let tree = Tree::new();
-        tree.file(1, "ns/net", "")
-            .file(20, "ns/net", "")
-            .file(20, "net/dev", DEV);
+        tree.file(20, "net/dev", DEV);
         let links = HostLinks::read_in(tree.roots(), 20).unwrap();
         let names = |links: &[Interface]| links.iter().map(|link| link.name.clone()).collect::<Vec<_>>();
         assert_eq!(
@@ -108,16 +93,8 @@ mod tests {
 
     #[test]
     fn the_hosts_links_are_no_pods() {
-        let tree = Tree::new();
-        tree.file(1, "ns/net", "")
-            .file(1, "net/dev", DEV)
-            .file(20, "net/dev", DEV);
-        assert_eq!(HostLinks::read_in(tree.roots(), 1), None);
-        assert_eq!(
-            HostLinks::read_in(tree.roots(), 20),
-            None,
-            "its namespace is not known"
-        );
+        // Tests run in the host's network namespace, or take their own for it.
         assert_eq!(HostLinks::read(std::process::id()), None);
+        assert_eq!(HostLinks::read_in(Tree::new().roots(), 20), None);
     }
 }

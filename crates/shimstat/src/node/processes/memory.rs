@@ -9,10 +9,11 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::proc_fs::{Roots, field};
-use super::{HostProcesses, Part, ProcessUsage};
+use super::host::{HostProcesses, Part};
+use super::usage::ProcessUsage;
 use crate::node::files::{self, ReadError};
 use crate::node::machine::MachineKind;
+use crate::node::proc_fs::{Roots, field};
 
 /// A mapping takes about 700 bytes: room for 12,000.
 const MAPPINGS_LIMIT: usize = 8 << 20;

@@ -1,251 +1,26 @@
 //! The processes of a sandbox on this machine: its virtual machine monitor (VMM), virtiofsd, its shim. Everything here
-//! is read from `/proc` and cgroupfs; neither the shim nor the guest is asked.
+//! is read from `/proc` and cgroupfs; neither the shim nor the guest is asked. docs/vm-cost.md has each figure with its
+//! unit, source and cost.
 
 mod answering;
 mod cgroup;
+mod host;
 mod io;
 mod kata_families;
 mod links;
 mod memory;
 mod overhead;
-mod proc_fs;
-#[cfg(test)]
-pub(super) mod testing;
 mod threads;
 mod usage;
 
-use std::fs;
-use std::time::Duration;
-
+pub use super::proc_fs::ticks;
 pub use answering::ShimTime;
 pub use cgroup::SandboxCgroup;
+pub use host::{HostProcesses, Part, host_processes};
 pub use io::ProcessIo;
 pub use kata_families::{HostFamily, HostSample, kata_families};
 pub use links::HostLinks;
 pub use memory::{GuestMemory, MappingsError, SandboxMemory};
 pub use overhead::{CpuOverhead, ResourceUse, overhead};
-pub(super) use proc_fs::Roots;
-pub use proc_fs::ticks;
 pub use threads::{Thread, ThreadRole, ThreadTimes, Threads};
 pub use usage::{ProcessMemory, ProcessUsage};
-
-use super::files;
-use super::hypervisor::VirtualMachine;
-
-/// A line of children has at most 8 bytes for each.
-const CHILDREN_LIMIT: u64 = 64 << 10;
-
-/// How many threads' and processes' children are looked for. A shim has some ten threads.
-const MAX_CHILDREN: usize = 256;
-
-/// The members of a cgroup have at most 8 bytes each.
-const MEMBERS_LIMIT: u64 = 64 << 10;
-
-/// How many members of a sandbox's cgroup are looked at. It has some ten.
-const MAX_MEMBERS: usize = 256;
-
-/// What a process is to its sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
-    /// The virtual machine monitor. The guest's memory and processors are its own.
-    Vmm,
-    /// Kernel threads that move the VMM's network and socket packets. From Linux 6.4 on they are threads of the
-    /// VMM instead, unless the machine is set up otherwise.
-    Vhost,
-    /// Shares files of the host with the guest.
-    Virtiofsd,
-    Shim,
-    /// One process is both: Kata's built-in Dragonball.
-    ShimAndVmm,
-}
-
-/// The processes that are one part of a sandbox, and what they use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostProcesses {
-    pub part: Part,
-    /// virtiofsd can be two: the one that the shim started waits, and its child does the work.
-    pub processes: Vec<ProcessUsage>,
-}
-
-impl HostProcesses {
-    /// Processor time of all the processes, in user mode and in the kernel.
-    pub fn cpu(&self) -> Duration {
-        self.processes.iter().map(|process| process.cpu).sum()
-    }
-
-    /// Resident memory in bytes. Of virtiofsd without what it shares with others: that is the guest's memory,
-    /// and counted with the VMM's.
-    pub fn memory(&self) -> Option<u64> {
-        let memory = |process: &ProcessUsage| match self.part {
-            Part::Virtiofsd => process.memory.private(),
-            Part::Vmm | Part::Vhost | Part::Shim | Part::ShimAndVmm => process.memory.resident(),
-        };
-        self.processes.iter().map(memory).sum()
-    }
-
-    /// Processor time since an earlier look, in per cent of one processor, where the processes are the same.
-    pub fn cpu_percent_since(&self, before: &Self, elapsed: Duration) -> Option<f64> {
-        let same = self.processes.len() == before.processes.len();
-        let pairs = self.processes.iter().zip(&before.processes);
-        let percents = pairs.map(|(new, old)| new.cpu_percent_since(old, elapsed));
-        percents.sum::<Option<f64>>().filter(|_| same)
-    }
-}
-
-/// Finds the processes of a sandbox, as far as they are known, and reads what they use: the VMM first.
-///
-/// `shim_pid` is the one noted in the sandbox's bundle, `task_pid` the one that its shim gives for its task (`State`):
-/// with Kata the VMM's. Notes can be of processes that are gone, with their pids another's by now: a process that is
-/// not called as it should be is left out. A machine that is not on this host has its shim here and nothing more.
-pub fn host_processes(
-    machine: Option<&VirtualMachine>,
-    shim_pid: Option<u32>,
-    task_pid: Option<u32>,
-) -> Vec<HostProcesses> {
-    host_processes_in(Roots::host(), machine, shim_pid, task_pid)
-}
-
-fn host_processes_in(
-    roots: Roots<'_>,
-    machine: Option<&VirtualMachine>,
-    shim_pid: Option<u32>,
-    task_pid: Option<u32>,
-) -> Vec<HostProcesses> {
-    let read = |pid| ProcessUsage::read_in(roots, pid).ok();
-    let is_shim = |process: &ProcessUsage| process.name.contains("shim");
-    let task = task_pid.filter(|pid| *pid != 0).and_then(read);
-    // Not every shim notes its pid. It is the parent of what it starts, or its own task: Dragonball runs in it,
-    // and for a machine that is elsewhere it reports itself.
-    let shim = match (shim_pid, &task) {
-        (Some(pid), _) => read(pid),
-        (None, Some(task)) if is_shim(task) => Some(task.clone()),
-        (None, Some(task)) => read(task.parent),
-        (None, None) => None,
-    }
-    .filter(is_shim);
-    let found = |part, processes: Vec<ProcessUsage>| {
-        (!processes.is_empty()).then_some(HostProcesses { part, processes })
-    };
-    let Some(machine) = machine.filter(|machine| machine.kind.is_local()) else {
-        return found(Part::Shim, shim.into_iter().collect())
-            .into_iter()
-            .collect();
-    };
-    let noted = || machine.vmm_pid.and_then(read).filter(|vmm| is_vmm(&vmm.name));
-    let vmm = task.or_else(noted);
-    let vhost = vmm
-        .as_ref()
-        .map(|vmm| vhost_workers(roots, vmm.pid))
-        .unwrap_or_default();
-    let virtiofsd = virtiofsds(roots, machine, shim.as_ref());
-    let one = |process: Option<ProcessUsage>| process.into_iter().collect();
-    let (first, last) = match (vmm, shim) {
-        (Some(vmm), Some(shim)) if vmm.pid == shim.pid => (found(Part::ShimAndVmm, vec![shim]), None),
-        (vmm, shim) => (found(Part::Vmm, one(vmm)), found(Part::Shim, one(shim))),
-    };
-    [
-        first,
-        found(Part::Vhost, vhost),
-        found(Part::Virtiofsd, virtiofsd),
-        last,
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-/// How hypervisors' names begin, as the kernel cuts them.
-const VMMS: [&str; 6] = [
-    "qemu",
-    "cloud-hyperviso",
-    "firecracker",
-    "stratovirt",
-    "dragonball",
-    "openvmm",
-];
-
-fn is_vmm(name: &str) -> bool {
-    VMMS.iter().any(|vmm| name.starts_with(vmm))
-}
-
-/// The sandbox's virtiofsd: the process that the shim noted, or (the Rust shim notes none) that it started, with
-/// the children that do the work for it.
-fn virtiofsds(roots: Roots<'_>, machine: &VirtualMachine, shim: Option<&ProcessUsage>) -> Vec<ProcessUsage> {
-    let read = |pid: u32| {
-        let process = ProcessUsage::read_in(roots, pid).ok()?;
-        process.name.starts_with("virtiofsd").then_some(process)
-    };
-    let mut all: Vec<ProcessUsage> = match machine.virtiofsd_pid.and_then(read) {
-        Some(noted) => vec![noted],
-        None => shim
-            .map(|shim| children(roots, shim.pid))
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(read)
-            .collect(),
-    };
-    let workers: Vec<_> = all
-        .iter()
-        .flat_map(|process| children(roots, process.pid))
-        .filter_map(read)
-        .collect();
-    all.extend(workers);
-    all
-}
-
-/// The kernel threads that vhost runs for a VMM. They are called after it, and are in its cgroup (Linux before 6.4,
-/// drivers/vhost/vhost.c: `kthread_create(vhost_worker, worker, "vhost-%d", current->pid)`).
-fn vhost_workers(roots: Roots<'_>, vmm: u32) -> Vec<ProcessUsage> {
-    let Some(members) = cgroup_members(roots, vmm) else {
-        return Vec::new();
-    };
-    let name = format!("vhost-{vmm}");
-    members
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .filter(|pid| *pid != vmm)
-        .take(MAX_MEMBERS)
-        .filter_map(|pid| ProcessUsage::read_in(roots, pid).ok())
-        .filter(|process| process.name == name)
-        .collect()
-}
-
-/// The pids in the memory cgroup of a process; none where that is the root, which has all of the machine's.
-fn cgroup_members(roots: Roots<'_>, pid: u32) -> Option<String> {
-    let memberships = roots.text(pid, "cgroup").ok()?;
-    let path_in = |hierarchy: &str| {
-        let mut lines = memberships.lines();
-        lines.find_map(|line| {
-            line.split_once(':')?
-                .1
-                .strip_prefix(hierarchy)?
-                .strip_prefix(":/")
-        })
-    };
-    let directory = match path_in("memory") {
-        Some(path) => roots.cgroup.join("memory").join(path),
-        None => roots.cgroup.join(path_in("").filter(|path| !path.is_empty())?),
-    };
-    files::read_text(&directory.join("cgroup.procs"), MEMBERS_LIMIT).ok()
-}
-
-/// The pids of a process's children; none where the kernel does not say.
-fn children(roots: Roots<'_>, pid: u32) -> Vec<u32> {
-    let Ok(threads) = fs::read_dir(roots.path(pid, "task")) else {
-        return Vec::new();
-    };
-    threads
-        .flatten()
-        .take(MAX_CHILDREN)
-        .filter_map(|thread| files::read_text(&thread.path().join("children"), CHILDREN_LIMIT).ok())
-        .flat_map(|pids| {
-            pids.split_whitespace()
-                .filter_map(|pid| pid.parse().ok())
-                .collect::<Vec<u32>>()
-        })
-        .take(MAX_CHILDREN)
-        .collect()
-}
-
-#[cfg(test)]
-mod tests;

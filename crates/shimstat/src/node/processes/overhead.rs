@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{HostProcesses, Part};
+use super::host::{HostProcesses, Part};
 use crate::node::hypervisor::VirtualMachine;
 
 /// What a container or a sandbox uses. `None`: not measured.
@@ -18,7 +18,7 @@ pub struct ResourceUse {
 /// The overhead of a sandbox: `None` where one of its inputs is not known, where the machine is not on this host, and
 /// where the containers say that they use more than the processes they run in.
 ///
-/// The machine's `kind` should be that of [`MachineKind::of`](crate::node::MachineKind::of). `containers` are all
+/// The machine's `kind` should be that of [`MachineKind::with_command_line_of`](crate::node::MachineKind::with_command_line_of). `containers` are all
 /// containers of the sandbox, its own included. The processor time is of what runs now: it jumps when a container goes
 /// and takes its time with it. For a counter use [`CpuOverhead`].
 pub fn overhead(

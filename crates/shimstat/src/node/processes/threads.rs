@@ -4,8 +4,8 @@
 use std::fs;
 use std::time::Duration;
 
-use super::proc_fs::{Roots, Stat, ticks};
-use super::{HostProcesses, Part};
+use super::host::{HostProcesses, Part};
+use crate::node::proc_fs::{Roots, Stat, ticks};
 
 /// How many threads of a sandbox are read: 15 µs each, twice that on a busy machine.
 const MAX_THREADS: usize = 512;
@@ -199,8 +199,8 @@ fn schedstat(text: &str) -> Option<(Duration, Duration)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::proc_fs::testing::Tree;
     use crate::node::processes::ProcessUsage;
-    use crate::node::processes::testing::Tree;
 
     fn process(roots: Roots<'_>, part: Part, pid: u32) -> HostProcesses {
         HostProcesses {

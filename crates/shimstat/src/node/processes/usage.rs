@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::proc_fs::{Roots, Stat, field};
 use crate::node::files::ReadError;
+use crate::node::proc_fs::{Roots, Stat, field};
 
 /// What a process uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl ProcessUsage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::processes::testing::Tree;
+    use crate::node::proc_fs::testing::Tree;
 
     const STATUS: &str = "Name:\ta\nVmPeak:\t  999 kB\nVmRSS:\t   1520 kB\nRssAnon:\t 20 kB\nRssFile:\t 1000 kB\n\
                           RssShmem:\t    500 kB\nHugetlbPages:\t   2048 kB\nThreads:\t1\n";

@@ -1,6 +1,6 @@
 use super::*;
 use crate::node::machine::GuestProtection;
-use crate::node::processes::testing::Tree;
+use crate::node::proc_fs::testing::Tree;
 
 const MIB: u64 = 1 << 20;
 

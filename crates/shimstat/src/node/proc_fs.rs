@@ -1,17 +1,20 @@
 //! Reading `/proc/<pid>` within limits. The formats are those of proc(5).
 
+#[cfg(test)]
+pub(super) mod testing;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::node::files::{self, ReadError};
+use super::files::{self, ReadError};
 
 /// `stat`, `status`, `io` and the like have 1 to 2 KB.
 const FILE_LIMIT: u64 = 64 << 10;
 
 /// Where the kernel shows processes and cgroups: another place in tests.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::node) struct Roots<'a> {
+pub(super) struct Roots<'a> {
     pub proc: &'a Path,
     pub cgroup: &'a Path,
 }

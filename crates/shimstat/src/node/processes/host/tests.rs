@@ -1,7 +1,7 @@
-use super::testing::Tree;
 use super::*;
 use crate::node::hypervisor::{CgroupPaths, KataShim};
 use crate::node::machine::MachineKind;
+use crate::node::proc_fs::testing::Tree;
 
 fn machine(vmm_pid: Option<u32>, virtiofsd_pid: Option<u32>) -> VirtualMachine {
     VirtualMachine {
