@@ -365,7 +365,7 @@ fn lying_and_truncating_shims_are_errors_and_never_numbers() {
                 "huge",
                 at_state(Reply::Raw(vec![0xff, 0, 0, 0, 0, 0, 0, 1, 2, 0])),
             ),
-            "closed the connection",
+            "longer than 4194304 bytes",
         ),
         (
             "data",

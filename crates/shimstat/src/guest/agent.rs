@@ -3,8 +3,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio::net::UnixStream;
-
 use super::address::GuestAddress;
 use super::connect::{self, Directories};
 use super::error::GuestError;
@@ -12,6 +10,7 @@ use super::messages;
 use super::method::Method;
 use super::proto::{self, Message};
 use super::stats::GuestStats;
+use crate::shim::Connection;
 use crate::shim::ttrpc::{self, Call, CallError, Client};
 
 /// The longest text of a guest that is kept, in characters: names, versions, messages. Metrics are not cut.
@@ -30,7 +29,7 @@ const PERMISSION_DENIED: i32 = 7;
 /// deadline around the call all the same, because a hung guest heeds nothing. All texts that come back are a guest's:
 /// their length is limited, and they are to be escaped where they are shown.
 pub struct AgentConnection {
-    client: Client<UnixStream>,
+    client: Client<Connection>,
     address: GuestAddress,
 }
 
@@ -123,8 +122,8 @@ impl AgentConnection {
         address: &GuestAddress,
         sandbox: &str,
     ) -> Result<Self, GuestError> {
-        let stream = connect::connect(address, sandbox, directories).await?;
-        Ok(Self::new(stream, address.clone()))
+        let connection = connect::connect(address, sandbox, directories).await?;
+        Ok(Self::new(connection, address.clone()))
     }
 
     async fn connect_alive_in(
@@ -147,9 +146,10 @@ impl AgentConnection {
         }
     }
 
-    fn new(stream: UnixStream, address: GuestAddress) -> Self {
+    /// Speaks over a connection that leads to the agent already.
+    pub fn new(connection: Connection, address: GuestAddress) -> Self {
         Self {
-            client: Client::new(stream),
+            client: Client::new(connection),
             address,
         }
     }

@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 
 use super::address::GuestAddress;
 use super::error::{GuestError, NotOwnSocket};
-use crate::shim::socket;
+use crate::shim::{Connection, connection, socket};
 
 /// The directories below which Kata's shims keep one for each sandbox.
 ///
@@ -84,13 +84,13 @@ pub(super) async fn connect(
     address: &GuestAddress,
     sandbox: &str,
     directories: &Directories,
-) -> Result<UnixStream, GuestError> {
+) -> Result<Connection, GuestError> {
     let failed = |source| GuestError::Connect {
         address: address.clone(),
         source,
     };
     match address {
-        GuestAddress::Vsock { cid, port } => vsock(*cid, *port).await.map_err(failed),
+        GuestAddress::Vsock { cid, port } => vsock(*cid, *port).await.map(connection).map_err(failed),
         GuestAddress::Hybrid { socket: path, port } => {
             let refused = |reason| GuestError::NotOwnSocket {
                 address: address.clone(),
@@ -100,7 +100,7 @@ pub(super) async fn connect(
                 .map_err(failed)?
                 .map_err(refused)?;
             let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-            let mut stream = socket::connect_path(&link).await.map_err(failed)?;
+            let mut stream = connection(socket::connect_path(&link).await.map_err(failed)?);
             handshake(&mut stream, address, *port).await?;
             Ok(stream)
         }
@@ -149,7 +149,7 @@ fn own_directory<'a>(path: &'a Path, sandbox: &str) -> Option<&'a Path> {
 /// Has the hypervisor connect us to a port of its guest: `CONNECT <port>`, then `OK <a port of the host>`.
 ///
 /// Source: Firecracker's and Cloud Hypervisor's `docs/vsock.md`; Kata's `HybridVSockDialer`.
-async fn handshake(stream: &mut UnixStream, address: &GuestAddress, port: u32) -> Result<(), GuestError> {
+async fn handshake(stream: &mut Connection, address: &GuestAddress, port: u32) -> Result<(), GuestError> {
     let failed = |source: io::Error| match source.kind() {
         // A hypervisor whose guest does not listen at that port closes the connection.
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
@@ -188,7 +188,6 @@ async fn vsock(cid: u32, port: u32) -> io::Result<UnixStream> {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
     }
-    // The stream is read from and written to, which is the same for sockets of all families.
     let stream = UnixStream::from_std(socket.into())?;
     stream.writable().await?;
     match stream.take_error()? {

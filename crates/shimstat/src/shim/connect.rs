@@ -36,11 +36,16 @@ pub struct Sockets;
 
 impl Connect for Sockets {
     fn connect<'a>(&'a self, address: &'a Address) -> Connecting<'a> {
-        Box::pin(async move { Ok(Box::new(Socket(socket::connect(address).await?)) as Connection) })
+        Box::pin(async move { Ok(connection(socket::connect(address).await?)) })
     }
 }
 
-/// A unix socket that is written to at once where there is room, as there is except for very long messages. tokio's own
+/// A connection over a socket of any family: it is only read from and written to.
+pub(crate) fn connection(socket: UnixStream) -> Connection {
+    Box::new(Socket(socket))
+}
+
+/// A socket that is written to at once where there is room, as there is except for very long messages. tokio's own
 /// would wait for the next round of its event loop, and by then the other side has been woken with nothing to read.
 struct Socket(UnixStream);
 

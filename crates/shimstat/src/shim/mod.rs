@@ -15,5 +15,6 @@ pub(crate) mod socket;
 pub mod task;
 pub(crate) mod ttrpc;
 
+pub(crate) use connect::connection;
 pub use connect::{Connect, Connecting, Connection, Sockets, Stream};
 pub use error::{ShimError, dial_text};

@@ -1,26 +1,18 @@
 //! A shim's task service: `State` and `Stats` of one task, over ttrpc.
 //!
-//! Requests are framed here, one at a time on a connection, with `ttrpc`'s wire types. The generated clients
-//! know one generation of the service each, and `ttrpc`'s own client forgets a call once its time is over: a
-//! caller that must not ask a hung shim again needs to hear when the old call has ended.
+//! The generated clients know one generation of the service each, and `ttrpc`'s own client forgets a call once its
+//! time is over: a caller that must not ask a hung shim again needs to hear when the old call has ended.
 
 use containerd_shim_protos::api::{StateRequest, StateResponse, StatsRequest, StatsResponse};
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt, BufReader};
-use ttrpc::proto::{
-    GenMessage, GenMessageError, MESSAGE_HEADER_LENGTH, MESSAGE_TYPE_RESPONSE, MessageHeader, Request,
-    Response,
-};
 
 use super::address::{Address, Endpoint, TaskVersion};
 use super::connect::{Connect, Connection};
 use super::error::ShimError;
+use super::ttrpc::{self, Call, CallError, Client};
 use crate::wire;
-
-/// ttrpc's INVALID_ARGUMENT, NOT_FOUND and UNIMPLEMENTED: what servers answer for an unknown service.
-const CODES_OF_AN_UNKNOWN_SERVICE: [i32; 3] = [3, 5, 12];
 
 /// What a shim says of a task (`State`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,15 +62,11 @@ impl TaskStatus {
     }
 }
 
-/// Room for the replies of most calls: header and message come by one read. Longer messages do without it.
-const REPLY: usize = 2 << 10;
-
 /// A connection to a shim, with one call in flight at the most.
 pub struct TaskConnection {
-    stream: BufReader<Connection>,
+    client: Client<Connection>,
     address: Address,
     version: TaskVersion,
-    next_stream_id: u32,
 }
 
 impl TaskConnection {
@@ -86,10 +74,9 @@ impl TaskConnection {
     pub async fn connect(endpoint: &Endpoint, connect: &dyn Connect) -> Result<Self, ShimError> {
         let stream = connect.connect(&endpoint.address).await?;
         Ok(Self {
-            stream: BufReader::with_capacity(REPLY, stream),
+            client: Client::new(stream),
             address: endpoint.address.clone(),
             version: endpoint.version,
-            next_stream_id: 1,
         })
     }
 
@@ -157,93 +144,43 @@ impl TaskConnection {
         &mut self,
         method: &'static str,
         payload: &[u8],
-        limit: Duration,
+        timeout: Duration,
     ) -> Result<Vec<u8>, ShimError> {
-        let stream_id = self.next_stream_id;
-        // ttrpc: a client's stream ids are odd and rise.
-        self.next_stream_id = self.next_stream_id.wrapping_add(2);
-        let mut request = Request::new();
-        request.set_service(service(self.version).to_string());
-        request.set_method(method.to_string());
-        request.set_timeout_nano(i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX));
-        request.set_payload(payload.to_vec());
-        let body = request
-            .write_to_bytes()
-            .map_err(|e| self.malformed(e.to_string()))?;
-        self.send(stream_id, &body).await?;
-        let response = self.receive(stream_id).await?;
-        let response = wire::parse::<Response>(&response)
-            .map_err(|e| self.malformed(format!("{method}: no ttrpc response: {e}")))?;
-        match response.status.as_ref() {
-            Some(status) if status.code.value() != 0 => Err(ShimError::Rpc {
-                address: self.address.clone(),
+        let call = Call {
+            service: service(self.version),
+            method,
+            payload,
+            timeout,
+            limit: ttrpc::LONGEST,
+        };
+        let address = || self.address.clone();
+        self.client.call(call).await.map_err(|error| match error {
+            CallError::Io(source) => ShimError::Io {
+                address: address(),
+                source,
+            },
+            CallError::Closed => ShimError::Closed { address: address() },
+            CallError::Status { code, message } => ShimError::Rpc {
+                address: address(),
                 method,
-                code: status.code.value(),
-                message: status.message.clone(),
-            }),
-            _ => Ok(response.payload),
-        }
+                code,
+                message,
+            },
+            CallError::Malformed(reason) => ShimError::Malformed {
+                address: address(),
+                reason,
+            },
+            CallError::TooLarge { limit } => ShimError::Malformed {
+                address: address(),
+                reason: format!("{method}: it is longer than {limit} bytes"),
+            },
+        })
     }
 
-    async fn send(&mut self, stream_id: u32, body: &[u8]) -> Result<(), ShimError> {
-        let length =
-            u32::try_from(body.len()).map_err(|_| self.malformed("the request is too long".into()))?;
-        let mut frame = Vec::with_capacity(MESSAGE_HEADER_LENGTH + body.len());
-        frame.extend(Vec::from(MessageHeader::new_request(stream_id, length)));
-        frame.extend_from_slice(body);
-        self.stream
-            .write_all(&frame)
-            .await
-            .map_err(|source| match source.kind() {
-                std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => ShimError::Closed {
-                    address: self.address.clone(),
-                },
-                _ => ShimError::Io {
-                    address: self.address.clone(),
-                    source,
-                },
-            })
-    }
-
-    /// Reads frames until the answer to our call. Frames for other streams are none of ours: skipped.
-    async fn receive(&mut self, stream_id: u32) -> Result<Vec<u8>, ShimError> {
-        loop {
-            let frame = match GenMessage::read_from(&mut self.stream).await {
-                Ok(frame) => frame,
-                // ttrpc gives I/O errors as texts; on a read they mean that the other side has closed.
-                Err(GenMessageError::InternalError(_)) => {
-                    return Err(ShimError::Closed {
-                        address: self.address.clone(),
-                    });
-                }
-                Err(GenMessageError::ReturnError(header, error)) if header.stream_id == stream_id => {
-                    return Err(self.malformed(error.to_string()));
-                }
-                Err(GenMessageError::ReturnError(..)) => continue,
-            };
-            if frame.header.stream_id != stream_id {
-                continue;
-            }
-            if frame.header.type_ != MESSAGE_TYPE_RESPONSE {
-                return Err(self.malformed(format!(
-                    "frame type {} where a response belongs",
-                    frame.header.type_
-                )));
-            }
-            return Ok(frame.payload);
-        }
-    }
-
-    /// Go's ttrpc says UNIMPLEMENTED, a Rust server INVALID_ARGUMENT, gVisor's shim NOT_FOUND; the text names
-    /// the service in each case, which tells them from an unknown task or argument.
     fn is_unknown_service(&self, reply: &Result<Vec<u8>, ShimError>) -> bool {
         match reply {
-            Err(ShimError::Rpc { code: 12, .. }) => true,
             Err(ShimError::Rpc { code, message, .. }) => {
-                let service = service(self.version);
-                CODES_OF_AN_UNKNOWN_SERVICE.contains(code)
-                    && (message.contains(&format!("/{service}/"))
-                        || message.contains(&format!("service {service}")))
+                ttrpc::is_unknown(*code, message, service(self.version))
             }
             _ => false,
         }

@@ -4,10 +4,11 @@ use ::ttrpc::proto::{GenMessage, MessageHeader, Request, Response};
 use proptest::prelude::*;
 use protobuf::Message as _;
 use tokio::io::AsyncWriteExt;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use crate::guest::testing::{bytes, number};
+use crate::shim::connection;
 
 const LIMIT: Duration = Duration::from_millis(500);
 
@@ -32,7 +33,7 @@ fn address() -> GuestAddress {
 /// A connection to an agent, and the agent's end of it.
 fn pair() -> (AgentConnection, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    (AgentConnection::new(ours, address()), theirs)
+    (AgentConnection::new(connection(ours), address()), theirs)
 }
 
 fn frame(stream_id: u32, message: &[u8]) -> Vec<u8> {

@@ -189,14 +189,15 @@ fn a_path_of_any_length_is_connected_to() {
         line
     });
     let connected = block_on(connect(&address, ID, &run.directories()));
-    assert!(connected.is_ok(), "{connected:?}");
+    assert!(connected.is_ok(), "{:?}", connected.err());
     assert_eq!(server.join().unwrap(), "CONNECT 7\n");
 }
 
 /// What a handshake says to a hypervisor that sends these bytes and closes, and what is left to read after it.
 fn shaken(bytes: &[u8]) -> Result<Vec<u8>, GuestError> {
     block_on(async {
-        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut ours = connection(ours);
         theirs.write_all(bytes).await.unwrap();
         theirs.shutdown().await.unwrap();
         let address = GuestAddress::parse("hvsock:///s:1024").unwrap();
@@ -239,7 +240,8 @@ fn a_handshake_that_is_none_is_an_error() {
 #[test]
 fn a_hypervisor_that_never_answers_can_be_given_up() {
     block_on(async {
-        let (mut ours, _theirs) = UnixStream::pair().unwrap();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut ours = connection(ours);
         let address = GuestAddress::parse("hvsock:///s:1024").unwrap();
         let shaking = handshake(&mut ours, &address, 1024);
         assert!(timeout(Duration::from_millis(50), shaking).await.is_err());
