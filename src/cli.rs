@@ -8,6 +8,8 @@ use go_duration as duration;
 
 use exporter_web::ListenAddress;
 
+use crate::kata_monitor_flags::{self, KataMonitorFlags};
+
 /// What a sandboxed container uses and what its sandbox costs, straight from its shim.
 #[derive(Parser, Debug)]
 #[command(
@@ -203,6 +205,8 @@ pub struct Monitor {
     /// How many shims to ask at once; those that take long make room for the next
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     pub max_concurrent: usize,
+    #[command(flatten)]
+    pub kata_monitor: KataMonitorFlags,
 }
 
 #[cfg(feature = "top")]
@@ -216,7 +220,7 @@ pub struct Top {
 
 /// Reads the process's arguments.
 pub fn parse() -> Result<Cli, clap::Error> {
-    Cli::try_parse()
+    Cli::try_parse_from(kata_monitor_flags::in_our_spelling(std::env::args_os()))
 }
 
 /// The names of our own subcommands.

@@ -13,6 +13,7 @@ mod find;
 mod fixtures;
 mod handover;
 mod interrupt;
+mod kata_monitor_flags;
 mod output;
 mod show;
 mod ticks;

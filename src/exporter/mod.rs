@@ -24,20 +24,26 @@ use crate::exit::Failure;
 use crate::{descriptors, output};
 
 pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> {
+    let flags = &arguments.kata_monitor;
+    let tls = flags.tls()?;
     descriptors::allow_many();
     let server = Server::builder()
         .listen(arguments.listen_address.clone())
         .systemd_socket(arguments.systemd_socket)
         .web_config_file(arguments.web_config_file.clone())
+        .tls_files(tls)
         .on_event(|event| output::notice(&event.to_string()))
         .bind()
         .map_err(|error| Failure::new(error.to_string()))?;
+    for line in flags.without_meaning() {
+        output::notice(&line);
+    }
     let inventory = Inventory::new(context.node.clone());
     let scraper = Scraper::new(
         inventory,
         context.timeout,
         arguments.max_concurrent,
-        context.verbose,
+        context.verbose || flags.is_verbose(),
     );
     let routes = Arc::new(Routes::new(scraper));
     let answer = move |request| {

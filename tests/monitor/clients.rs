@@ -292,6 +292,67 @@ fn it_listens_on_several_addresses() {
     assert_eq!(monitor.ended().0, Some(0));
 }
 
+/// The arguments in Kata's helm chart and DaemonSet (tools/packaging/kata-deploy), but for the port.
+#[test]
+fn it_starts_with_the_arguments_of_kata_monitor() {
+    let node = Node::new();
+    node.pod("pod1");
+    let own = [
+        "-listen-address=127.0.0.1:0",
+        "-log-level=debug",
+        "-runtime-endpoint=unix:///run/containerd/containerd.sock",
+    ];
+    let monitor = node.monitor_with(&[], &own);
+    assert_eq!(monitor.scrape().sandbox("pod1"), ("1", None));
+    let said = monitor.said();
+    assert!(
+        said.contains("--runtime-endpoint=unix:///run/containerd/containerd.sock is not needed"),
+        "{said}"
+    );
+    assert!(!said.contains("--log-level"), "{said}");
+    let monitor = node.monitor_with(&[], &["--listen-address", "127.0.0.1:0", "-log-level", "warn"]);
+    assert!(
+        monitor.said().contains("--log-level=warn makes no difference"),
+        "{}",
+        monitor.said()
+    );
+    for (arguments, text) in [
+        (&["monitor", "-tls-cert-file=x"][..], "--tls-key-file <FILE>"),
+        (
+            &[
+                "monitor",
+                "-tls-cert-file=x",
+                "-tls-key-file=y",
+                "--tls-min-version=1.1",
+            ],
+            "VersionTLS12, VersionTLS13",
+        ),
+        (
+            &[
+                "monitor",
+                "-tls-cert-file=x",
+                "-tls-key-file=y",
+                "--web.config.file=z",
+            ],
+            "cannot be used with",
+        ),
+        (
+            &[
+                "monitor",
+                "-tls-cert-file=x",
+                "-tls-key-file=y",
+                "-tls-min-version=VersionTLS13",
+                "-tls-cipher-suites=a",
+            ],
+            "--tls-cipher-suites is for TLS 1.2",
+        ),
+    ] {
+        let ran = node.node.run(arguments);
+        assert_eq!(ran.status, Some(2), "{}", ran.stderr);
+        assert!(ran.stderr.contains(text), "{text:?} is not in: {}", ran.stderr);
+    }
+}
+
 /// The exporter with a socket as its fourth descriptor, as systemd starts it.
 fn activated(node: &Node, socket: impl Into<OwnedFd>) -> Monitor {
     let exporter = node.node.command(&["monitor", "--web.systemd-socket"]);

@@ -229,6 +229,25 @@ fn listening_to_the_world_is_warned_of_unless_something_protects() {
 }
 
 #[test]
+fn https_with_the_flags_of_kata_monitor() {
+    needs!("openssl", "curl");
+    let (node, files) = (Node::new(), Files::new());
+    let path = |name: &str| files.path(name).display().to_string();
+    let own = [
+        format!("--tls-cert-file={}", path("server.crt")),
+        format!("-tls-key-file={}", path("server.key")),
+        "-tls-min-version=VersionTLS13".to_string(),
+    ];
+    let monitor = node.monitor_with(&[], &own.each_ref().map(String::as_str));
+    assert!(monitor.place.starts_with("https://"));
+    assert_eq!(files.curl(&monitor, &[]), ok("200"));
+    assert!(files.curl(&monitor, &["--tls-max", "1.2"]).is_err());
+    files.certificate("server", "IP:127.0.0.1");
+    assert_eq!(files.curl(&monitor, &[]), ok("200"));
+    eventually("it says so", || monitor.said().contains("server.crt: read again"));
+}
+
+#[test]
 fn what_is_not_offered_is_said() {
     needs!("openssl", "curl");
     let (node, files) = (Node::new(), Files::new());

@@ -65,4 +65,4 @@ pub use hyper::StatusCode;
 pub use hyper::header;
 pub use request::Request;
 pub use response::{Response, Source};
-pub use server::{Builder, Server};
+pub use server::{Builder, Server, TlsFiles};

@@ -1,21 +1,21 @@
 //! What stands in for the web config file where the feature is left out: there is none.
 
-use std::path::Path;
-
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::error::{Problem, WebConfigError};
 use crate::listen::Stream;
-use crate::server::{Events, Handshake, Refusal};
+use crate::server::{Events, Handshake, Refusal, Source};
 
 pub enum WebConfig {}
 
 impl WebConfig {
-    pub fn load(path: &Path, _: Events) -> Result<Self, WebConfigError> {
-        Err(WebConfigError {
-            path: Some(path.to_path_buf()),
-            problem: Problem::NotBuilt,
-        })
+    pub fn load(source: Source, _: Events) -> Result<Self, WebConfigError> {
+        let path = match source {
+            Source::File(path) => Some(path),
+            Source::Tls(_) => None,
+        };
+        let problem = Problem::NotBuilt;
+        Err(WebConfigError { path, problem })
     }
 
     pub fn announce(&self) {

@@ -62,6 +62,25 @@ pub(crate) enum Refusal {
     Broken,
 }
 
+/// A certificate and what goes with it, for TLS without a web config file. Both files are read again when they change.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// Certificates in PEM: the server's first.
+    pub cert_file: PathBuf,
+    /// The private key of the server's certificate, in PEM.
+    pub key_file: PathBuf,
+    /// Whether TLS 1.2 is refused.
+    pub tls13_only: bool,
+    /// The suites of TLS 1.2 that are offered, by their IANA names; all that are known where none is named.
+    pub cipher_suites: Vec<String>,
+}
+
+/// Where TLS and the rest are configured.
+pub(crate) enum Source {
+    File(PathBuf),
+    Tls(TlsFiles),
+}
+
 /// What becomes of a connection before its first request.
 #[cfg_attr(not(feature = "web-config"), allow(dead_code))]
 pub(crate) enum Handshake {
@@ -79,6 +98,7 @@ pub struct Builder {
     addresses: Vec<ListenAddress>,
     systemd_socket: bool,
     web_config_file: Option<PathBuf>,
+    tls_files: Option<TlsFiles>,
     max_large_answers: usize,
     events: Events,
 }
@@ -106,6 +126,13 @@ impl Builder {
         self
     }
 
+    /// Serves HTTPS without a web config file; with one, what that says holds.
+    #[must_use]
+    pub fn tls_files(mut self, files: Option<TlsFiles>) -> Self {
+        self.tls_files = files;
+        self
+    }
+
     /// How many answers for which [`Request::claim_large_answer`] was called are sent at the same time (8).
     #[must_use]
     pub fn max_large_answers(mut self, max: usize) -> Self {
@@ -124,10 +151,13 @@ impl Builder {
     /// Reads the web config file and listens. Needs tokio's runtime, with I/O and time enabled.
     pub fn bind(self) -> Result<Server, Error> {
         let events = self.events;
-        let config = self
+        let source = self
             .web_config_file
-            .map(|path| WebConfig::load(&path, events.clone()));
-        let config = config.transpose()?;
+            .map(Source::File)
+            .or(self.tls_files.map(Source::Tls));
+        let config = source
+            .map(|source| WebConfig::load(source, events.clone()))
+            .transpose()?;
         let listeners = match self.systemd_socket {
             true => Listener::from_systemd()?,
             false => self.addresses.iter().map(bind).collect::<Result<_, _>>()?,
@@ -168,6 +198,7 @@ impl Server {
             addresses: Vec::new(),
             systemd_socket: false,
             web_config_file: None,
+            tls_files: None,
             max_large_answers: MAX_LARGE_ANSWERS,
             events: Arc::new(|_| {}),
         }

@@ -13,6 +13,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use serde::de::{self, Deserialize, Deserializer};
 
 use crate::error::Problem;
+use crate::server::TlsFiles;
 
 /// What the file says.
 #[derive(Debug, Default, PartialEq)]
@@ -203,9 +204,27 @@ impl Settings {
         if let Some(section) = document.tls_server_config {
             settings.tls = section.tls(directory, &mut settings.not_offered)?;
         }
-        if let Some(tls) = &settings.tls {
-            tls.check_http2(settings.http2)?;
-        }
+        Ok(settings)
+    }
+
+    /// What a certificate and its key alone say.
+    pub fn of_files(files: &TlsFiles) -> Result<Self, Problem> {
+        let text = |key, path: &Path| match path.to_str() {
+            Some(text) => Ok(Some(text.to_string())),
+            None => Err(Problem::key(key, format!("{}: not UTF-8", path.display()))),
+        };
+        let section = TlsSection {
+            cert_file: text("cert_file", &files.cert_file)?,
+            key_file: text("key_file", &files.key_file)?,
+            min_version: files.tls13_only.then(|| "TLS13".to_string()),
+            cipher_suites: Some(files.cipher_suites.clone()),
+            ..TlsSection::default()
+        };
+        let mut settings = Self {
+            http2: true,
+            ..Self::default()
+        };
+        settings.tls = section.tls(Path::new(""), &mut settings.not_offered)?;
         Ok(settings)
     }
 }
@@ -289,25 +308,6 @@ impl TlsSection {
             curves: offered("curve_preferences", self.curve_preferences, &OTHER_CURVES)?,
             own_order: self.prefer_server_cipher_suites.is_none_or(|own| own.0),
         }))
-    }
-}
-
-impl Tls {
-    /// HTTP/2 over TLS 1.2 needs one of two suites (RFC 9113, 9.2.2); Go's server does not start without.
-    fn check_http2(&self, http2: bool) -> Result<(), Problem> {
-        const NEEDED: [&str; 2] = [
-            "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
-            "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
-        ];
-        let named = self.suites.iter().any(|suite| NEEDED.contains(&suite.as_str()));
-        if !http2 || self.suites.is_empty() || self.oldest == Version::Tls13 || named {
-            return Ok(());
-        }
-        let reason = format!(
-            "HTTP/2 needs {}: add one, or set http2: false",
-            NEEDED.join(" or ")
-        );
-        Err(Problem::key("cipher_suites", reason))
     }
 }
 

@@ -26,7 +26,7 @@ use self::passwords::Passwords;
 use self::rate::Bucket;
 use crate::error::{Event, Problem, WebConfigError};
 use crate::listen::Stream;
-use crate::server::{Events, Handshake, Refusal};
+use crate::server::{Events, Handshake, Refusal, Source};
 
 /// The file is a page long; a key and a bundle of certificates may be in it, or in a file that it names. The bundle of
 /// all public authorities has 220 KB.
@@ -41,7 +41,7 @@ const TOLD: Rate = Rate {
 
 /// What the file says, at any time.
 pub struct WebConfig {
-    path: PathBuf,
+    source: Source,
     events: Events,
     has_tls: bool,
     loaded: Mutex<Loaded>,
@@ -71,16 +71,21 @@ type Stamp = (u64, u64, u64, i64, i64);
 
 impl WebConfig {
     /// Reads the file for the first time: what is wrong with it now is an error.
-    pub fn load(path: &Path, events: Events) -> Result<Self, WebConfigError> {
+    pub fn load(source: Source, events: Events) -> Result<Self, WebConfigError> {
+        let path = match &source {
+            Source::File(path) => Some(path.clone()),
+            Source::Tls(_) => None,
+        };
         let named = |problem| WebConfigError {
-            path: Some(path.to_path_buf()),
+            path: path.clone(),
             problem,
         };
         let mut files = Vec::new();
-        let settings = settings(path, &mut files).map_err(named)?;
+        let settings = settings(&source, &mut files).map_err(named)?;
         let tls = tls_config(&settings).map_err(named)?;
         Ok(Self {
-            path: path.to_path_buf(),
+            passwords: Passwords::new().map_err(named)?,
+            source,
             events,
             has_tls: tls.is_some(),
             loaded: Mutex::new(Loaded {
@@ -92,7 +97,6 @@ impl WebConfig {
                 })),
             }),
             bucket: Bucket::default(),
-            passwords: Passwords::new().map_err(named)?,
             told: Bucket::default(),
             untold: Mutex::default(),
         })
@@ -170,7 +174,10 @@ impl WebConfig {
             let mut files = Vec::new();
             loaded.rules = self.reload(loaded.rules.as_deref().ok(), &mut files);
             loaded.files = files;
-            let path = self.path.clone();
+            let path = match &self.source {
+                Source::File(path) => path.clone(),
+                Source::Tls(tls) => tls.cert_file.clone(),
+            };
             (self.events)(match &loaded.rules {
                 Err(problem) => Event::ConfigBroken {
                     path,
@@ -193,7 +200,7 @@ impl WebConfig {
         before: Option<&Rules>,
         files: &mut Vec<(PathBuf, Option<Stamp>)>,
     ) -> Result<Arc<Rules>, Problem> {
-        let settings = settings(&self.path, files)?;
+        let settings = settings(&self.source, files)?;
         if settings.tls.is_some() != self.has_tls {
             return Err(Problem::TlsTurned);
         }
@@ -208,14 +215,18 @@ impl WebConfig {
     }
 }
 
-/// Reads the file, and notes in `files` it and those that it names.
-fn settings(path: &Path, files: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Settings, Problem> {
-    // Looked at before they are read: what changes in between is read again.
-    files.push((path.to_path_buf(), stamp(path)));
-    let text = read_limited(path).map_err(Problem::Read)?;
-    let text = String::from_utf8(text).map_err(|error| Problem::Format(error.to_string()))?;
-    let directory = path.parent().unwrap_or(Path::new(""));
-    let settings = Settings::parse(&text, directory)?;
+/// Reads the settings, and notes in `files` their file and those that it names.
+fn settings(source: &Source, files: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Settings, Problem> {
+    let settings = match source {
+        Source::Tls(tls) => Settings::of_files(tls)?,
+        Source::File(path) => {
+            // Looked at before they are read: what changes in between is read again.
+            files.push((path.clone(), stamp(path)));
+            let text = read_limited(path).map_err(Problem::Read)?;
+            let text = String::from_utf8(text).map_err(|error| Problem::Format(error.to_string()))?;
+            Settings::parse(&text, path.parent().unwrap_or(Path::new("")))?
+        }
+    };
     let tls = settings.tls.as_ref();
     let pems = tls.map(|tls| [Some(&tls.certificate), Some(&tls.key), tls.client_ca.as_ref()]);
     for pem in pems.into_iter().flatten().flatten() {

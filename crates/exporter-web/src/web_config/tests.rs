@@ -1,4 +1,5 @@
 use super::*;
+use crate::server::TlsFiles;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hyper::header::AUTHORIZATION;
@@ -52,7 +53,8 @@ impl Files {
         text: &str,
         tell: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<WebConfig, String> {
-        WebConfig::load(&self.write("web.yml", text), Arc::new(tell)).map_err(|error| error.to_string())
+        WebConfig::load(Source::File(self.write("web.yml", text)), Arc::new(tell))
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -88,7 +90,9 @@ fn what_is_wrong_at_the_start_is_said() {
         );
     }
     let load = |path: &Path| {
-        let error = WebConfig::load(path, Arc::new(|_| {})).err().unwrap();
+        let error = WebConfig::load(Source::File(path.to_path_buf()), Arc::new(|_| {}))
+            .err()
+            .unwrap();
         error.to_string()
     };
     assert!(load(&files.path("none.yml")).contains("No such file"));
@@ -135,8 +139,12 @@ fn what_tls_can_do_and_cannot_is_found_at_the_start() {
     files.copy("ca.pem", "ca.pem");
     for (line, error) in [
         (
-            "cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]\n  min_version: TLS13",
+            "cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]",
             "cipher_suites: unknown cipher: TLS_RSA_WITH_AES_128_CBC_SHA",
+        ),
+        (
+            "cipher_suites: [TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]",
+            "cipher_suites: HTTP/2 needs TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
         ),
         (
             "curve_preferences: [CurveP257]",
@@ -157,6 +165,7 @@ fn what_tls_can_do_and_cannot_is_found_at_the_start() {
     for line in [
         "cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_AES_128_GCM_SHA256]",
         "cipher_suites: [TLS_AES_128_GCM_SHA256]\n  min_version: TLS13",
+        "cipher_suites: [TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]\nhttp_server_config:\n  http2: false",
         "curve_preferences: [CurveP256, X25519]",
         "max_version: TLS12",
         "min_version: TLS13",
@@ -276,4 +285,35 @@ fn what_changes_is_told_and_refusals_not_without_end() {
         "TLS connection from 10.0.0.1:5 refused: it does not speak TLS"
     );
     assert_eq!(*config.untold.lock().unwrap(), 90);
+}
+
+#[test]
+fn a_certificate_and_its_key_need_no_file_around_them() {
+    let files = Files::new();
+    let load = |cipher_suites: &[&str]| {
+        let source = Source::Tls(TlsFiles {
+            cert_file: files.path("server.crt"),
+            key_file: files.path("server.key"),
+            tls13_only: false,
+            cipher_suites: cipher_suites.iter().map(|name| name.to_string()).collect(),
+        });
+        WebConfig::load(source, Arc::new(|_| {})).map_err(|error| error.to_string())
+    };
+    let missing = load(&[]).err().unwrap();
+    assert!(
+        missing.starts_with("cert_file: ") && missing.contains("No such file"),
+        "{missing}"
+    );
+    files.server_certificate();
+    let config = load(&["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]).unwrap();
+    assert!(config.has_tls() && !config.has_passwords());
+    assert!(load(&["TLS_NONE"]).err().unwrap().contains("TLS_NONE"));
+    let served = || {
+        config
+            .rules()
+            .and_then(|rules| rules.tls.as_ref().map(Arc::as_ptr))
+    };
+    let first = served();
+    files.server_certificate();
+    assert_ne!(served(), first, "read again");
 }

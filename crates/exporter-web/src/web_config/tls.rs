@@ -57,8 +57,10 @@ const NEWER_SUITES: [&str; 3] = [
 
 /// Reads the certificates and makes what connections are accepted with.
 pub fn config(tls: &Tls, http2: bool) -> Result<ServerConfig, Problem> {
+    let suites = suites(&tls.suites)?;
+    check_http2(tls, http2)?;
     let provider = Arc::new(CryptoProvider {
-        cipher_suites: suites(&tls.suites)?,
+        cipher_suites: suites,
         kx_groups: curves(&tls.curves)?,
         ..ring::default_provider()
     });
@@ -142,6 +144,23 @@ fn suites(names: &[String]) -> Result<Vec<SupportedCipherSuite>, Problem> {
         }
     }
     Ok(suites)
+}
+
+/// HTTP/2 over TLS 1.2 needs one of two suites (RFC 9113, 9.2.2); Go's server does not start without.
+fn check_http2(tls: &Tls, http2: bool) -> Result<(), Problem> {
+    const NEEDED: [&str; 2] = [
+        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    ];
+    let named = tls.suites.iter().any(|suite| NEEDED.contains(&suite.as_str()));
+    if !http2 || tls.suites.is_empty() || tls.oldest == Version::Tls13 || named {
+        return Ok(());
+    }
+    let reason = format!(
+        "HTTP/2 needs {}: add one, or set http2: false",
+        NEEDED.join(" or ")
+    );
+    Err(Problem::key("cipher_suites", reason))
 }
 
 fn curves(names: &[String]) -> Result<Vec<&'static dyn SupportedKxGroup>, Problem> {

@@ -150,10 +150,6 @@ fn what_exporter_toolkit_refuses_is_refused_with_the_reason() {
             format!("{tls}  min_version: TLS13\n  max_version: TLS12\n"),
             "no TLS version satisfies",
         ),
-        (
-            format!("{tls}  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]\n"),
-            "HTTP/2 needs TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
-        ),
         (format!("{tls}  cert_file: d\n"), "duplicate"),
         ("basic_auth_users:\n  a: x\n  a: y\n".to_string(), "twice"),
         ("basic_auth_users: [a]\n".to_string(), "a map of texts"),
