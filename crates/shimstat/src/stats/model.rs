@@ -32,15 +32,12 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Whether the container's cgroup had no process left, or was gone, when these numbers were read: its
-    /// first process has exited, whatever its state says for another moment. Counters such as CPU time and OOM
-    /// kills are still the container's last ones; memory is what the kernel has not given back yet, and says
-    /// nothing about the container. False where the runtime does not report processes.
+    /// Whether no process was left in the container's cgroup when these numbers were read: its last one has
+    /// exited, and the shim may say `running` for another moment. CPU time and OOM kills are then the last ones of
+    /// the container, but its memory is what the kernel has not freed yet. False where the runtime does not report
+    /// processes.
     pub fn is_emptied(&self) -> bool {
-        match self.pids.current {
-            Some(processes) => processes == 0,
-            None => self.cpu.usage == CpuUsage::default() && self.memory.usage == MemoryEntry::default(),
-        }
+        self.pids.current == Some(0)
     }
 }
 

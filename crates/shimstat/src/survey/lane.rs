@@ -14,6 +14,13 @@ use crate::shim::task::{TaskConnection, TaskState, TaskStatus};
 use crate::shim::{Connect, ShimError};
 use crate::stats;
 
+/// runc's shim notices within milliseconds that a container's first process has ended.
+const NOTICING: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+];
+
 /// A wake-up that is later than this means that this thread was busy or stopped, and not that the shim is slow.
 const BUSY: Duration = Duration::from_millis(20);
 
@@ -306,16 +313,41 @@ impl Visit {
             }
             Err(error) => return Err(self.failed(error)),
         };
-        *self.kept = Some(connection);
         let taken = Instant::now().into_std();
         let stats = stats::decode(&reply.type_url, &reply.value).map_err(|source| AskError::Decode {
             address: self.lane.address(),
             source,
-        })?;
-        Ok(Reply {
-            state,
-            stats: Some((stats, taken)),
+        });
+        let stopped = match &stats {
+            Ok(stats) if calls == Calls::StatsOfRunning && stats.is_emptied() => {
+                self.noticed_end(&mut connection).await?
+            }
+            _ => None,
+        };
+        *self.kept = Some(connection);
+        let stats = Some((stats?, taken));
+        Ok(match stopped {
+            Some(state) => Reply { state, stats: None },
+            None => Reply { state, stats },
         })
+    }
+
+    /// The state of a task whose cgroup had no process left, once its shim has noticed that it has stopped: the
+    /// numbers of such a cgroup are no measurement of a running container. `None` where the shim does not notice:
+    /// the container's processes may have moved to another cgroup.
+    async fn noticed_end(&self, connection: &mut TaskConnection) -> Result<Option<TaskState>, AskError> {
+        for pause in NOTICING {
+            self.lane.end();
+            tokio::time::sleep(pause).await;
+            let state = self
+                .state(connection)
+                .await
+                .map_err(|error| self.state_failed(error))?;
+            if state.status == TaskStatus::Stopped {
+                return Ok(Some(state));
+            }
+        }
+        Ok(None)
     }
 
     /// Asks for the state over the lane's old connection, or a new one. Where the shim closes it without an

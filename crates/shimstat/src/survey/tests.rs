@@ -20,6 +20,8 @@ struct Pace {
     state: Duration,
     stats: Duration,
     page: Duration,
+    /// The task ends before Stats is answered, and the shim says so after this many further States.
+    ends_after: Option<usize>,
 }
 
 /// Simulated shims: what was called, and how much at once.
@@ -85,6 +87,7 @@ async fn serve(mut stream: DuplexStream, pace: Pace, shims: Arc<Shims>) {
         return;
     }
     let mut before = Some(first);
+    let mut states_of_empty = None;
     loop {
         let frame = match before.take() {
             Some(first) => GenMessage::read_from(io::Cursor::new(first).chain(&mut stream)).await,
@@ -102,6 +105,13 @@ async fn serve(mut stream: DuplexStream, pace: Pace, shims: Arc<Shims>) {
             let mut state = StateResponse::new();
             state.pid = 0;
             state.status = Status::RUNNING.into();
+            if let Some(states) = &mut states_of_empty {
+                *states += 1;
+                if pace.ends_after < Some(*states) {
+                    state.status = Status::STOPPED.into();
+                    state.exit_status = 137;
+                }
+            }
             state.write_to_bytes()
         } else {
             let usage = CPUUsage {
@@ -114,10 +124,14 @@ async fn serve(mut stream: DuplexStream, pace: Pace, shims: Arc<Shims>) {
                 usage: MessageField::some(usage),
                 ..CPUStat::new()
             };
-            let metrics = Metrics {
+            let mut metrics = Metrics {
                 cpu: MessageField::some(cpu),
                 ..Metrics::new()
             };
+            if pace.ends_after.is_some() {
+                states_of_empty = Some(0);
+                metrics.pids.mut_or_insert_default().limit = 50;
+            }
             let any = Any {
                 type_url: "io.containerd.cgroups.v1.Metrics".into(),
                 value: metrics.write_to_bytes().unwrap(),
@@ -203,6 +217,39 @@ async fn state_is_asked_before_statistics() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cgroup_that_was_left_by_its_last_process_is_not_shown_as_running() {
+    for (ends_after, calls) in [(0, 3), (2, 5)] {
+        let pace = Pace {
+            ends_after: Some(ends_after),
+            ..Pace::default()
+        };
+        let node = Node::new([("/s", pace)]);
+        let stopped = node.survey.ask(&container("c", "/s"), STATISTICS).await;
+        assert!(
+            matches!(&stopped, Err(AskError::NotRunning(NotRunning::Stopped(state))) if state.exit_status == 137),
+            "{stopped:?}"
+        );
+        assert_eq!(node.shims.calls().len(), calls, "{:?}", node.shims.calls());
+    }
+    // Its processes may be in another cgroup.
+    let pace = Pace {
+        ends_after: Some(1000),
+        ..Pace::default()
+    };
+    let node = Node::new([("/s", pace)]);
+    let sample = node.survey.ask(&container("c", "/s"), STATISTICS).await.unwrap();
+    assert!(sample.stats.is_emptied());
+    assert_eq!(node.shims.calls(), ["State", "Stats", "State", "State", "State"]);
+    // Who asks for the last statistics wants these.
+    let last = node
+        .survey
+        .ask(&container("c", "/s"), LastStatistics)
+        .await
+        .unwrap();
+    assert_eq!(last.stats.pids.current, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shim_whose_state_is_late_is_not_asked_for_statistics() {
     let node = Node::new([(
         "/s",
@@ -260,6 +307,7 @@ async fn one_shim_is_asked_one_thing_at_a_time() {
             state: millis(5),
             stats: millis(7),
             page: millis(20),
+            ends_after: None,
         },
     )]);
     let containers: Vec<_> = (0..6).map(|n| container(&format!("c{n}"), "/s")).collect();

@@ -39,7 +39,7 @@ fn a_files_name_tells_its_controllers_directory() {
         ),
         ..v2(dir.path())
     };
-    let stats = cgroup.stats();
+    let stats = cgroup.stats().unwrap();
     assert_eq!(stats.cpu.usage.total, Some(5));
     assert_eq!(stats.memory.kernel_tcp.usage, Some(6));
     assert_eq!(stats.hugetlb["2MB"].usage, Some(7));
@@ -57,9 +57,9 @@ fn what_cannot_be_read_is_not_known() {
     let cgroup = v2(dir.path());
     assert_eq!(cgroup.limits().memory, Some(Limit::Unlimited));
     assert_eq!(cgroup.limits().cpu_quota, None);
-    assert!(cgroup.stats().memory.raw.is_empty(), "it is too long");
+    assert!(cgroup.stats().unwrap().memory.raw.is_empty(), "it is too long");
     let gone = v2(&dir.path().join("gone"));
-    assert_eq!(gone.stats(), Stats::default());
+    assert_eq!(gone.stats(), None);
     assert_eq!(gone.limits(), Limits::default());
     assert_eq!(
         gone.count_processes(CountBounds::default()),
@@ -96,7 +96,7 @@ fn processes_of_the_cgroup_and_below_are_counted_with_what_they_have_open() {
             processes,
             descriptors,
         };
-        v2(&cgroup).count_processes_in(&proc, bounds)
+        v2(&cgroup).count_processes_in(&proc, bounds, |_| None)
     };
     let all = ProcessCounts {
         processes: Some(4),
@@ -110,6 +110,19 @@ fn processes_of_the_cgroup_and_below_are_counted_with_what_they_have_open() {
     };
     assert_eq!(count(3, 9), processes_only);
     assert_eq!(count(4, 8), processes_only);
+    let told = v2(&cgroup).count_processes_in(
+        &proc,
+        CountBounds {
+            processes: 4,
+            descriptors: 9,
+        },
+        |_| Some(100),
+    );
+    assert_eq!(
+        (told.file_descriptors, told.sockets),
+        (Some(400), None),
+        "the kernel tells that there are too many to look at"
+    );
     fs::write(proc.join("14"), "").unwrap();
     write(&cgroup.join("cgroup.procs"), "14\n");
     assert_eq!(count(9, 9).file_descriptors, None, "it may not be looked at");
@@ -123,7 +136,7 @@ fn too_many_child_cgroups_are_not_counted_in_part() {
         write(&dir.path().join(format!("{child}/cgroup.procs")), "2\n");
     }
     assert_eq!(
-        v2(dir.path()).count_processes_in(dir.path(), CountBounds::default()),
+        v2(dir.path()).count_processes_in(dir.path(), CountBounds::default(), |_| None),
         ProcessCounts::default()
     );
 }

@@ -47,7 +47,8 @@ impl SandboxCgroup {
     }
 
     fn of(cgroup: &Cgroup) -> Self {
-        let stats = cgroup.stats();
+        // One that is removed just now has no numbers either.
+        let stats = cgroup.stats().unwrap_or_default();
         let [anonymous, file, shared] = match cgroup.version() {
             CgroupVersion::V1 => ["total_rss", "total_cache", "total_shmem"],
             CgroupVersion::V2 => ["anon", "file", "shmem"],
