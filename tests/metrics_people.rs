@@ -274,6 +274,54 @@ fn a_hung_shim_leaves_what_the_host_knows() {
     assert!(ran.took < Duration::from_secs(2), "{:?}", ran.took);
 }
 
+/// A guest that hangs answers no Stats, while its shim still tells its task's pid.
+#[test]
+fn a_hung_guest_leaves_the_vmm_and_costs_one_timeout() {
+    needs!("root");
+    let node = Node::new();
+    let hung = |call: &mock::Call| match call.method.as_str() {
+        // This process stands for the hypervisor.
+        "State" => mock::running(std::process::id()),
+        _ => Reply::Hang,
+    };
+    let sandbox = Sandbox::new(&node, "hung-guest", http_ok(GO), hung);
+    node.in_pod(&sandbox.id, "hung-app", "shop/web/app");
+    let ran = node.run(&["--timeout", "800ms", "metrics", "--summary", &sandbox.id]);
+    let text = answered(&ran);
+    let pid = std::process::id();
+    let vmm = text
+        .lines()
+        .find(|line| line.starts_with("VMM "))
+        .unwrap_or_default();
+    assert!(
+        vmm.ends_with(&format!("/proc/{pid}/stat, /proc/{pid}/status")),
+        "{text}"
+    );
+    for container in ["sandbox", "app"] {
+        assert!(
+            text.contains(&format!("not known: container {container}: the shim at")),
+            "{text}"
+        );
+    }
+    assert!(ran.took < Duration::from_millis(1500), "{:?}", ran.took);
+}
+
+#[test]
+fn containers_are_listed_by_name_after_the_sandboxs_own() {
+    needs!("root");
+    let node = Node::new();
+    let sandbox = Sandbox::new(&node, "order", http_ok(GO), healthy);
+    for (id, name) in [("o1", "zebra"), ("o2", "ant"), ("o3", "moth")] {
+        node.in_pod(&sandbox.id, id, &format!("shop/web/{name}"));
+    }
+    let ran = node.run(&["metrics", "--summary", &sandbox.id]);
+    let names: Vec<_> = answered(&ran)
+        .lines()
+        .filter_map(|line| line.strip_prefix("container ")?.split_whitespace().next())
+        .collect();
+    assert_eq!(names, ["sandbox", "ant", "moth", "zebra"]);
+}
+
 #[test]
 fn options_that_do_not_go_together_are_wrong_usage() {
     let node = Node::new();
