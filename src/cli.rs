@@ -92,8 +92,7 @@ pub struct Complete {
 #[derive(Args, Debug)]
 pub struct Events {
     /// Time between two events, such as 500ms, 3s or 1h2m
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse_positive,
-          allow_hyphen_values = true)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = interval, allow_hyphen_values = true)]
     pub interval: Duration,
     /// One event, then exit
     #[arg(long)]
@@ -167,8 +166,7 @@ pub struct Metrics {
     #[arg(long)]
     pub summary: bool,
     /// With --summary: look twice, so long apart, and show what was used in between
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse_positive, requires = "summary",
-          allow_hyphen_values = true)]
+    #[arg(long, value_name = "DURATION", value_parser = interval, requires = "summary", allow_hyphen_values = true)]
     pub interval: Option<Duration>,
     /// The id of a sandbox or of a container in one, a beginning of it, or a name: namespace/pod, or a pod's alone
     #[arg(value_name = "SANDBOX", default_value = "", hide_default_value = true)]
@@ -213,9 +211,22 @@ pub struct Monitor {
 #[derive(Args, Debug)]
 pub struct Top {
     /// Time between two looks at everything, such as 500ms, 2s or 1m
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse_positive,
-          allow_hyphen_values = true)]
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = interval, allow_hyphen_values = true)]
     pub interval: Duration,
+}
+
+/// The shortest interval: shims, and the guests behind them, have other things to do than to answer us.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration::parse_positive(text)?;
+    if interval < SHORTEST_INTERVAL {
+        return Err(format!(
+            "an interval is at least {}, because every look costs every shim a call",
+            duration::show(SHORTEST_INTERVAL)
+        ));
+    }
+    Ok(interval)
 }
 
 /// Reads the process's arguments.

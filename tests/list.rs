@@ -155,6 +155,63 @@ fn ids_alone_ask_no_shim() {
 }
 
 #[test]
+fn containers_whose_sandbox_has_no_bundle_are_listed_under_it_all_the_same() {
+    let node = Node::new();
+    node.pod("5a", "shop/web", healthy);
+    node.in_pod("5a", "6a", "shop/web/nginx");
+    node.in_pod("5a", "6b", "shop/web/proxy");
+    node.pod("5b", "test/db", healthy);
+    fs::remove_dir_all(node.state_dir().join("io.containerd.runtime.v2.task/k8s.io/5a")).unwrap();
+    let table = list(&node, &[]);
+    let shown: Vec<_> = table.lines().map(|line| &line[..line.len().min(45)]).collect();
+    let expected = [
+        "ID    POD       CONTAINER  RUNTIME  STATUS   ",
+        "5a    shop/web  -          -        not found",
+        "  6a  shop/web  nginx      -        running  ",
+        "  6b  shop/web  proxy      -        running  ",
+        "5b    test/db   -          -        running  ",
+    ];
+    assert_eq!(shown, expected, "{table}");
+    // It is no container, so that lists for programs do not have it.
+    assert_eq!(list(&node, &["-q"]), "5b\n6a\n6b\n");
+    assert_eq!(json(&node, &[]).len(), 3);
+}
+
+#[test]
+fn a_sandbox_that_a_filter_leaves_out_is_not_said_to_be_missing() {
+    let (node, _) = node();
+    let tasks = node.state_dir().join("io.containerd.runtime.v2.task/k8s.io");
+    fs::write(
+        tasks.join("6b/shim-binary-path"),
+        "/usr/bin/containerd-shim-runc-v2",
+    )
+    .unwrap();
+    let table = list(&node, &["--runtime", "runc", "--pod", "web"]);
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(
+        table.contains("\n5a    shop/web") && !table.contains("not found"),
+        "{table}"
+    );
+}
+
+#[test]
+fn equal_ids_in_two_of_containerds_namespaces_are_told_apart() {
+    let node = Node::new();
+    for namespace in ["moby", "default"] {
+        let (_, socket) = node.bundle(namespace, "twin", &[]);
+        mock::serve(&socket, healthy);
+    }
+    let table = list(&node, &[]);
+    let ends: Vec<_> = table
+        .lines()
+        .map(|line| line.split_whitespace().last().unwrap())
+        .collect();
+    assert_eq!(ends, ["NAMESPACE", "default", "moby"], "{table}");
+    let one = list(&node, &["-n", "moby"]);
+    assert!(!one.contains("NAMESPACE"), "{one}");
+}
+
+#[test]
 fn ids_made_up_at_random_are_shown_short() {
     let long = "5779b2366f47cd1468ebb1ba7c52cbdde3c7d3a5f2af3eefadc8356700fc860b";
     let node = Node::new();

@@ -316,7 +316,7 @@ fn what_comes_is_followed_and_what_stops_ends() {
     });
     let mut stream = Stream::json(&node, &["--all"]);
     assert_eq!(stream.event()["id"], "first");
-    let exit = json!({"type": "exit", "id": "first", "data":
+    let exit = json!({"type": "exit", "id": "first", "namespace": "default", "data":
         {"exit_status": 137, "exited_at": "2009-02-13T23:31:30Z", "reason": "stopped"}});
     assert_eq!(stream.other(), exit);
     // Stopped, and not deleted: it is not followed again. Nobody runs, and the stream goes on.
@@ -369,11 +369,11 @@ fn a_stream_of_several_ends_when_all_have_stopped() {
     assert_eq!((a.len(), b.len()), (3, 7));
     assert_eq!(
         a[2],
-        json!({"type": "exit", "id": "a", "data": {"exit_status": 0, "reason": "stopped"}})
+        json!({"type": "exit", "id": "a", "namespace": "default", "data": {"exit_status": 0, "reason": "stopped"}})
     );
     assert_eq!(
         b[6],
-        json!({"type": "exit", "id": "b", "data": {"reason": "deleted"}})
+        json!({"type": "exit", "id": "b", "namespace": "default", "data": {"reason": "deleted"}})
     );
     assert_eq!(stderr.lines().count(), 2, "{stderr}");
     // One that never ran costs the status, and not the stream of the other.
@@ -404,7 +404,7 @@ fn a_shim_that_goes_is_an_exit_of_unknown_status() {
     assert_eq!((events.len(), status), (3, Some(0)));
     assert_eq!(
         events[2],
-        json!({"type": "exit", "id": "c1", "data": {"reason": "shim gone"}})
+        json!({"type": "exit", "id": "c1", "namespace": "default", "data": {"reason": "shim gone"}})
     );
     assert!(
         stderr.starts_with("container c1 is no longer running: its shim is gone: connect to "),
@@ -429,7 +429,10 @@ fn a_rise_of_the_oom_kill_counter_is_an_event_of_its_own() {
             "stats", "oom", "stats", "stats", "oom", "stats", "stats", "stats", "exit",
         ];
         assert_eq!(types, expected);
-        assert_eq!(events[1], json!({"type": "oom", "id": "c1"}));
+        assert_eq!(
+            events[1],
+            json!({"type": "oom", "id": "c1", "namespace": "default"})
+        );
     }
     // A runtime that does not count them has none.
     let node = Node::new();
@@ -499,11 +502,12 @@ fn the_default_form_of_one_carries_them_too() {
     });
     let ran = node.run(&["events", "--interval", "100ms", "c1"]);
     assert_eq!(ran.status, Some(0));
-    let tail = "}\n{\n    \"data\": {\n        \"exit_status\": 0,\n        \"reason\": \"stopped\"\n    },\n    \"id\": \"c1\",\n    \"type\": \"exit\"\n}\n";
+    let tail = "}\n{\n    \"data\": {\n        \"exit_status\": 0,\n        \"reason\": \"stopped\"\n    },\n    \"id\": \"c1\",\n    \"namespace\": \"default\",\n    \"type\": \"exit\"\n}\n";
     assert!(ran.stdout.ends_with(tail), "{}", ran.stdout);
     assert!(
-        ran.stdout
-            .contains("}\n{\n    \"id\": \"c1\",\n    \"type\": \"oom\"\n}\n{\n"),
+        ran.stdout.contains(
+            "}\n{\n    \"id\": \"c1\",\n    \"namespace\": \"default\",\n    \"type\": \"oom\"\n}\n{\n"
+        ),
         "{}",
         ran.stdout
     );
@@ -598,4 +602,55 @@ fn once_the_table_has_rates_too() {
         "{:?}",
         ran.took
     );
+}
+
+#[test]
+fn equal_ids_in_two_of_containerds_namespaces_are_told_apart() {
+    let node = Node::new();
+    let id = "5779b2366f47cd1468ebb1ba7c52cbdde3c7d3a5f2af3eefadc8356700fc860b";
+    for namespace in ["moby", "default"] {
+        let states = counter();
+        let (_, socket) = node.bundle(namespace, id, &[]);
+        mock::serve(&socket, move |call| match call.method.as_str() {
+            "State" if next(&states) >= 2 => stopped(0),
+            _ => healthy(call),
+        });
+    }
+    node.task("other", |_| stopped(0));
+    let table = node
+        .run(&["events", "--all", "--stats", "--format", "table"])
+        .stdout;
+    let mut names: Vec<_> = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().next().unwrap())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["default:5779b2366f47", "moby:5779b2366f47"]);
+
+    let node = Node::new();
+    for namespace in ["moby", "default"] {
+        let (states, samples) = (counter(), counter());
+        let (_, socket) = node.bundle(namespace, "twin", &[]);
+        mock::serve(&socket, move |call| match call.method.as_str() {
+            "State" if next(&states) >= 2 => stopped(0),
+            "State" => running(0),
+            _ => killed_v1(next(&samples)),
+        });
+    }
+    let mut stream = Stream::json(&node, &["--all"]);
+    let mut seen: Vec<_> = (0..4)
+        .map(|_| {
+            let event = stream.other();
+            format!("{} {}", event["namespace"].as_str().unwrap(), event["type"])
+        })
+        .collect();
+    seen.sort_unstable();
+    let expected = [
+        "default \"exit\"",
+        "default \"oom\"",
+        "moby \"exit\"",
+        "moby \"oom\"",
+    ];
+    assert_eq!(seen, expected);
 }

@@ -35,12 +35,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Metrics(arguments) => ask(cli.global, async |node| metrics::run(node, &arguments).await),
         Command::Monitor(arguments) => ask(cli.global, async |node| exporter::run(node, &arguments).await),
         #[cfg(feature = "top")]
-        Command::Top(arguments) => {
-            let at_leisure = top::at_leisure(cli.global.timeout);
-            ask_on(at_leisure, cli.global, async |node| {
-                top::run(node, &arguments).await
-            })
-        }
+        Command::Top(arguments) => ask(cli.global, async |node| top::run(node, &arguments).await),
         Command::Completion(arguments) => completion::script(&arguments),
         Command::Complete(arguments) => completion::complete(&arguments),
     }
@@ -48,16 +43,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 
 /// Asks the node, on a runtime of one thread: a multi-threaded one costs more than a question takes.
 fn ask(global: Global, question: impl AsyncFnOnce(&Context) -> Result<(), Failure>) -> Result<(), Failure> {
-    ask_on(Builder::new_current_thread(), global, question)
-}
-
-fn ask_on(
-    mut runtime: Builder,
-    global: Global,
-    question: impl AsyncFnOnce(&Context) -> Result<(), Failure>,
-) -> Result<(), Failure> {
     let context = Context::new(global)?;
-    let runtime = runtime
+    let runtime = Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()

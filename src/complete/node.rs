@@ -65,7 +65,7 @@ impl OnNode {
                 found.insert(id.clone(), about);
             }
             if let Some(name) = name {
-                found.insert(name, short_id(id).into_owned());
+                found.insert(name, short_id(id).to_string());
             }
             if let (Role::Sandbox, Some(pod), false) =
                 (container.role(), &container.names().name, typed.is_empty())
@@ -77,7 +77,7 @@ impl OnNode {
             if let [sandbox] = sandboxes.as_slice() {
                 found
                     .entry(pod.to_string())
-                    .or_insert_with(|| short_id(sandbox.id()).into_owned());
+                    .or_insert_with(|| short_id(sandbox.id()).to_string());
             }
         }
         found

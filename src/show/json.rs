@@ -1,85 +1,60 @@
 //! JSON for people and pipelines alike: what a terminal would act on is escaped, which changes nothing of what the
 //! JSON says.
 
-use std::io;
+use std::fmt::Write;
 
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
 use crate::show::text::is_active;
 
 /// On one line, with a newline.
-pub fn line(value: &Value) -> Vec<u8> {
-    write(value, Escaping(CompactFormatter))
+pub fn line(value: &impl Serialize) -> Vec<u8> {
+    write(value, CompactFormatter)
 }
 
 /// Indented by four spaces, with a newline.
-pub fn pretty(value: &Value) -> Vec<u8> {
-    write(value, Escaping(PrettyFormatter::with_indent(b"    ")))
+pub fn pretty(value: &impl Serialize) -> Vec<u8> {
+    write(value, PrettyFormatter::with_indent(b"    "))
 }
 
-fn write(value: &Value, formatter: impl Formatter) -> Vec<u8> {
-    let mut text = Vec::with_capacity(4096);
-    // A JSON value has text keys only, and writing to memory does not fail.
-    let _ = value.serialize(&mut Serializer::with_formatter(&mut text, formatter));
-    text.push(b'\n');
-    text
+fn write(value: &impl Serialize, formatter: impl Formatter) -> Vec<u8> {
+    let mut json = Vec::with_capacity(4096);
+    let written = value.serialize(&mut Serializer::with_formatter(&mut json, formatter));
+    debug_assert!(
+        written.is_ok(),
+        "keys are text, and writing to memory does not fail"
+    );
+    json.push(b'\n');
+    escape(json)
 }
 
-/// A formatter that escapes what `serde_json` lets through: DEL, the C1 control characters (one of which is as good
-/// as an escape sequence), and what changes the direction of writing or is not seen.
-struct Escaping<F>(F);
-
-macro_rules! passed_on {
-    ($($method:ident($($argument:ident: $type:ty),*);)*) => {
-        $(fn $method<W: ?Sized + io::Write>(&mut self, writer: &mut W $(, $argument: $type)*) -> io::Result<()> {
-            self.0.$method(writer $(, $argument)*)
-        })*
-    };
-}
-
-impl<F: Formatter> Formatter for Escaping<F> {
-    fn write_string_fragment<W: ?Sized + io::Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
-        // Printable ASCII, which nearly all of it is, is seen to be so without decoding it.
-        let is_plain = fragment.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-        if is_plain || !fragment.chars().any(is_active) {
-            return writer.write_all(fragment.as_bytes());
-        }
-        for character in fragment.chars() {
-            if is_active(character) {
-                for unit in character.encode_utf16(&mut [0; 2]) {
-                    write!(writer, "\\u{unit:04x}")?;
-                }
-            } else {
-                writer.write_all(character.encode_utf8(&mut [0; 4]).as_bytes())?;
-            }
-        }
-        Ok(())
+/// Escapes what `serde_json` lets through: DEL, the C1 control characters (one of which is as good as an escape
+/// sequence), and what changes the direction of writing or is not seen. All of it can be in JSON's texts alone.
+fn escape(json: Vec<u8>) -> Vec<u8> {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n');
+    if json.iter().all(is_plain) {
+        return json;
     }
-
-    passed_on! {
-        begin_array();
-        end_array();
-        begin_array_value(first: bool);
-        end_array_value();
-        begin_object();
-        end_object();
-        begin_object_key(first: bool);
-        end_object_key();
-        begin_object_value();
-        end_object_value();
+    let mut escaped = String::with_capacity(json.len() + 64);
+    for character in String::from_utf8_lossy(&json).chars() {
+        // A line ends between values: within a text `serde_json` has escaped it.
+        if character == '\n' || !is_active(character) {
+            escaped.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            // Writing to a text does not fail.
+            let _ = write!(escaped, "\\u{unit:04x}");
+        }
     }
+    escaped.into_bytes()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     #[test]
     fn what_a_terminal_acts_on_is_escaped_and_says_the_same() {

@@ -1,5 +1,10 @@
 //! Everything that a person sees.
 
+// Narrow columns are for `top` alone.
+#![cfg_attr(not(feature = "top"), allow(dead_code))]
+
+pub mod field;
+pub mod fields;
 pub mod json;
 pub mod name;
 pub mod table;

@@ -1,8 +1,10 @@
-//! Short ids and names, as people see them.
+//! What containers are called, for people.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
-use super::text::escape;
+use shimstat::node::{Bundle, Container};
 
 /// The digits of a random id that are shown, as in `crictl ps` and `docker ps`.
 const SHORT: usize = 12;
@@ -11,12 +13,59 @@ const SHORT: usize = 12;
 /// whole.
 const RANDOM: usize = 32;
 
-/// The start of an id that was made up at random, any other id as it is; safe for a terminal.
-pub fn short_id(id: &str) -> Cow<'_, str> {
+/// The start of an id that was made up at random, any other id as it is. Untrusted text.
+pub fn short_id(id: &str) -> &str {
     let random = id.len() >= RANDOM && id.bytes().all(|b| b.is_ascii_hexdigit());
-    match id.get(..SHORT) {
-        Some(short) if random => Cow::Borrowed(short),
-        _ => escape(id),
+    id.get(..SHORT).filter(|_| random).unwrap_or(id)
+}
+
+/// `namespace/pod/container`, `namespace/pod` for a sandbox, or the short id where those are not known. Untrusted text.
+pub fn label(container: &Container) -> String {
+    container
+        .name()
+        .unwrap_or_else(|| short_id(container.id()).to_string())
+}
+
+/// Which labels more than one container has: ids, and the names of pods, are unique in one namespace of one containerd
+/// only.
+#[derive(Debug, Default)]
+pub struct Labels(HashMap<String, Vec<Place>>);
+
+/// The namespace, and the state directory of its containerd.
+type Place = (String, PathBuf);
+
+impl Labels {
+    /// The labels of all containers that are shown together.
+    pub fn new<'a>(labels: impl IntoIterator<Item = (String, &'a Bundle)>) -> Self {
+        let mut places: HashMap<String, Vec<Place>> = HashMap::new();
+        for (label, bundle) in labels {
+            let place = (bundle.namespace.clone(), bundle.state_dir.clone());
+            let all = places.entry(label).or_default();
+            if !all.contains(&place) {
+                all.push(place);
+            }
+        }
+        places.retain(|_, all| all.len() > 1);
+        Self(places)
+    }
+
+    /// Whether a label is that of containers in several places.
+    pub fn any_is_shared(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// The label with as much before it as tells it from the same label elsewhere: `moby:web`. That is put before it
+    /// because long labels lose their ends.
+    pub fn distinct<'a>(&self, label: &'a str, bundle: &Bundle) -> Cow<'a, str> {
+        let (namespace, state_dir): (&str, &Path) = (&bundle.namespace, &bundle.state_dir);
+        let Some(places) = self.0.get(label) else {
+            return label.into();
+        };
+        let here = places.iter().filter(|(other, _)| other == namespace).count();
+        match here {
+            0 | 1 => format!("{namespace}:{label}").into(),
+            _ => format!("{}:{namespace}:{label}", state_dir.display()).into(),
+        }
     }
 }
 
@@ -33,6 +82,36 @@ mod tests {
             "web-server-of-the-shop-in-namespace-default-1"
         );
         assert_eq!(short_id("5779b2366f47cd"), "5779b2366f47cd");
-        assert_eq!(short_id("a\x1b[2Jb"), "a\\u{1b}[2Jb");
+    }
+
+    fn bundle(state_dir: &str, namespace: &str) -> Bundle {
+        Bundle {
+            state_dir: state_dir.into(),
+            namespace: namespace.into(),
+            id: "web".into(),
+            path: format!("{state_dir}/{namespace}/web").into(),
+        }
+    }
+
+    #[test]
+    fn equal_labels_are_told_apart_by_where_they_are() {
+        let [a, b, c] = [("/a", "moby"), ("/a", "default"), ("/b", "default")].map(|(d, n)| bundle(d, n));
+        let labels =
+            |bundles: &[&Bundle]| Labels::new(bundles.iter().map(|bundle| ("web".to_string(), *bundle)));
+        let alone = labels(&[&a, &a]);
+        assert!(!alone.any_is_shared());
+        assert_eq!(alone.distinct("web", &a), "web");
+        let two = labels(&[&a, &b]);
+        assert!(two.any_is_shared());
+        assert_eq!(
+            [two.distinct("web", &a), two.distinct("web", &b)],
+            ["moby:web", "default:web"]
+        );
+        assert_eq!(two.distinct("db", &a), "db");
+        let three = labels(&[&a, &b, &c]);
+        assert_eq!(
+            [&a, &b, &c].map(|bundle| three.distinct("web", bundle)),
+            ["moby:web", "/a:default:web", "/b:default:web"]
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Tables for people: columns as wide as they need be, two blanks between them, and nothing of a cell that a terminal
-//! would act on.
+//! Tables for people: columns as wide as they need be, two blanks between them, and every cell made safe for a
+//! terminal.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::show::text::escape;
 
-/// The blanks between two columns.
-const GAP: usize = 2;
+/// Between two columns.
+const GAP: &str = "  ";
 
 /// On which side of its column a text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub enum Align {
 /// Rows under a header.
 pub struct Table {
     columns: Vec<Column>,
-    /// All cells, row by row, the header's first, each with the columns of a terminal that it takes.
-    cells: Vec<(String, usize)>,
+    /// All cells, row by row, the header's first.
+    cells: Vec<String>,
 }
 
 struct Column {
@@ -30,18 +30,16 @@ struct Column {
 }
 
 impl Table {
-    pub fn new(columns: &[(&str, Align)]) -> Self {
+    pub fn new<'a>(columns: impl IntoIterator<Item = (&'a str, Align)>) -> Self {
+        let (headings, columns): (Vec<_>, _) = columns
+            .into_iter()
+            .map(|(heading, align)| (heading, Column { align, width: 0 }))
+            .unzip();
         let mut table = Self {
-            columns: columns
-                .iter()
-                .map(|(_, align)| Column {
-                    align: *align,
-                    width: 0,
-                })
-                .collect(),
+            columns,
             cells: Vec::new(),
         };
-        table.row(columns.iter().map(|(title, _)| title));
+        table.row(headings);
         table
     }
 
@@ -53,10 +51,18 @@ impl Table {
             let cell = cells
                 .next()
                 .map_or_else(String::new, |cell| escape(cell.as_ref()).into_owned());
-            let width = cell.width();
-            column.width = column.width.max(width);
-            self.cells.push((cell, width));
+            column.width = column.width.max(cell.width());
+            self.cells.push(cell);
         }
+    }
+}
+
+/// A text that takes at least so many columns of a terminal, with blanks on one side of it.
+pub fn pad(text: &str, width: usize, align: Align) -> String {
+    let blanks = " ".repeat(width.saturating_sub(text.width()));
+    match align {
+        Align::Left => format!("{text}{blanks}"),
+        Align::Right => format!("{blanks}{text}"),
     }
 }
 
@@ -66,15 +72,9 @@ impl fmt::Display for Table {
         let mut line = String::new();
         for (number, row) in self.cells.chunks(self.columns.len().max(1)).enumerate() {
             line.clear();
-            for (column, (cell, width)) in self.columns.iter().zip(row) {
-                let blanks = column.width - width;
-                let (before, after) = match column.align {
-                    Align::Left => (0, blanks),
-                    Align::Right => (blanks, 0),
-                };
-                line.extend(std::iter::repeat_n(' ', before));
-                line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', after + GAP));
+            for (column, cell) in self.columns.iter().zip(row) {
+                line += &pad(cell, column.width, column.align);
+                line += GAP;
             }
             if number > 0 {
                 f.write_str("\n")?;
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_they_need_be() {
-        let mut table = Table::new(&[("ID", Align::Left), ("PID", Align::Right), ("AGE", Align::Left)]);
+        let mut table = Table::new([("ID", Align::Left), ("PID", Align::Right), ("AGE", Align::Left)]);
         table.row(["abc", "7", "5s"]);
         table.row(["  日本", "1234", "-"]);
         let expected = "ID       PID  AGE\nabc        7  5s\n  日本  1234  -";
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_cell_cannot_act_on_a_terminal_or_break_its_line() {
-        let mut table = Table::new(&[("POD", Align::Left)]);
+        let mut table = Table::new([("POD", Align::Left)]);
         table.row(["a\x1b[2J\nb\u{9b}1m"]);
         assert_eq!(table.to_string(), "POD\na\\u{1b}[2J\\nb\\u{9b}1m");
     }

@@ -1,20 +1,60 @@
 //! Numbers as people read them: bytes, rates, shares and ages.
 //!
 //! Sizes have three significant digits and binary units (`12.3MiB`), the units of `docker stats` and of
-//! Kubernetes' `Mi`; ages look as in `kubectl get`. No size or rate is longer than its
-//! `MAX_*` constant says, so that columns can be planned.
+//! Kubernetes' `Mi`; ages look as in `kubectl get`. Waits and intervals are written by [`go_duration::show`].
 
 use std::time::Duration;
 
-/// The longest text that [`bytes()`] gives: `1023KiB`.
-pub const MAX_BYTES: usize = 7;
+/// What a number counts, and so how it is written. What nobody measured is no number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// `12.3MiB`; `12.3M` where there is little room.
+    Bytes,
+    /// `1.5KiB/s`; `1.5K`.
+    BytesPerSecond,
+    /// `49.6%`; `49.6`.
+    Percent,
+    /// 1 is a whole. `49.6%`; `50`.
+    Share,
+    Count,
+    /// In seconds: `3m12s`.
+    Age,
+}
 
-/// The longest text that [`rate`] gives: `1023KiB/s`.
-pub const MAX_RATE: usize = MAX_BYTES + 2;
+impl Unit {
+    pub fn show(self, number: f64) -> String {
+        match self {
+            Self::Bytes => bytes(number as u64),
+            Self::BytesPerSecond => rate(number),
+            Self::Percent => percent(number),
+            Self::Share => percent(number * 100.0),
+            Self::Count => (number as u64).to_string(),
+            Self::Age => age(Duration::from_secs(number as u64)),
+        }
+    }
 
-/// The longest text that [`compact`] gives: `1023K`.
-#[cfg(test)]
-pub const MAX_COMPACT: usize = 5;
+    /// For a narrow column, whose heading says what it counts.
+    pub fn narrow(self, number: f64) -> String {
+        match self {
+            Self::Bytes => compact(number as u64),
+            Self::BytesPerSecond => compact(number.round() as u64),
+            Self::Percent => percent(number).trim_end_matches('%').to_string(),
+            Self::Share => format!("{:.0}", number * 100.0),
+            Self::Count | Self::Age => self.show(number),
+        }
+    }
+
+    /// The most columns that [`show`](Self::show) takes, but for counts and percentages that no machine reaches.
+    pub fn width(self) -> usize {
+        match self {
+            Self::Bytes => "1023KiB".len(),
+            Self::BytesPerSecond => "1023KiB/s".len(),
+            Self::Percent | Self::Share => "12800%".len(),
+            Self::Count => "32768".len(),
+            Self::Age => "2y364d".len(),
+        }
+    }
+}
 
 const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
@@ -27,8 +67,7 @@ pub fn bytes(bytes: u64) -> String {
 }
 
 /// The same for narrow columns, as `top` and `free -h` have it: `1023B`, `1.5K`, `12.3M`.
-#[cfg_attr(not(feature = "top"), allow(dead_code))]
-pub fn compact(bytes: u64) -> String {
+fn compact(bytes: u64) -> String {
     scaled(bytes, &SHORT_UNITS)
 }
 
@@ -94,6 +133,15 @@ pub fn age(age: Duration) -> String {
         two(days / 365, 'y', days % 365, 'd')
     } else {
         format!("{}y", days / 365)
+    }
+}
+
+/// Processor time: seconds with hundredths, the kernel's ticks; from two minutes on as an age.
+pub fn cpu_time(seconds: f64) -> String {
+    if seconds < 120.0 {
+        format!("{seconds:.2}s")
+    } else {
+        age(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 }
 
@@ -180,17 +228,46 @@ mod tests {
         }
     }
 
+    #[test]
+    fn processor_times_are_exact_while_they_are_short() {
+        assert_eq!(cpu_time(0.0), "0.00s");
+        assert_eq!(cpu_time(119.994), "119.99s");
+        assert_eq!(cpu_time(190.2), "3m10s");
+        let _ = (cpu_time(1e30), cpu_time(f64::NAN));
+    }
+
+    #[test]
+    fn a_number_is_written_by_its_unit() {
+        for (unit, number, wide, narrow) in [
+            (Unit::Bytes, 12_897_485.0, "12.3MiB", "12.3M"),
+            (Unit::BytesPerSecond, 1535.6, "1.5KiB/s", "1.5K"),
+            (Unit::Percent, 49.61, "49.6%", "49.6"),
+            (Unit::Share, 0.496, "49.6%", "50"),
+            (Unit::Count, 7.0, "7", "7"),
+            (Unit::Age, 192.9, "3m12s", "3m12s"),
+        ] {
+            assert_eq!(
+                (unit.show(number).as_str(), unit.narrow(number).as_str()),
+                (wide, narrow)
+            );
+        }
+    }
+
     proptest! {
         #[test]
-        fn texts_fit_their_columns(number in any::<u64>(), shift in 0..64u32) {
-            prop_assert!(bytes(number >> shift).len() <= MAX_BYTES);
-            prop_assert!(compact(number >> shift).len() <= MAX_COMPACT);
-            prop_assert!(rate((number >> shift) as f64).len() <= MAX_RATE);
+        fn sizes_fit_their_columns(number in any::<u64>(), shift in 0..64u32) {
+            let number = (number >> shift) as f64;
+            for unit in [Unit::Bytes, Unit::BytesPerSecond] {
+                prop_assert!(unit.show(number).len() <= unit.width());
+                prop_assert!(unit.narrow(number).len() <= "1023K".len());
+            }
         }
 
         #[test]
-        fn nothing_panics(number in any::<f64>(), seconds in any::<u64>()) {
-            let _ = (rate(number), percent(number), age(Duration::from_secs(seconds)));
+        fn nothing_panics(number in any::<f64>()) {
+            for unit in [Unit::Bytes, Unit::BytesPerSecond, Unit::Percent, Unit::Share, Unit::Count, Unit::Age] {
+                let _ = (unit.show(number), unit.narrow(number), cpu_time(number));
+            }
         }
     }
 }

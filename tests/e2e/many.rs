@@ -108,7 +108,10 @@ fn a_process_that_is_killed_for_want_of_memory_is_an_event() {
         let script = "sleep 2; tail /dev/zero; sleep 1000";
         let task = containerd.run_container(&["--memory-limit", "33554432"], &["sh", "-c", script]);
         let mut stream = stream(&containerd.state(), &[&task.id]);
-        assert_eq!(other(&mut stream), json!({"type": "oom", "id": task.id}));
+        assert_eq!(
+            other(&mut stream),
+            json!({"type": "oom", "id": task.id, "namespace": "default"})
+        );
         let control = task.cgroup_text("memory", "memory.oom_control");
         assert!(control.contains("oom_kill 1\n"), "{control}");
         assert_eq!(stream.event()["type"], "stats", "it runs on");
@@ -125,7 +128,10 @@ fn a_container_that_is_killed_for_want_of_memory_says_why_it_ended() {
         let script = "sleep 2; exec tail /dev/zero";
         let task = containerd.run_container(&["--memory-limit", "33554432"], &["sh", "-c", script]);
         let mut stream = stream(&containerd.state(), &[&task.id]);
-        assert_eq!(other(&mut stream), json!({"type": "oom", "id": task.id}));
+        assert_eq!(
+            other(&mut stream),
+            json!({"type": "oom", "id": task.id, "namespace": "default"})
+        );
         let exit = other(&mut stream);
         assert_eq!(
             (&exit["type"], &exit["data"]["exit_status"]),

@@ -116,7 +116,8 @@ impl<'a> Run<'a> {
                 Err(failure) => self.fail(&failure),
             }
         }
-        self.expect(&subjects);
+        self.show
+            .expect(subjects.iter().map(|subject| &subject.container));
         for subject in subjects {
             self.follow(subject);
         }
@@ -155,7 +156,8 @@ impl<'a> Run<'a> {
             tokio::task::yield_now().await;
         }
         // A table's first column is as wide as the longest name.
-        self.expect(&subjects);
+        self.show
+            .expect(subjects.iter().map(|subject| &subject.container));
         for subject in subjects {
             self.follow(subject);
         }
@@ -215,13 +217,13 @@ impl<'a> Run<'a> {
             .map(|endpoint| &endpoint.address)
             .collect();
         self.survey.keep(|address| addresses.contains(address));
-        let subjects: Vec<_> = new
-            .into_iter()
-            .filter_map(|container| self.subject(container, None))
-            .collect();
-        self.expect(&subjects);
-        for subject in subjects {
-            self.follow(subject);
+        if !new.is_empty() {
+            self.show.expect(followed.values());
+        }
+        for container in new {
+            if let Some(subject) = self.subject(container, None) {
+                self.follow(subject);
+            }
         }
         Ok(())
     }
@@ -266,14 +268,6 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Prepares the table for these containers.
-    fn expect(&mut self, subjects: &[Arc<Subject>]) {
-        // Names are in files that are read only where names are shown.
-        if self.arguments.format == EventFormat::Table {
-            self.show.expect(subjects.iter().map(|subject| subject.label()));
-        }
-    }
-
     fn follow(&self, subject: Arc<Subject>) {
         let follower = Follower {
             subject,
@@ -292,10 +286,10 @@ impl<'a> Run<'a> {
     /// Shows what became known of a container.
     fn tell(&mut self, subject: &Subject, news: News) -> Result<(), Failure> {
         match news {
-            News::Stats { sample, rates } => self.show.stats(subject, &sample, rates.as_ref()),
-            News::OomKill => self.show.oom(subject),
+            News::Stats { sample, rates } => self.show.stats(&subject.container, &sample, rates.as_ref()),
+            News::OomKill => self.show.oom(&subject.container),
             News::Exit(why) => {
-                self.show.exit(subject, &why)?;
+                self.show.exit(&subject.container, &why)?;
                 output::notice(&format!(
                     "container {} is no longer running: {why}",
                     subject.container.id()
@@ -342,13 +336,6 @@ impl<'a> Run<'a> {
 }
 
 impl Subject {
-    /// What people call it: its name, or its id.
-    fn label(&self) -> String {
-        self.container
-            .name()
-            .unwrap_or_else(|| self.container.id().to_string())
-    }
-
     fn failure(&self, error: &AskError, context: &Context) -> Failure {
         let failure = Failure::of(&format!("container {}", self.container.id()), error);
         match error {

@@ -1,38 +1,42 @@
 //! Events as JSON, for pipelines, and as rows of a table, for people.
 
-use std::fmt::Write;
 use std::io::IsTerminal;
+use std::sync::Arc;
 
-use crate::show::units;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use shimstat::node::Container;
 use shimstat::rates::Rates;
 use shimstat::stats;
 use shimstat::survey::{NotRunning, Sample};
+use unicode_width::UnicodeWidthStr;
 
-use super::Subject;
 use crate::cli::EventFormat;
 use crate::exit::Failure;
 use crate::output;
+use crate::show::field::{Facts, Field, Value};
+use crate::show::name::{Labels, label};
+use crate::show::table::{Align, pad};
 use crate::show::text::escape;
-use crate::show::{json, time};
+use crate::show::{fields, json, time};
 
 /// The header is shown again after so many rows, where somebody watches.
 const ROWS_A_HEADER: usize = 40;
 
-/// The bounds of the first column, in characters: as narrow as a short id, and half a wide terminal.
+/// The bounds of the first column's width: that of a short id, and half a wide terminal.
 const NAME_WIDTH: std::ops::RangeInclusive<usize> = 12..=60;
 
 pub enum Show {
-    Json(fn(&Value) -> Vec<u8>),
+    Json { pretty: bool },
     Table(Table),
 }
 
 impl Show {
     pub fn new(format: EventFormat) -> Self {
         match format {
-            EventFormat::Pretty => Self::Json(json::pretty),
-            EventFormat::Json => Self::Json(json::line),
+            EventFormat::Pretty => Self::Json { pretty: true },
+            EventFormat::Json => Self::Json { pretty: false },
             EventFormat::Table => Self::Table(Table {
+                labels: Labels::default(),
                 name_width: *NAME_WIDTH.start(),
                 rows: 0,
                 repeat_header: std::io::stdout().is_terminal(),
@@ -40,43 +44,44 @@ impl Show {
         }
     }
 
-    /// Prepares for containers that are called so.
-    pub fn expect(&mut self, labels: impl Iterator<Item = String>) {
+    /// Prepares for rows of these containers.
+    pub fn expect<'a>(&mut self, containers: impl IntoIterator<Item = &'a Arc<Container>>) {
         if let Self::Table(table) = self {
-            let widest = labels
-                .map(|label| escape(&label).chars().count())
-                .max()
-                .unwrap_or(0);
-            table.name_width = table.name_width.max(widest.min(*NAME_WIDTH.end()));
+            table.expect(containers);
         }
     }
 
     pub fn stats(
         &mut self,
-        subject: &Subject,
+        container: &Container,
         sample: &Sample,
         rates: Option<&Rates>,
     ) -> Result<(), Failure> {
         match self {
-            Self::Json(text) => output::answer(&text(&stats::event(subject.container.id(), &sample.stats))),
-            Self::Table(table) => table.row(subject, &cells(sample, rates)),
+            Self::Json { pretty } => answer(*pretty, &stats::event(container.id(), &sample.stats)),
+            Self::Table(table) => {
+                let facts = Facts {
+                    sample: Some(sample),
+                    rates,
+                    ..Facts::of(container)
+                };
+                table.row(container, &cells(&facts))
+            }
         }
     }
 
-    pub fn oom(&mut self, subject: &Subject) -> Result<(), Failure> {
+    pub fn oom(&mut self, container: &Container) -> Result<(), Failure> {
         match self {
-            Self::Json(text) => output::answer(&text(&json!({"type": "oom", "id": subject.container.id()}))),
-            Self::Table(table) => table.row(subject, "killed for want of memory (OOM)"),
+            Self::Json { pretty } => answer(*pretty, &Event::new("oom", container, None)),
+            Self::Table(table) => table.row(container, "a process was OOM-killed"),
         }
     }
 
-    pub fn exit(&mut self, subject: &Subject, why: &NotRunning) -> Result<(), Failure> {
+    pub fn exit(&mut self, container: &Container, why: &NotRunning) -> Result<(), Failure> {
         match self {
-            Self::Json(text) => output::answer(&text(
-                &json!({"type": "exit", "id": subject.container.id(), "data": exit(why)}),
-            )),
+            Self::Json { pretty } => answer(*pretty, &Event::new("exit", container, Some(Exit::of(why)))),
             Self::Table(table) => table.row(
-                subject,
+                container,
                 &match why {
                     NotRunning::Stopped(state) => format!("exited with status {}", state.exit_status),
                     NotRunning::Gone(_) | NotRunning::Unknown(_) => "ended".to_string(),
@@ -86,84 +91,125 @@ impl Show {
     }
 }
 
-/// The `data` of an `exit` event, under the names of containerd's own exit event.
-fn exit(why: &NotRunning) -> Value {
-    let mut data = Map::new();
-    let reason = match why {
-        NotRunning::Stopped(state) => {
-            data.insert("exit_status".into(), state.exit_status.into());
-            if let Some(at) = state.exited_at.and_then(|at| u64::try_from(at).ok()) {
-                data.insert("exited_at".into(), time::rfc3339_seconds(at).into());
-            }
-            "stopped"
+fn answer(pretty: bool, event: &impl Serialize) -> Result<(), Failure> {
+    output::answer(&if pretty {
+        json::pretty(event)
+    } else {
+        json::line(event)
+    })
+}
+
+/// An event other than statistics, its keys in alphabetical order as theirs are.
+#[derive(Serialize)]
+struct Event<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Exit>,
+    id: &'a str,
+    namespace: &'a str,
+    r#type: &'static str,
+}
+
+impl<'a> Event<'a> {
+    fn new(r#type: &'static str, container: &'a Container, data: Option<Exit>) -> Self {
+        Self {
+            data,
+            id: container.id(),
+            namespace: &container.bundle.namespace,
+            r#type,
         }
-        NotRunning::Unknown(_) => "deleted",
-        NotRunning::Gone(_) => "shim gone",
-    };
-    data.insert("reason".into(), reason.into());
-    data.into()
+    }
+}
+
+/// The `data` of an `exit` event, under the names of containerd's own exit event.
+#[derive(Serialize)]
+struct Exit {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_status: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exited_at: Option<String>,
+    reason: &'static str,
+}
+
+impl Exit {
+    fn of(why: &NotRunning) -> Self {
+        let (state, reason) = match why {
+            NotRunning::Stopped(state) => (Some(state), "stopped"),
+            NotRunning::Unknown(_) => (None, "deleted"),
+            NotRunning::Gone(_) => (None, "shim gone"),
+        };
+        Self {
+            exit_status: state.map(|state| state.exit_status),
+            exited_at: state.and_then(|state| time::rfc3339(state.exited_at?)),
+            reason,
+        }
+    }
 }
 
 /// Rows of the same width, each written at once.
 pub struct Table {
+    labels: Labels,
     name_width: usize,
     rows: usize,
     repeat_header: bool,
 }
 
-/// The columns after the first, with their widths.
-const COLUMNS: [(&str, usize); 7] = [
-    ("CPU", 6),
-    ("MEMORY / LIMIT", 2 * units::MAX_BYTES + 3),
-    ("PIDS", 5),
-    ("NET IN", units::MAX_RATE),
-    ("NET OUT", units::MAX_RATE),
-    ("DISK READ", units::MAX_RATE),
-    ("DISK WRITE", units::MAX_RATE + 1),
-];
-
 impl Table {
-    fn row(&mut self, subject: &Subject, cells: &str) -> Result<(), Failure> {
+    fn expect<'a>(&mut self, containers: impl IntoIterator<Item = &'a Arc<Container>>) {
+        let all: Vec<_> = containers
+            .into_iter()
+            .map(|container| (label(container), &container.bundle))
+            .collect();
+        self.labels = Labels::new(all.iter().cloned());
+        let widths = all
+            .iter()
+            .map(|(label, bundle)| escape(&self.labels.distinct(label, bundle)).width());
+        let widest = widths.max().unwrap_or(0).min(*NAME_WIDTH.end());
+        self.name_width = self.name_width.max(widest);
+    }
+
+    fn row(&mut self, container: &Container, cells: &str) -> Result<(), Failure> {
         let mut text = String::new();
         if self.rows == 0 || (self.repeat_header && self.rows.is_multiple_of(ROWS_A_HEADER)) {
-            text = self.line("CONTAINER", &aligned(COLUMNS.map(|(title, _)| title.to_string())));
+            text = self.line("CONTAINER", &line(heading));
         }
         self.rows += 1;
-        text += &self.line(&escape(&subject.label()), cells);
+        let label = label(container);
+        text += &self.line(&self.labels.distinct(&label, &container.bundle), cells);
         output::answer(text.as_bytes())
     }
 
     fn line(&self, name: &str, cells: &str) -> String {
-        format!("{name:0$}  {cells}\n", self.name_width)
+        format!("{}  {cells}\n", pad(&escape(name), self.name_width, Align::Left))
     }
 }
 
-fn cells(sample: &Sample, rates: Option<&Rates>) -> String {
-    let rates = rates.copied().unwrap_or_default();
-    let (memory, pids) = (&sample.stats.memory, &sample.stats.pids);
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_string());
-    let rate = |number: Option<f64>| or_dash(number.map(units::rate));
-    aligned([
-        or_dash(rates.cpu_percent.map(units::percent)),
-        format!(
-            "{} / {}",
-            or_dash(memory.working_set().map(units::bytes)),
-            or_dash(memory.limit().map(units::bytes))
-        ),
-        or_dash(pids.current.map(|count| count.to_string())),
-        rate(rates.rx_bytes),
-        rate(rates.tx_bytes),
-        rate(rates.read_bytes),
-        rate(rates.write_bytes),
-    ])
+/// Between the fields that share a column.
+const WITH: &str = " / ";
+
+fn heading(column: &[&Field]) -> String {
+    let headings: Vec<_> = column.iter().map(|field| field.heading).collect();
+    headings.join(WITH)
 }
 
-fn aligned(cells: [String; COLUMNS.len()]) -> String {
-    let mut line = String::new();
-    for (cell, (_, width)) in cells.iter().zip(COLUMNS) {
-        let gap = if line.is_empty() { "" } else { "  " };
-        // Writing to a text does not fail.
-        let _ = write!(line, "{gap}{cell:>width$}");
-    }
-    line
+fn cells(facts: &Facts) -> String {
+    line(|column| {
+        let shown: Vec<_> = column.iter().map(|field| field.show(facts)).collect();
+        shown.join(WITH)
+    })
+}
+
+fn line(cell: impl Fn(&[&Field]) -> String) -> String {
+    let cells = fields::EVENTS
+        .iter()
+        .map(|column| pad(&cell(column), width(column), Align::Right));
+    cells.collect::<Vec<_>>().join("  ")
+}
+
+fn width(column: &[&Field]) -> usize {
+    let widths = column.iter().map(|field| match field.value {
+        Value::Number(unit, _) => unit.width(),
+        Value::Text(_) | Value::Share(..) => field.heading.len(),
+    });
+    let shown = widths.sum::<usize>() + WITH.len() * column.len().saturating_sub(1);
+    shown.max(heading(column).len())
 }

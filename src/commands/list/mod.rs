@@ -49,30 +49,31 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
         .zip(answers)
         .map(|(row, state)| row.with(state))
         .collect();
-    let (rows, now) = (in_order(rows), SystemTime::now());
-    for row in &rows {
+    let (pods, now) = (by_pod(rows), SystemTime::now());
+    for row in pods.iter().flat_map(|(_, rows)| rows) {
         if let Some(error) = &row.error {
-            context.note(|| format!("container {}: {error}", row.container.bundle.id));
+            context.note(|| format!("container {}: {error}", row.container.id()));
         }
     }
     output::answer(&match arguments.format {
-        ListFormat::Table => show::table(&rows, now, arguments.no_trunc, false),
-        ListFormat::Wide => show::table(&rows, now, arguments.no_trunc, true),
-        ListFormat::Json => show::json(&rows, now),
+        ListFormat::Table => show::table(&pods, now, arguments.no_trunc, false),
+        ListFormat::Wide => show::table(&pods, now, arguments.no_trunc, true),
+        ListFormat::Json => show::json(&pods, now),
     })
 }
 
-/// Sandboxes with their containers under them, then the others.
-fn in_order(rows: Vec<Row>) -> Vec<Row> {
+/// The pods, each with its rows: its sandbox's first.
+fn by_pod(rows: Vec<Row>) -> Vec<(Pod, Vec<Row>)> {
     let containers: Vec<_> = rows.iter().map(|row| row.container.clone()).collect();
-    let mut rows: HashMap<_, _> = rows
-        .into_iter()
-        .map(|row| (row.container.bundle.path.clone(), row))
-        .collect();
+    let path = |container: &Container| container.bundle.path.clone();
+    let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (path(&row.container), row)).collect();
+    let mut rows_of = |pod: &Pod| pod.all().filter_map(|one| rows.remove(&path(one))).collect();
     pods(&containers)
-        .iter()
-        .flat_map(Pod::all)
-        .filter_map(|container| rows.remove(&container.bundle.path))
+        .into_iter()
+        .map(|pod| {
+            let rows = rows_of(&pod);
+            (pod, rows)
+        })
         .collect()
 }
 

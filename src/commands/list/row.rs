@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
 use shimstat::node::{Container, Role, Runtime};
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::survey::{AskError, NotRunning};
+
+use crate::show::field::Facts;
+use crate::show::time;
 
 pub struct Row {
     pub container: Arc<Container>,
@@ -49,7 +53,7 @@ impl Row {
                 self.status = match error {
                     AskError::Unanswered { .. } | AskError::Resting { .. } => "not answering",
                     AskError::NotRunning(NotRunning::Gone(_)) => "shim gone",
-                    // It is deleted just now, or (Kata) was killed and not deleted.
+                    // It is being deleted, or (Kata) was killed and not deleted.
                     AskError::NotRunning(NotRunning::Unknown(_)) => TaskStatus::Unknown.as_str(),
                     AskError::NotRunning(NotRunning::Stopped(_)) => TaskStatus::Stopped.as_str(),
                     AskError::Shim(_) | AskError::NoAddress(_) | AskError::Decode { .. } => "error",
@@ -61,11 +65,87 @@ impl Row {
     }
 
     /// How long ago it was created. A clock that was set back makes that 0.
-    pub fn age(&self, now: SystemTime) -> Option<Duration> {
+    fn age(&self, now: SystemTime) -> Option<Duration> {
         Some(now.duration_since(self.created?).unwrap_or_default())
     }
 
-    pub fn is_in_a_sandbox(&self) -> bool {
-        matches!(self.container.role(), Role::InSandbox(_))
+    /// For the table's columns.
+    pub fn facts(&self, now: SystemTime) -> Facts<'_> {
+        Facts {
+            runtime: self.runtime.as_ref(),
+            status: Some(self.status),
+            exit_status: self.exit_status,
+            pid: self.pid,
+            age: self.age(now),
+            ..Facts::of(&self.container)
+        }
     }
+
+    pub fn object(&self, now: SystemTime) -> Object<'_> {
+        let (bundle, names) = (&self.container.bundle, self.container.names());
+        let endpoint = self.container.endpoint.as_ref().ok();
+        Object {
+            age_seconds: self.age(now).map(|age| age.as_secs()),
+            bundle: bundle.path.to_string_lossy().into(),
+            container: names.container.as_deref(),
+            created_at: self.created.and_then(time::rfc3339_of),
+            error: self.error.as_deref(),
+            exit_status: self.exit_status,
+            hypervisor: self
+                .runtime
+                .as_ref()
+                .and_then(|runtime| runtime.hypervisor.as_deref()),
+            id: &bundle.id,
+            namespace: &bundle.namespace,
+            pid: self.pid,
+            pod: names.name.as_deref(),
+            pod_namespace: names.namespace.as_deref(),
+            pod_uid: names.uid.as_deref(),
+            role: match self.container.role() {
+                Role::Sandbox => "sandbox",
+                Role::InSandbox(_) => "container",
+                Role::Plain => "plain",
+            },
+            runtime: self.runtime.as_ref().map(|runtime| runtime.name.as_str()),
+            sandbox: self.container.sandbox_id(),
+            shim: endpoint.map(|endpoint| endpoint.address.to_string()),
+            status: self.status,
+        }
+    }
+}
+
+/// A row as JSON, its keys in alphabetical order; what is not known is left out.
+#[derive(Serialize)]
+pub struct Object<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<u64>,
+    bundle: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_status: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hypervisor: Option<&'a str>,
+    id: &'a str,
+    namespace: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_namespace: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_uid: Option<&'a str>,
+    role: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shim: Option<String>,
+    status: &'static str,
 }

@@ -2,15 +2,15 @@
 
 use std::time::SystemTime;
 
-use crate::show::units;
-use serde_json::{Map, Value};
-use shimstat::node::Role;
+use shimstat::node::Pod;
 
 use super::row::Row;
-use crate::show::name::short_id;
+use crate::show::field::{Facts, Field, Value};
+use crate::show::json;
+use crate::show::name::Labels;
 use crate::show::table::{Align, Table};
 use crate::show::text::escape;
-use crate::show::{json, time};
+use crate::show::{fields, name};
 
 /// Ids, a line each.
 pub fn ids(ids: impl Iterator<Item = String>) -> String {
@@ -23,114 +23,64 @@ pub fn ids(ids: impl Iterator<Item = String>) -> String {
     text
 }
 
-pub fn table(rows: &[Row], now: SystemTime, whole_ids: bool, wide: bool) -> Vec<u8> {
-    let mut columns = vec![
-        ("ID", Align::Left),
-        ("POD", Align::Left),
-        ("CONTAINER", Align::Left),
-        ("RUNTIME", Align::Left),
-        ("STATUS", Align::Left),
-        ("PID", Align::Right),
-        ("AGE", Align::Right),
-    ];
-    if wide {
-        columns.extend([
-            ("NAMESPACE", Align::Left),
-            ("POD UID", Align::Left),
-            ("SHIM", Align::Left),
-        ]);
-    }
-    let mut table = Table::new(&columns);
-    for row in rows {
-        let container = &row.container;
-        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_string());
-        let id = if whole_ids {
-            container.id().into()
-        } else {
-            short_id(container.id())
-        };
-        let mut cells = vec![
-            format!("{}{id}", if row.is_in_a_sandbox() { "  " } else { "" }),
-            or_dash(container.names().pod()),
-            or_dash(container.names().container.clone()),
-            or_dash(row.runtime.as_ref().map(ToString::to_string)),
-            match row.exit_status {
-                Some(status) => format!("{} ({status})", row.status),
-                None => row.status.to_string(),
-            },
-            or_dash(row.pid.map(|pid| pid.to_string())),
-            or_dash(row.age(now).map(units::age)),
-        ];
-        if wide {
-            cells.extend([
-                container.bundle.namespace.clone(),
-                or_dash(container.names().uid.clone()),
-                or_dash(
-                    container
-                        .endpoint
-                        .as_ref()
-                        .ok()
-                        .map(|endpoint| endpoint.address.to_string()),
-                ),
-            ]);
+/// Pods with their rows, as a table.
+pub fn table(pods: &[(Pod, Vec<Row>)], now: SystemTime, whole_ids: bool, wide: bool) -> Vec<u8> {
+    let columns = columns(pods, whole_ids, wide);
+    let headings = columns.iter().map(|field| match field.value {
+        Value::Text(_) => (field.heading, Align::Left),
+        Value::Number(..) | Value::Share(..) => (field.heading, Align::Right),
+    });
+    let mut table = Table::new(headings);
+    for (pod, rows) in pods {
+        let heading = heading(pod);
+        let in_pod = heading.is_some() || pod.sandbox.is_some();
+        let rows = rows.iter().map(|row| row.facts(now));
+        for facts in heading.into_iter().chain(rows) {
+            let indent = if in_pod && facts.id != pod.id { "  " } else { "" };
+            let cells = columns.iter().enumerate().map(|(number, field)| match number {
+                0 => format!("{indent}{}", field.show(&facts)),
+                _ => field.show(&facts),
+            });
+            table.row(cells);
         }
-        table.row(cells);
     }
     format!("{table}\n").into_bytes()
 }
 
-/// One array on one line; what is not known is left out.
-pub fn json(rows: &[Row], now: SystemTime) -> Vec<u8> {
-    json::line(&rows.iter().map(|row| object(row, now)).collect())
+fn columns(pods: &[(Pod, Vec<Row>)], whole_ids: bool, wide: bool) -> Vec<&'static Field> {
+    let mut columns = fields::LIST.to_vec();
+    if whole_ids && let Some(id) = columns.first_mut() {
+        *id = &fields::FULL_ID;
+    }
+    if wide {
+        columns.extend(fields::WIDE);
+    } else if some_ids_look_alike(pods) {
+        columns.push(&fields::NAMESPACE);
+    }
+    columns
 }
 
-fn object(row: &Row, now: SystemTime) -> Value {
-    let container = &row.container;
-    let (bundle, names) = (&container.bundle, container.names());
-    let mut object = Map::new();
-    let mut put = |key: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            object.insert(key.to_string(), value);
-        }
-    };
-    let text = |text: &Option<String>| text.clone().map(Value::from);
-    put("id", Some(bundle.id.as_str().into()));
-    put("namespace", Some(bundle.namespace.as_str().into()));
-    put(
-        "role",
-        Some(
-            match container.role() {
-                Role::Sandbox => "sandbox",
-                Role::InSandbox(_) => "container",
-                Role::Plain => "plain",
-            }
-            .into(),
-        ),
-    );
-    put("sandbox", container.sandbox_id().map(Value::from));
-    put("pod_namespace", text(&names.namespace));
-    put("pod", text(&names.name));
-    put("pod_uid", text(&names.uid));
-    put("container", text(&names.container));
-    put("runtime", row.runtime.as_ref().map(|r| r.name.as_str().into()));
-    put(
-        "hypervisor",
-        row.runtime.as_ref().and_then(|r| text(&r.hypervisor)),
-    );
-    put("status", Some(row.status.into()));
-    put("exit_status", row.exit_status.map(Value::from));
-    put("pid", row.pid.map(Value::from));
-    put("created_at", row.created.map(|time| time::rfc3339(time).into()));
-    put("age_seconds", row.age(now).map(|age| age.as_secs().into()));
-    put("bundle", Some(bundle.path.to_string_lossy().into()));
-    put(
-        "shim",
-        container
-            .endpoint
-            .as_ref()
-            .ok()
-            .map(|endpoint| endpoint.address.to_string().into()),
-    );
-    put("error", text(&row.error));
-    object.into()
+/// The same id can be there in several of containerd's namespaces.
+fn some_ids_look_alike(pods: &[(Pod, Vec<Row>)]) -> bool {
+    let bundles = pods
+        .iter()
+        .flat_map(|(pod, _)| pod.all())
+        .map(|container| &container.bundle);
+    Labels::new(bundles.map(|bundle| (name::short_id(&bundle.id).to_string(), bundle))).any_is_shared()
+}
+
+/// What stands over the containers of a sandbox that is not listed itself.
+fn heading(pod: &Pod) -> Option<Facts<'_>> {
+    let first = pod.first().filter(|_| pod.sandbox.is_none() && !pod.is_plain())?;
+    Some(Facts {
+        // Where its bundle is there, it was not asked for.
+        status: (!pod.key.exists()).then_some("not found"),
+        ..Facts::of_sandbox(&pod.id, first)
+    })
+}
+
+/// One array on one line.
+pub fn json(pods: &[(Pod, Vec<Row>)], now: SystemTime) -> Vec<u8> {
+    let rows = pods.iter().flat_map(|(_, rows)| rows);
+    json::line(&rows.map(|row| row.object(now)).collect::<Vec<_>>())
 }

@@ -8,7 +8,7 @@ use crate::show::table::{Align, Table};
 
 /// A line a sample.
 pub fn table(families: &[Family]) -> Vec<u8> {
-    let mut table = Table::new(&[
+    let mut table = Table::new([
         ("METRIC", Align::Left),
         ("TYPE", Align::Left),
         ("LABELS", Align::Left),

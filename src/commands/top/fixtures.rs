@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shimstat::node::{BundleError, PodNames, Role};
+use shimstat::node::{BundleError, Container, CpuSpec, Description, PodNames, Role};
 use shimstat::shim::address::AddressError;
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::stats::{Interface, Stats};
 use shimstat::survey::{AskError, Sample};
 
 use super::row::Row;
+use super::tree::{Kind, Line, Tree};
 use crate::fixtures::container;
 
 /// A row of a container, in the sandbox of that id or in none, that has not been heard of yet.
@@ -38,10 +39,61 @@ fn new(id: &str, role: Role, names: PodNames) -> Row {
 
 /// What is said of a container whose bundle does not tell the way to its shim.
 pub fn no_address() -> AskError {
-    AskError::NoAddress(Arc::new(BundleError::Address {
+    AskError::NoAddress(empty_address())
+}
+
+fn empty_address() -> Arc<BundleError> {
+    Arc::new(BundleError::Address {
         path: "/run/x/address".into(),
         source: AddressError::Empty,
-    }))
+    })
+}
+
+/// Such a container.
+pub fn without_address(id: &str) -> Arc<Container> {
+    let description = Description {
+        role: Role::Plain,
+        names: PodNames::NONE,
+        cpu: CpuSpec::NONE,
+    };
+    let bundle = row(id, None).container.bundle.clone();
+    Arc::new(Container::new(bundle, Err(empty_address()), description))
+}
+
+/// These rows by pod.
+pub fn tree(rows: Vec<Row>) -> Tree {
+    let mut tree = Tree::default();
+    tree.update(rows.iter().map(|row| row.container.clone()).collect());
+    for row in rows {
+        let id = row.container.id().to_string();
+        *row_of(&mut tree, &id) = row;
+    }
+    tree
+}
+
+/// The row of a container.
+pub fn row_of<'a>(tree: &'a mut Tree, id: &str) -> &'a mut Row {
+    tree.rows_mut().find(|row| row.container.id() == id).unwrap()
+}
+
+/// The ids of lines; containers of pods with a branch before them.
+pub fn shown(tree: &Tree, lines: &[Line]) -> Vec<String> {
+    let id = |line| match tree.row(line) {
+        Some(row) => row.container.id(),
+        None => tree.group(line).unwrap().id.as_str(),
+    };
+    lines
+        .iter()
+        .map(|line| match line.kind {
+            Kind::Member { last: true, .. } => format!("`-{}", id(line)),
+            Kind::Member { last: false, .. } => format!("|-{}", id(line)),
+            Kind::Pod {
+                folded: true,
+                members,
+            } => format!("+{}({members})", id(line)),
+            Kind::Pod { folded: false, .. } | Kind::Plain => id(line).to_string(),
+        })
+        .collect()
 }
 
 /// A sample that was taken some seconds after another.

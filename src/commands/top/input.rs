@@ -1,12 +1,21 @@
 //! From the bytes that a terminal sends to what is to be done. No I/O.
 
-use super::model::Mode;
-use super::tree::Sort;
+use super::tree::BY_NAME;
+use crate::show::fields;
 
 /// The longest sequence that is waited for to end, in bytes. Terminals send shorter ones for keys.
 const MAX_SEQUENCE: usize = 32;
 
 const ESCAPE: u8 = 0x1b;
+
+/// What keys mean at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Watch,
+    /// A filter is being typed.
+    Filter,
+    Help,
+}
 
 /// A key of the keyboard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +52,8 @@ pub enum Action {
     Collapse,
     Expand,
     FoldAll,
-    Sort(Sort),
+    /// By the field with this key, or by name.
+    Sort(char),
     Reverse,
     Pause,
     Details,
@@ -91,18 +101,13 @@ fn watch(key: Key) -> Option<Action> {
         Key::Left => Action::Collapse,
         Key::Right => Action::Expand,
         Key::Char('f') => Action::FoldAll,
-        Key::Char('c') => Action::Sort(Sort::Cpu),
-        Key::Char('m') => Action::Sort(Sort::Memory),
-        Key::Char('n') => Action::Sort(Sort::Network),
-        Key::Char('b') => Action::Sort(Sort::Block),
-        Key::Char('p') => Action::Sort(Sort::Pids),
-        Key::Char('a') => Action::Sort(Sort::Name),
         Key::Char('r') => Action::Reverse,
         Key::Char(' ') => Action::Pause,
         Key::Char('d') => Action::Details,
         Key::Char('?' | 'h') => Action::Help,
         Key::Char('/') => Action::Filter,
         Key::Escape => Action::Clear,
+        Key::Char(key) if key == BY_NAME || fields::sorted_by(key).is_some() => Action::Sort(key),
         _ => return None,
     })
 }
@@ -120,6 +125,13 @@ impl Decoder {
         let mut keys = Vec::new();
         for byte in bytes {
             self.pending.push(*byte);
+            if let [ESCAPE, next] = self.pending.as_slice()
+                && !matches!(next, b'[' | b'O')
+            {
+                // No sequence begins like this: the escape key, and another key typed right after it.
+                keys.push(Key::Escape);
+                self.pending.remove(0);
+            }
             match decode(&self.pending) {
                 Decoded::More if self.pending.len() < MAX_SEQUENCE => {}
                 Decoded::More | Decoded::Nothing => self.pending.clear(),
@@ -162,7 +174,6 @@ fn decode(bytes: &[u8]) -> Decoded {
             0x20..=0x3f => Decoded::More,
             _ => Decoded::Nothing,
         },
-        // A character with Alt held.
         [ESCAPE, ..] => Decoded::Nothing,
         [b'\r' | b'\n'] => Decoded::Key(Key::Enter),
         [0x7f | 0x08] => Decoded::Key(Key::Backspace),
@@ -241,7 +252,6 @@ mod tests {
         for bytes in [
             &b"\x1b[3~"[..],
             b"\x1b[200~",
-            b"\x1bq",
             b"\x1b[?1;2c",
             b"\x00",
             b"\x1f",
@@ -270,6 +280,30 @@ mod tests {
         assert!(decoder.feed(b"\x1b[").is_empty());
         assert_eq!(decoder.settle(), None, "a sequence that never ended");
         assert_eq!(decoder.feed(b"q"), [Key::Char('q')]);
+    }
+
+    #[test]
+    fn a_key_typed_right_after_escape_is_a_key_of_its_own() {
+        assert_eq!(keys(b"\x1bq"), [Key::Escape, Key::Char('q')]);
+        assert_eq!(keys("\x1bä".as_bytes()), [Key::Escape, Key::Char('ä')]);
+        assert_eq!(keys(b"\x1b\x1b[A"), [Key::Escape, Key::Up]);
+        let mut decoder = Decoder::default();
+        assert_eq!(decoder.feed(b"\x1b\x1b"), [Key::Escape]);
+        assert_eq!(decoder.settle(), Some(Key::Escape));
+    }
+
+    #[test]
+    fn the_keys_that_sort_do_nothing_else() {
+        let sorting: Vec<char> = fields::TOP
+            .iter()
+            .filter_map(|field| Some(field.top?.sort?.key))
+            .chain([BY_NAME])
+            .collect();
+        assert_eq!(sorting, ['c', 'm', 'n', 'b', 'p', 'a']);
+        for key in sorting {
+            assert_eq!(action(Mode::Watch, Key::Char(key)), Some(Action::Sort(key)));
+        }
+        assert_eq!(action(Mode::Watch, Key::Char('x')), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! At every tick the node is read and all tasks are asked at once; what has answered is drawn when all have, or a
 //! quarter of a second later. A task that has not answered is not asked again until it has.
 
+mod asking;
 #[cfg(test)]
 mod fixtures;
 mod host;
@@ -14,18 +15,13 @@ mod signals;
 mod tree;
 mod view;
 
-use std::collections::HashSet;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use go_duration as duration;
-use shimstat::node::{Container, Inventory};
-use shimstat::survey::{AskError, Network, Sample, Statistics, Survey};
-use tokio::runtime::Builder;
-use tokio::sync::mpsc;
+use shimstat::node::Inventory;
+use shimstat::survey::Survey;
 
+use self::asking::Asking;
 use self::host::HostSide;
 use self::input::Decoder;
 use self::model::{Model, Request};
@@ -38,9 +34,6 @@ use crate::descriptors;
 use crate::exit::Failure;
 use crate::ticks::Ticks;
 
-/// The shortest interval: shims have other things to do than to answer this.
-const SHORTEST: Duration = Duration::from_millis(100);
-
 /// How long the answers of a tick are waited for before those that are there are drawn.
 const PATIENCE: Duration = Duration::from_millis(250);
 
@@ -51,46 +44,25 @@ const ESCAPE_TIME: Duration = Duration::from_millis(50);
 /// How soon a frame that the terminal had no room for is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long answers are left to gather before they are looked at. Hundreds of shims answer one after the other, and to
-/// be woken for each costs more than to read it; nobody sees a few milliseconds.
-const GATHER: Duration = Duration::from_millis(3);
-
-/// A runtime that lets them; a hundredth of the time for an answer is spent so at the most.
-pub fn at_leisure(timeout: Duration) -> Builder {
-    let gather = GATHER.min(timeout / 100);
-    let mut runtime = Builder::new_current_thread();
-    runtime.on_thread_park(move || std::thread::sleep(gather));
-    runtime
-}
-
 pub async fn run(context: &Context, arguments: &Top) -> Result<(), Failure> {
-    if arguments.interval < SHORTEST {
-        return Err(Failure::usage(format!(
-            "--interval: at least {}, as every look asks every shim",
-            duration::show(SHORTEST)
-        )));
-    }
     check_terminal()?;
     descriptors::allow_many();
     let mut inventory = Inventory::new(context.node.clone());
     let containers = inventory.read()?;
     let mut model = Model::new(arguments.interval);
     model.update(containers);
-    let (sender, answers) = mpsc::unbounded_channel();
     let failed = |error: io::Error| Failure::new(format!("the terminal: {error}"));
     let signals = Signals::listen().map_err(failed)?;
     let watch = Watch {
         model,
         inventory,
-        survey: Survey::new(context.timeout, CONCURRENCY).keeping_connections(),
+        asking: Asking::new(Survey::new(context.timeout, CONCURRENCY).keeping_connections()),
         screen: Screen::open().map_err(failed)?,
         theme: Theme::of_environment(),
-        in_flight: HashSet::new(),
-        sender,
         noted: true,
         draw_at: Some(Instant::now()),
     };
-    match watch.run(answers, signals).await {
+    match watch.run(signals).await {
         // The terminal has been given back by now.
         Ok(None) => Ok(()),
         Ok(Some(signal)) => signal.die(),
@@ -114,18 +86,13 @@ fn check_terminal() -> Result<(), Failure> {
     ))
 }
 
-type Answer = (Arc<Container>, Result<Sample, AskError>);
-
 /// The view at work.
 struct Watch {
     model: Model,
     inventory: Inventory,
-    survey: Survey,
+    asking: Asking,
     screen: Screen,
     theme: Theme,
-    /// The bundles of the tasks that have been asked and have not answered.
-    in_flight: HashSet<PathBuf>,
-    sender: mpsc::UnboundedSender<Answer>,
     /// Whether the pods' sums of this tick have been noted.
     noted: bool,
     draw_at: Option<Instant>,
@@ -133,11 +100,7 @@ struct Watch {
 
 impl Watch {
     /// Runs until the user quits (`None`), a signal ends it, or the terminal fails.
-    async fn run(
-        mut self,
-        mut answers: mpsc::UnboundedReceiver<Answer>,
-        mut signals: Signals,
-    ) -> io::Result<Option<Signal>> {
+    async fn run(mut self, mut signals: Signals) -> io::Result<Option<Signal>> {
         let mut ticks = Ticks::every(self.model.interval);
         let mut keys = Decoder::default();
         loop {
@@ -170,13 +133,7 @@ impl Watch {
                         return Ok(None);
                     }
                 }
-                Some((container, answer)) = answers.recv() => {
-                    self.in_flight.remove(&container.bundle.path);
-                    self.model.answer(&container, answer);
-                    if self.in_flight.is_empty() {
-                        self.draw_soon(Duration::ZERO);
-                    }
-                }
+                () = self.asking.complete() => self.draw_soon(Duration::ZERO),
                 () = sleep_until(self.draw_at), if self.draw_at.is_some() => self.draw(),
                 () = ticks.tick(), if !self.model.paused => self.tick(),
             }
@@ -205,45 +162,27 @@ impl Watch {
         Ok(())
     }
 
-    /// Reads the node, and asks every task that has no question open.
+    /// Reads the node, and asks every container whose last question has been answered.
     fn tick(&mut self) {
+        self.take_answers();
         self.note();
         match self.inventory.read() {
             Ok(containers) => {
                 self.model.fault = None;
                 self.model.update(containers);
-                self.forget();
+                self.asking.keep(self.model.tree.containers());
             }
-            Err(error) => self.model.fault = Some(crate::show::text::escape(&error.to_string()).into_owned()),
+            Err(error) => self.model.fault = Some(error.to_string()),
         }
         self.noted = false;
-        for row in &self.model.rows {
-            let container = row.container.clone();
-            if !self.in_flight.insert(container.bundle.path.clone()) {
-                continue;
-            }
-            let (survey, sender) = (self.survey.clone(), self.sender.clone());
-            tokio::spawn(async move {
-                let question = Statistics {
-                    network: Network::Interfaces,
-                };
-                let answer = survey.ask(&container, question).await;
-                // Nobody listens any more where the view has ended.
-                let _ = sender.send((container, answer));
-            });
-        }
+        self.asking.ask(self.model.tree.containers());
         self.draw_soon(PATIENCE);
     }
 
-    /// Closes the ways to shims that have gone.
-    fn forget(&self) {
-        let endpoints = self
-            .model
-            .rows
-            .iter()
-            .filter_map(|row| row.container.endpoint.as_ref().ok());
-        let here: HashSet<_> = endpoints.map(|endpoint| &endpoint.address).collect();
-        self.survey.keep(|address| here.contains(address));
+    fn take_answers(&mut self) {
+        while let Some((container, answer)) = self.asking.take() {
+            self.model.tree.answer(&container, answer);
+        }
     }
 
     /// Has a frame drawn after this time, or earlier where that was wanted already.
@@ -255,13 +194,14 @@ impl Watch {
     /// Notes what belongs to a tick once its answers are there.
     fn note(&mut self) {
         if !self.noted {
-            self.model.note_pods();
+            self.model.tree.note_pods();
             self.noted = true;
         }
     }
 
     fn draw(&mut self) {
-        let ticked = self.in_flight.is_empty() && !self.noted;
+        self.take_answers();
+        let ticked = self.asking.is_over() && !self.noted;
         if ticked {
             self.note();
         }
@@ -271,22 +211,19 @@ impl Watch {
         self.draw_at = (!drawn).then(|| Instant::now() + RETRY);
     }
 
-    /// Reads the processes around the selected container: at every tick, and when another is selected.
+    /// Reads the processes around the selected line: at every tick, and when another is selected.
     fn look_at_host(&mut self, ticked: bool) {
-        if !self.model.details {
-            self.model.host = None;
-            return;
-        }
-        self.model.lines();
-        let host = self.model.selected().and_then(|selected| {
-            let before = self.model.host.as_ref();
-            let same = before.is_some_and(|before| before.selected == selected.container.bundle.path);
-            let sandbox = self.model.sandbox_of(selected);
-            (ticked || !same).then(|| HostSide::read(selected, sandbox, before))
+        let model = &mut self.model;
+        let (lines, place) = model.lines();
+        let line = lines.get(place).filter(|_| model.details);
+        let before = model.host.take();
+        model.host = line.and_then(|line| {
+            let same = before.as_ref().map(|before| &before.selected) == model.tree.key(line);
+            match same && !ticked {
+                true => before,
+                false => HostSide::read(&model.tree, line, before.as_ref()),
+            }
         });
-        if host.is_some() || self.model.selected().is_none() {
-            self.model.host = host;
-        }
     }
 }
 

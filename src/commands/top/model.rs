@@ -1,28 +1,20 @@
 //! What the view shows and how: rows, order, selection, mode. Knows neither terminals nor shims.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shimstat::node::Container;
-use shimstat::survey::{AskError, Sample};
 
 use super::host::HostSide;
-use super::input::Action;
-use super::row::{Figures, Health, Row};
-use super::tree::{self, Key, Kind, Line, Order, Sort};
+use super::input::{Action, Mode};
+use super::row::Health;
+use super::tree::{Key, Kind, Line, Order, Tree};
+use crate::show::field::Field;
+use crate::show::fields;
 
 /// The longest filter that can be typed, in characters.
 const MAX_FILTER: usize = 64;
-
-/// What keys mean at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    Watch,
-    /// A filter is being typed.
-    Filter,
-    Help,
-}
 
 /// Something that the loop has to do, as the model cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +30,7 @@ pub enum Request {
 /// The state of the view.
 pub struct Model {
     pub interval: Duration,
-    pub rows: Vec<Row>,
+    pub tree: Tree,
     pub order: Order,
     pub mode: Mode,
     pub paused: bool,
@@ -62,9 +54,9 @@ impl Model {
     pub fn new(interval: Duration) -> Self {
         Self {
             interval,
-            rows: Vec::new(),
+            tree: Tree::default(),
             order: Order {
-                sort: Sort::Cpu,
+                sort: 'c',
                 reverse: false,
                 filter: String::new(),
                 folded: HashSet::new(),
@@ -82,89 +74,46 @@ impl Model {
         }
     }
 
-    /// Takes the node's containers as they are now: new ones come, gone ones go, all others keep what is known of
-    /// them. One that was made anew under an old id is another.
+    /// Takes the node's containers as they are now.
     pub fn update(&mut self, containers: Vec<Arc<Container>>) {
-        let is_shown = |(row, container): (&Row, &Arc<Container>)| Arc::ptr_eq(&row.container, container);
-        if self.rows.len() == containers.len() && self.rows.iter().zip(&containers).all(is_shown) {
-            // Mostly nothing has come or gone.
-            return;
-        }
-        let mut known: HashMap<Key, Row> = self
-            .rows
-            .drain(..)
-            .map(|row| (row.container.bundle.path.clone(), row))
-            .collect();
-        self.rows = containers
-            .into_iter()
-            .map(|container| match known.remove(&container.bundle.path) {
-                Some(row) if Arc::ptr_eq(&row.container, &container) => row,
-                _ => Row::new(container),
-            })
-            .collect();
-        let here: HashSet<&Key> = self.rows.iter().map(|row| &row.container.bundle.path).collect();
+        self.tree.update(containers);
+        let here: HashSet<&Key> = self.tree.pods().map(|pod| &pod.key).collect();
         self.order.folded.retain(|key| here.contains(key));
-    }
-
-    /// Takes what a container's shim answered.
-    pub fn answer(&mut self, container: &Arc<Container>, answer: Result<Sample, AskError>) {
-        let row = self
-            .rows
-            .iter_mut()
-            .find(|row| Arc::ptr_eq(&row.container, container));
-        // It may have gone meanwhile.
-        if let Some(row) = row {
-            row.take(answer);
-        }
-    }
-
-    /// Notes what the pods used, once the answers of a tick are there.
-    pub fn note_pods(&mut self) {
-        for line in tree::totals(&self.rows) {
-            if let Some(row) = self.rows.get_mut(line.row)
-                && row.container.is_sandbox()
-            {
-                row.cpu.push(line.figures.cpu);
-            }
-        }
     }
 
     /// The lines to show, and which of them is selected.
     pub fn lines(&mut self) -> (Vec<Line>, usize) {
-        let lines = tree::lines(&self.rows, &self.order);
+        let lines = self.tree.lines(&self.order);
         let place = lines
             .iter()
-            .position(|line| self.key(line) == self.selected.as_ref());
+            .position(|line| self.tree.key(line) == self.selected.as_ref());
         self.place = match place {
             _ if !self.chosen => 0,
             Some(place) => place,
             None => self.place.min(lines.len().saturating_sub(1)),
         };
-        self.selected = lines.get(self.place).and_then(|line| self.key(line)).cloned();
+        self.selected = lines
+            .get(self.place)
+            .and_then(|line| self.tree.key(line))
+            .cloned();
         (lines, self.place)
     }
 
-    /// The row that was selected when the [lines](Self::lines) were last asked for.
-    pub fn selected(&self) -> Option<&Row> {
-        let key = self.selected.as_ref()?;
-        self.rows.iter().find(|row| row.container.bundle.path == *key)
-    }
-
-    fn key(&self, line: &Line) -> Option<&Key> {
-        Some(&self.rows.get(line.row)?.container.bundle.path)
-    }
-
-    /// What all containers use together, how many of them run, and how many keep silent.
+    /// What all containers use together, how many of them there are, and how many do not answer.
     pub fn summary(&self) -> Summary {
-        let count = |health: fn(&Health) -> bool| self.rows.iter().filter(|row| health(&row.health)).count();
-        let figures: Vec<Figures> = self.rows.iter().map(Row::figures).collect();
-        let some = |part: fn(&Figures) -> Option<f64>| figures.iter().filter_map(part).reduce(|a, b| a + b);
+        let pods = self.tree.pods().count();
+        let rows = || self.tree.rows();
+        let sum = |field: &Field| {
+            rows()
+                .filter_map(|row| field.of(&row.facts()))
+                .reduce(|a, b| a + b)
+        };
         Summary {
-            pods: self.rows.iter().filter(|row| row.container.is_sandbox()).count(),
-            containers: self.rows.iter().filter(|row| !row.container.is_sandbox()).count(),
-            hung: count(|health| matches!(health, Health::Hung(_))),
-            cpu: some(|figures| figures.cpu),
-            memory: some(|figures| figures.memory.map(|bytes| bytes as f64)).map(|bytes| bytes as u64),
+            pods,
+            containers: rows().filter(|row| !row.container.is_sandbox()).count(),
+            hung: rows().filter(|row| matches!(row.health, Health::Hung(_))).count(),
+            cpu: sum(&fields::CPU),
+            memory: sum(&fields::MEMORY).map(|bytes| bytes as u64),
         }
     }
 
@@ -219,30 +168,25 @@ impl Model {
         self.chosen = true;
         let last = lines.len().saturating_sub(1);
         self.place = to(place, last).min(last);
-        self.selected = lines.get(self.place).and_then(|line| self.key(line)).cloned();
+        self.selected = lines
+            .get(self.place)
+            .and_then(|line| self.tree.key(line))
+            .cloned();
     }
 
     /// Folds or unfolds the selected pod, or the one that the selected container is in, which is selected then.
     fn fold(&mut self, fold: Option<bool>) {
-        let (lines, place) = self.lines();
+        let pod = self.selected_pod();
         self.chosen = true;
-        let upto = lines.get(..=place).unwrap_or_default();
-        let pod = upto
-            .iter()
-            .rev()
-            .find(|line| !matches!(line.kind, Kind::Member { .. }));
-        let Some(pod) = pod.filter(|pod| matches!(pod.kind, Kind::Pod { .. })) else {
-            return;
-        };
-        let Some(key) = self.key(pod).cloned() else { return };
-        let folded = self.order.folded.contains(&key);
+        let Some(pod) = pod else { return };
+        let folded = self.order.folded.contains(&pod);
         match (fold.unwrap_or(!folded), folded) {
             (true, false) => {
-                self.order.folded.insert(key.clone());
-                self.selected = Some(key);
+                self.order.folded.insert(pod.clone());
+                self.selected = Some(pod);
             }
             (false, true) => {
-                self.order.folded.remove(&key);
+                self.order.folded.remove(&pod);
             }
             _ => {}
         }
@@ -253,24 +197,18 @@ impl Model {
             self.order.folded.clear();
             return;
         }
-        let pods = self.rows.iter().filter(|row| row.container.is_sandbox());
-        self.order.folded = pods.map(|row| row.container.bundle.path.clone()).collect();
         // A container that is no longer shown leaves the selection to its pod.
-        if let Some(pod) = self.selected().and_then(|row| self.sandbox_of(row)) {
-            self.selected = Some(pod.container.bundle.path.clone());
+        if let Some(pod) = self.selected_pod() {
+            self.selected = Some(pod);
         }
+        self.order.folded = self.tree.pods().map(|pod| pod.key.clone()).collect();
     }
 
-    /// The row of the sandbox that a container is or runs in.
-    pub fn sandbox_of(&self, row: &Row) -> Option<&Row> {
-        let bundle = &row.container.bundle;
-        let id = row.container.sandbox_id()?;
-        self.rows.iter().find(|other| {
-            let sandbox = &other.container.bundle;
-            other.container.is_sandbox()
-                && (sandbox.id.as_str(), &sandbox.namespace, &sandbox.state_dir)
-                    == (id, &bundle.namespace, &bundle.state_dir)
-        })
+    /// The pod that is selected, or that the selected container is in.
+    fn selected_pod(&mut self) -> Option<Key> {
+        let (lines, place) = self.lines();
+        let line = lines.get(place).filter(|line| line.kind != Kind::Plain)?;
+        Some(self.tree.group(line)?.key.clone())
     }
 }
 
@@ -287,33 +225,32 @@ pub struct Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::top::fixtures::{no_address, pod, row, using};
+    use crate::commands::top::fixtures::{pod, row, row_of, tree, using};
+    use crate::commands::top::tree::BY_NAME;
 
     fn model() -> Model {
         let mut model = Model::new(Duration::from_secs(2));
-        model.rows = vec![
+        model.tree = tree(vec![
             using(row("a", None), 30.0, 1),
             using(pod("p", "shop", "web"), 0.0, 1),
             using(row("p1", Some("p")), 20.0, 1),
             using(row("p2", Some("p")), 1.0, 1),
             using(row("z", None), 10.0, 1),
-        ];
+        ]);
         model
     }
 
     fn selected(model: &mut Model) -> String {
-        model.lines();
-        model
-            .selected()
-            .map(|row| row.container.bundle.id.clone())
-            .unwrap_or_default()
+        let (_, place) = model.lines();
+        shown(model).get(place).cloned().unwrap_or_default()
     }
 
     fn shown(model: &mut Model) -> Vec<String> {
         let (lines, _) = model.lines();
+        let key = |line| model.tree.key(line).unwrap().file_name().unwrap();
         lines
             .iter()
-            .map(|line| model.rows[line.row].container.bundle.id.clone())
+            .map(|line| key(line).to_str().unwrap().to_string())
             .collect()
     }
 
@@ -322,19 +259,25 @@ mod tests {
         let mut model = model();
         assert_eq!(shown(&mut model), ["a", "p", "p1", "p2", "z"]);
         assert_eq!(selected(&mut model), "a");
-        model.act(Action::Sort(Sort::Memory));
-        model.rows[4] = using(row("z", None), 10.0, 100);
+        model.act(Action::Sort('m'));
+        let z = row_of(&mut model.tree, "z");
+        z.sample.as_mut().unwrap().stats.memory.usage.usage = Some(100);
         assert_eq!(selected(&mut model), "z", "nothing was chosen: the first");
-        model.act(Action::Sort(Sort::Cpu));
+        model.act(Action::Sort('c'));
         model.act(Action::Move(2));
         assert_eq!(selected(&mut model), "p1");
-        model.act(Action::Sort(Sort::Name));
+        model.act(Action::Sort(BY_NAME));
         model.act(Action::Reverse);
         assert_eq!(shown(&mut model), ["z", "p", "p2", "p1", "a"]);
         assert_eq!(selected(&mut model), "p1");
         // It goes: its neighbour is selected.
-        let left = model.rows.iter().filter(|row| row.container.bundle.id != "p1");
-        model.update(left.map(|row| row.container.clone()).collect());
+        let left = model
+            .tree
+            .containers()
+            .iter()
+            .filter(|one| one.id() != "p1")
+            .cloned();
+        model.update(left.collect());
         assert_eq!(shown(&mut model), ["z", "p", "p2", "a"]);
         assert_eq!(selected(&mut model), "a");
         model.act(Action::Move(-100));
@@ -356,7 +299,7 @@ mod tests {
             assert_eq!(model.act(action), None);
         }
         assert_eq!(model.lines(), (vec![], 0));
-        assert!(model.selected().is_none());
+        assert!(model.selected.is_none());
     }
 
     #[test]
@@ -408,59 +351,32 @@ mod tests {
     #[test]
     fn the_same_key_again_turns_the_order_round() {
         let mut model = model();
-        model.act(Action::Sort(Sort::Memory));
+        model.act(Action::Sort('m'));
         assert!(!model.order.reverse);
-        model.act(Action::Sort(Sort::Memory));
+        model.act(Action::Sort('m'));
         assert!(model.order.reverse);
-        model.act(Action::Sort(Sort::Cpu));
+        model.act(Action::Sort('c'));
         assert!(!model.order.reverse, "another column starts with its largest");
     }
 
     #[test]
-    fn what_comes_and_goes_and_what_is_made_anew() {
+    fn a_pod_that_comes_back_is_not_folded() {
         let mut model = model();
-        let mut containers: Vec<_> = model.rows.iter().map(|row| row.container.clone()).collect();
-        containers[0] = row("p1", None).container;
-        containers.push(row("new", None).container);
-        model.order.folded.insert("/run/x/gone".into());
-        model.update(containers.clone());
-        assert_eq!(model.rows.len(), 6);
-        assert_eq!(
-            model.rows[0].health,
-            Health::Waiting,
-            "the same id, another container"
-        );
-        assert!(matches!(model.rows[1].health, Health::Answers(_)), "known by now");
-        assert!(model.order.folded.is_empty());
-        // A late answer about one that has gone is nobody's.
-        let gone = row("gone", None).container;
-        model.answer(&gone, Err(no_address()));
-        model.answer(&containers[5], Err(no_address()));
-        assert_eq!(
-            model.rows[5].health,
-            Health::Failed("its shim's address cannot be told: /run/x/address: the address is empty".into())
-        );
+        model.act(Action::FoldAll);
+        assert_eq!(shown(&mut model), ["a", "p", "z"]);
+        let all = model.tree.containers().to_vec();
+        model.update(all[..1].to_vec());
+        model.update(all);
+        assert_eq!(shown(&mut model).len(), 5);
     }
 
     #[test]
     fn the_node_in_one_line() {
         let mut model = model();
-        model.rows[4].health = Health::Hung("no answer".into());
+        row_of(&mut model.tree, "z").health = Health::Hung("no answer".into());
         let summary = model.summary();
         assert_eq!((summary.pods, summary.containers, summary.hung), (1, 4, 1));
         assert_eq!(summary.cpu, Some(51.0));
-    }
-
-    #[test]
-    fn a_pods_past_is_that_of_all_its_containers() {
-        let mut model = model();
-        model.note_pods();
-        assert_eq!(model.rows[1].cpu.last(10).collect::<Vec<_>>(), [Some(21.0)]);
-        assert_eq!(
-            model.rows[2].cpu.last(10).collect::<Vec<_>>(),
-            [None, Some(20.0)],
-            "a first sample has no rate"
-        );
     }
 
     #[test]

@@ -3,92 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use shimstat::node::{Container, Role};
+use go_duration as duration;
+use shimstat::node::Container;
 use shimstat::rates::Rates;
 use shimstat::survey::{AskError, NotRunning, Sample};
 
+use crate::show::field::Facts;
+use crate::show::fields;
 use crate::show::name::short_id;
-use crate::show::text::escape;
 
 /// How many values of the past a row keeps: at an interval of 2 s, ten minutes.
 pub const HISTORY: usize = 300;
-
-/// What one line shows. `None` is shown as `-`: nobody measured it.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Figures {
-    /// Per cent of one processor.
-    pub cpu: Option<f64>,
-    /// Memory that cannot be reclaimed at once, in bytes.
-    pub memory: Option<u64>,
-    /// The limit on memory, in bytes; `None` also where there is none.
-    pub limit: Option<u64>,
-    /// Bytes per second.
-    pub rx: Option<f64>,
-    pub tx: Option<f64>,
-    pub read: Option<f64>,
-    pub write: Option<f64>,
-    /// Processes and threads.
-    pub pids: Option<u64>,
-    /// The share of enforcement periods in which a quota held it back, 0 to 1.
-    pub throttled: Option<f64>,
-    /// Processes killed for want of memory since the container started.
-    pub oom_kills: Option<u64>,
-}
-
-impl Figures {
-    fn new(sample: &Sample, rates: &Rates) -> Self {
-        let stats = &sample.stats;
-        Self {
-            cpu: rates.cpu_percent,
-            memory: stats.memory.working_set(),
-            limit: stats.memory.limit(),
-            rx: rates.rx_bytes,
-            tx: rates.tx_bytes,
-            read: rates.read_bytes,
-            write: rates.write_bytes,
-            pids: stats.pids.current,
-            throttled: rates.throttled,
-            oom_kills: stats.memory.oom_kill,
-        }
-    }
-
-    /// What a pod's members use together. A number that one of them does not have, their sum does not have
-    /// either. The network is the one that they share, hence not a sum. Throttling is that of the one that is
-    /// held back most. Limits are not added up here: not every member needs one.
-    pub fn sum(members: &[Self]) -> Self {
-        fn all<T: Copy + std::iter::Sum>(
-            members: &[Figures],
-            part: impl Fn(&Figures) -> Option<T>,
-        ) -> Option<T> {
-            if members.is_empty() {
-                return None;
-            }
-            members.iter().map(part).sum()
-        }
-        fn shared(members: &[Figures], part: impl Fn(&Figures) -> Option<f64>) -> Option<f64> {
-            members.iter().filter_map(part).reduce(f64::max)
-        }
-        Self {
-            cpu: all(members, |m| m.cpu),
-            memory: all(members, |m| m.memory),
-            limit: None,
-            rx: shared(members, |m| m.rx),
-            tx: shared(members, |m| m.tx),
-            read: some(members, |m| m.read),
-            write: some(members, |m| m.write),
-            pids: all(members, |m| m.pids),
-            throttled: shared(members, |m| m.throttled),
-            oom_kills: some(members, |m| m.oom_kills),
-        }
-    }
-}
-
-/// The sum of the numbers that are there: for what the kernel counts only once there is something to count.
-fn some<T: Copy + std::iter::Sum>(members: &[Figures], part: impl Fn(&Figures) -> Option<T>) -> Option<T> {
-    let mut numbers = members.iter().filter_map(part).peekable();
-    numbers.peek()?;
-    Some(numbers.sum())
-}
 
 /// Values of the past, the newest last; `None` where there was none.
 #[derive(Debug, Clone, Default)]
@@ -131,7 +56,7 @@ pub struct Row {
     /// What it last said. Kept while it is silent: the next rates are reckoned from here.
     pub sample: Option<Sample>,
     pub rates: Rates,
-    /// Per cent of one processor. A sandbox's row has the pod's.
+    /// Per cent of one processor.
     pub cpu: History,
 }
 
@@ -164,38 +89,28 @@ impl Row {
                 self.health = health(&error);
             }
         }
-        if !self.container.is_sandbox() {
-            self.cpu.push(self.figures().cpu);
+        self.cpu.push(fields::CPU.of(&self.facts()));
+    }
+
+    /// What it uses, for columns; nothing where it does not answer.
+    pub fn facts(&self) -> Facts<'_> {
+        let answers = matches!(self.health, Health::Answers(_));
+        Facts {
+            sample: self.sample.as_ref().filter(|_| answers),
+            rates: Some(&self.rates).filter(|_| answers),
+            ..Facts::of(&self.container)
         }
     }
 
-    /// What it uses; nothing where it does not answer.
-    pub fn figures(&self) -> Figures {
-        match (&self.health, &self.sample) {
-            (Health::Answers(_), Some(sample)) => Figures::new(sample, &self.rates),
-            _ => Figures::default(),
-        }
+    /// The same of one that runs, or may.
+    pub fn facts_if_running(&self) -> Option<Facts<'_>> {
+        (!matches!(self.health, Health::Stopped(_))).then(|| self.facts())
     }
 
-    /// The name of the pod or of a plain container: what people know it by.
-    pub fn title(&self) -> String {
-        match (self.container.role(), self.container.names().pod()) {
-            (Role::Plain, _) | (_, None) => self.short_id(),
-            (_, Some(pod)) => escape(&pod).into_owned(),
-        }
-    }
-
-    /// The name of a container in its pod.
-    pub fn container_name(&self) -> String {
-        match &self.container.names().container {
-            Some(name) => escape(name).into_owned(),
-            None => self.short_id(),
-        }
-    }
-
-    /// The id, cut as other tools do where a program made it up.
-    pub fn short_id(&self) -> String {
-        short_id(self.container.id()).into_owned()
+    /// The name of a container in its pod. Untrusted text.
+    pub fn name_in_pod(&self) -> &str {
+        let name = self.container.names().container.as_deref();
+        name.unwrap_or(short_id(self.container.id()))
     }
 
     /// Whether a text that people type fits it: part of a name, of the id or of containerd's namespace.
@@ -210,23 +125,24 @@ impl Row {
     }
 }
 
+/// How a container is whose shim gave no statistics. Untrusted text.
 fn health(error: &AskError) -> Health {
-    let text = escape(&error.to_string()).into_owned();
     match error {
         AskError::NotRunning(NotRunning::Stopped(state)) => {
             Health::Stopped(format!("stopped, exit status {}", state.exit_status))
         }
-        AskError::NotRunning(NotRunning::Gone(_)) => Health::Stopped(format!("shim gone: {text}")),
-        AskError::NotRunning(NotRunning::Unknown(_)) => Health::Stopped(format!("not running: {text}")),
-        AskError::Unanswered { call, waited, .. } => Health::Hung(format!(
-            "no answer to {call} for {}",
-            crate::show::units::age(*waited)
+        AskError::NotRunning(NotRunning::Gone(why)) => Health::Stopped(format!("shim gone: {why}")),
+        AskError::NotRunning(NotRunning::Unknown(_)) => Health::Stopped(format!("not running: {error}")),
+        AskError::Unanswered { call, waited, .. } => {
+            Health::Hung(format!("no answer to {call} for {}", duration::show(*waited)))
+        }
+        AskError::Resting { call, took, rest, .. } => Health::Hung(format!(
+            "its last {call} took {}; it is asked again in {}",
+            duration::show(*took),
+            duration::show(*rest)
         )),
-        AskError::Resting { took, rest, .. } => Health::Hung(format!(
-            "its last Stats took {}: left alone for {}",
-            crate::show::units::age(*took),
-            crate::show::units::age(*rest)
-        )),
-        AskError::Shim(_) | AskError::NoAddress(_) | AskError::Decode { .. } => Health::Failed(text),
+        AskError::Shim(_) | AskError::NoAddress(_) | AskError::Decode { .. } => {
+            Health::Failed(error.to_string())
+        }
     }
 }

@@ -1,29 +1,29 @@
-//! The lines of the view: which rows are there, in which order, pods with their containers under them.
+//! The lines of the view: pods with their containers under them, and the containers that are in none.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::row::{Figures, Health, Row};
+use shimstat::node::{Container, Pod, pods};
+use shimstat::survey::{AskError, Sample};
 
-/// Names a row for as long as its bundle is there.
+use super::row::{History, Row};
+use crate::show::field::Field;
+use crate::show::fields;
+use crate::show::name::{Labels, short_id};
+
+/// Names a line for as long as its bundle is there: the bundle's path. A pod's is that of its sandbox.
 pub type Key = PathBuf;
 
-/// What the lines are sorted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sort {
-    Cpu,
-    Memory,
-    Network,
-    Block,
-    Pids,
-    Name,
-}
+/// The key that sorts by name; the others are those of the [fields](fields::sorted_by).
+pub const BY_NAME: char = 'a';
 
 /// How the lines are chosen and sorted.
 #[derive(Debug, Clone)]
 pub struct Order {
-    pub sort: Sort,
+    /// The key that was pressed for it.
+    pub sort: char,
     /// The other way round than usual: the smallest number first, the last name first.
     pub reverse: bool,
     /// Shows only what fits this text; empty fits everything.
@@ -37,146 +37,257 @@ pub struct Order {
 pub enum Kind {
     /// A pod, with so many containers in it.
     Pod { folded: bool, members: usize },
-    /// A container of the pod above; whether it is its last.
-    Member { last: bool },
+    /// A container of the pod above: which, and whether it is the last that is shown.
+    Member { index: usize, last: bool },
     /// A container that is in no pod.
     Plain,
 }
 
 /// A line of the view.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line {
-    /// Which row it is about; of a pod, its sandbox's.
-    pub row: usize,
+    /// Which group it is of.
+    group: usize,
     pub kind: Kind,
-    /// Of a pod: of all its members that run, the sandbox itself too.
-    pub figures: Figures,
 }
 
-struct Group {
-    line: Line,
-    members: Vec<Line>,
+/// A pod, or a container that is in none.
+#[derive(Debug)]
+pub struct Group {
+    pub key: Key,
+    /// The sandbox's id.
+    pub id: String,
+    /// What people know it by. Untrusted text.
+    pub title: String,
+    /// `None` also where the sandbox has no bundle.
+    pub sandbox: Option<Row>,
+    /// The containers beside the sandbox's own; of one that is in no pod, itself.
+    pub members: Vec<Row>,
+    is_pod: bool,
+    /// Per cent of one processor, all together.
+    pub cpu: History,
 }
 
-/// The pods and plain containers, each with what it uses; of a pod without its members.
-pub fn totals(rows: &[Row]) -> Vec<Line> {
-    groups(rows).into_iter().map(|group| group.line).collect()
+/// Everything on the node, by pod.
+#[derive(Debug, Default)]
+pub struct Tree {
+    groups: Vec<Group>,
+    /// What they were made of.
+    containers: Vec<Arc<Container>>,
 }
 
-/// The lines to show, in their order.
-pub fn lines(rows: &[Row], order: &Order) -> Vec<Line> {
-    let mut groups = groups(rows);
-    let row_of = |line: &Line| rows.get(line.row);
-    let fits = |line: &Line| row_of(line).is_some_and(|row| row.fits(&order.filter));
-    if !order.filter.is_empty() {
-        groups.retain_mut(|group| {
-            if fits(&group.line) {
-                return true;
-            }
-            group.members.retain(fits);
-            !group.members.is_empty()
-        });
-    }
-    groups.sort_by_cached_key(|group| Rank::new(&group.line, rows, order));
-    let mut lines = Vec::with_capacity(rows.len());
-    for mut group in groups {
-        let folded = row_of(&group.line).is_some_and(|row| order.folded.contains(&row.container.bundle.path));
-        if let Kind::Pod { folded: shown, .. } = &mut group.line.kind {
-            *shown = folded;
+impl Tree {
+    /// Takes the node's containers as they are now: new ones come, gone ones go, all others keep what is known of
+    /// them. One that was made anew under an old id is another.
+    pub fn update(&mut self, containers: Vec<Arc<Container>>) {
+        let same = |(old, new): (&Arc<Container>, &Arc<Container>)| Arc::ptr_eq(old, new);
+        if self.containers.len() == containers.len() && self.containers.iter().zip(&containers).all(same) {
+            // Mostly nothing has come or gone.
+            return;
         }
-        lines.push(group.line);
-        if folded {
-            continue;
+        let mut histories = HashMap::with_capacity(self.groups.len());
+        let mut known: HashMap<Key, Row> = HashMap::with_capacity(containers.len());
+        for group in self.groups.drain(..) {
+            histories.insert(group.key, group.cpu);
+            let rows = group.sandbox.into_iter().chain(group.members);
+            known.extend(rows.map(|row| (row.container.bundle.path.clone(), row)));
         }
-        group
-            .members
-            .sort_by_cached_key(|member| Rank::new(member, rows, order));
-        let last = group.members.len().saturating_sub(1);
-        for (place, mut member) in group.members.into_iter().enumerate() {
-            member.kind = Kind::Member { last: place == last };
-            lines.push(member);
-        }
-    }
-    lines
-}
-
-/// What tells a sandbox from others: ids are unique in a namespace of one containerd.
-type SandboxId<'a> = (&'a Path, &'a str, &'a str);
-
-fn sandbox_of(row: &Row) -> Option<SandboxId<'_>> {
-    let bundle = &row.container.bundle;
-    Some((&bundle.state_dir, &bundle.namespace, row.container.sandbox_id()?))
-}
-
-/// Puts containers under their sandboxes, in the order of the rows. One whose sandbox is not there stands alone.
-fn groups(rows: &[Row]) -> Vec<Group> {
-    let is_sandbox = |row: &Row| row.container.is_sandbox();
-    let known: HashSet<SandboxId> = rows
-        .iter()
-        .filter(|row| is_sandbox(row))
-        .filter_map(sandbox_of)
-        .collect();
-    let in_pod = |row: &Row| !is_sandbox(row) && sandbox_of(row).is_some_and(|id| known.contains(&id));
-    let line = |index, row: &Row, kind| Line {
-        row: index,
-        kind,
-        figures: row.figures(),
-    };
-    let mut groups: Vec<Group> = Vec::with_capacity(rows.len());
-    let mut places: HashMap<SandboxId, usize> = HashMap::with_capacity(known.len());
-    for (index, row) in rows.iter().enumerate().filter(|(_, row)| !in_pod(row)) {
-        let kind = if is_sandbox(row) {
-            places.extend(sandbox_of(row).map(|id| (id, groups.len())));
-            Kind::Pod {
-                folded: false,
-                members: 0,
-            }
-        } else {
-            Kind::Plain
+        let mut row = |container: Arc<Container>| match known.remove(&container.bundle.path) {
+            Some(row) if Arc::ptr_eq(&row.container, &container) => row,
+            _ => Row::new(container),
         };
-        groups.push(Group {
-            line: line(index, row, kind),
-            members: Vec::new(),
-        });
+        let pods = pods(&containers);
+        let titles = pods
+            .iter()
+            .filter_map(|pod| Some((title(pod), &pod.first()?.bundle)));
+        let labels = Labels::new(titles);
+        self.groups = pods
+            .into_iter()
+            .map(|pod| Group {
+                title: match pod.first() {
+                    Some(first) => labels.distinct(&title(&pod), &first.bundle).into_owned(),
+                    None => title(&pod),
+                },
+                is_pod: !pod.is_plain(),
+                sandbox: pod.sandbox.map(&mut row),
+                members: pod.containers.into_iter().map(&mut row).collect(),
+                cpu: histories.remove(&pod.key).unwrap_or_default(),
+                key: pod.key,
+                id: pod.id,
+            })
+            .collect();
+        self.containers = containers;
     }
-    for (index, row) in rows.iter().enumerate().filter(|(_, row)| in_pod(row)) {
-        let place = sandbox_of(row).and_then(|id| places.get(&id));
-        if let Some(group) = place.and_then(|place| groups.get_mut(*place)) {
-            group.members.push(line(index, row, Kind::Member { last: false }));
+
+    /// Takes what a container's shim answered. It may have gone meanwhile.
+    pub fn answer(&mut self, container: &Arc<Container>, answer: Result<Sample, AskError>) {
+        let row = self.rows_mut().find(|row| Arc::ptr_eq(&row.container, container));
+        if let Some(row) = row {
+            row.take(answer);
         }
     }
-    for group in &mut groups {
-        if let Kind::Pod { members, .. } = &mut group.line.kind {
-            *members = group.members.len();
-            group.line.figures = pod_figures(rows, &group.line, &group.members);
+
+    /// Notes what the pods used, once the answers of a tick are there.
+    pub fn note_pods(&mut self) {
+        for group in &mut self.groups {
+            let cpu = group.number(&fields::CPU);
+            group.cpu.push(cpu);
         }
     }
-    groups
+
+    pub fn pods(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().filter(|group| group.is_pod)
+    }
+
+    pub fn containers(&self) -> &[Arc<Container>] {
+        &self.containers
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.groups.iter().flat_map(Group::rows)
+    }
+
+    pub fn rows_mut(&mut self) -> impl Iterator<Item = &mut Row> {
+        self.groups.iter_mut().flat_map(Group::rows_mut)
+    }
+
+    /// The lines to show, in their order.
+    pub fn lines(&self, order: &Order) -> Vec<Line> {
+        let mut lines = Vec::new();
+        let groups = self.groups.iter().enumerate();
+        let mut shown: Vec<_> = groups
+            .filter_map(|(index, group)| group.lines(index, order))
+            .collect();
+        shown.sort_by_cached_key(|(line, _)| Rank::new(self, line, order));
+        for (line, mut members) in shown {
+            lines.push(line);
+            members.sort_by_cached_key(|member| Rank::new(self, member, order));
+            if let Some(Line {
+                kind: Kind::Member { last, .. },
+                ..
+            }) = members.last_mut()
+            {
+                *last = true;
+            }
+            lines.extend(members);
+        }
+        lines
+    }
+
+    pub fn group(&self, line: &Line) -> Option<&Group> {
+        self.groups.get(line.group)
+    }
+
+    /// The container that a line is about: a pod's own is its sandbox's, where that has a bundle.
+    pub fn row(&self, line: &Line) -> Option<&Row> {
+        let group = self.group(line)?;
+        match line.kind {
+            Kind::Pod { .. } => group.sandbox.as_ref(),
+            Kind::Member { index, .. } => group.members.get(index),
+            Kind::Plain => group.members.first(),
+        }
+    }
+
+    pub fn key(&self, line: &Line) -> Option<&Key> {
+        match line.kind {
+            Kind::Pod { .. } => Some(&self.group(line)?.key),
+            Kind::Member { .. } | Kind::Plain => Some(&self.row(line)?.container.bundle.path),
+        }
+    }
+
+    /// What people know it by. Untrusted text.
+    pub fn name(&self, line: &Line) -> &str {
+        let name = match line.kind {
+            Kind::Pod { .. } | Kind::Plain => self.group(line).map(|group| group.title.as_str()),
+            Kind::Member { .. } => self.row(line).map(Row::name_in_pod),
+        };
+        name.unwrap_or_default()
+    }
+
+    /// A number of a line; a pod's is that of all that is in it.
+    pub fn number(&self, line: &Line, field: &Field) -> Option<f64> {
+        match line.kind {
+            Kind::Pod { .. } => self.group(line)?.number(field),
+            Kind::Member { .. } | Kind::Plain => field.of(&self.row(line)?.facts()),
+        }
+    }
+
+    /// The processor's past.
+    pub fn cpu(&self, line: &Line) -> Option<&History> {
+        match line.kind {
+            Kind::Pod { .. } => Some(&self.group(line)?.cpu),
+            Kind::Member { .. } | Kind::Plain => Some(&self.row(line)?.cpu),
+        }
+    }
 }
 
-/// What a pod uses: its sandbox's own container and the others, as far as they run.
-fn pod_figures(rows: &[Row], sandbox: &Line, members: &[Line]) -> Figures {
-    let runs = |line: &&Line| {
-        rows.get(line.row)
-            .is_some_and(|row| !matches!(row.health, Health::Stopped(_)))
-    };
-    let running: Vec<Figures> = members.iter().filter(runs).map(|line| line.figures).collect();
-    // The sandbox's own container needs no limit: it does nothing.
-    let limit = running.iter().map(|figures| figures.limit).sum::<Option<u64>>();
-    let all: Vec<Figures> = Some(sandbox)
-        .filter(runs)
-        .map(|line| line.figures)
-        .into_iter()
-        .chain(running)
-        .collect();
-    let own = sandbox.figures.limit;
-    Figures {
-        limit: if members.is_empty() {
-            own
-        } else {
-            limit.filter(|limit| *limit > 0)
-        },
-        ..Figures::sum(&all)
+/// `namespace/pod`, or the short id.
+fn title(pod: &Pod) -> String {
+    let name = pod.names().pod().filter(|_| !pod.is_plain());
+    name.unwrap_or_else(|| short_id(&pod.id).to_string())
+}
+
+impl Group {
+    /// The container whose processes on the host are the pod's: its sandbox's, or another where that has no bundle.
+    pub fn main(&self) -> Option<&Row> {
+        self.rows().next()
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.sandbox.iter().chain(&self.members)
+    }
+
+    fn rows_mut(&mut self) -> impl Iterator<Item = &mut Row> {
+        self.sandbox.iter_mut().chain(&mut self.members)
+    }
+
+    fn number(&self, field: &Field) -> Option<f64> {
+        let members: Vec<_> = self.members.iter().filter_map(Row::facts_if_running).collect();
+        let sandbox = self.sandbox.as_ref().and_then(Row::facts_if_running);
+        field.of_all_in_pod(sandbox.as_ref(), &members)
+    }
+
+    /// Its line and those of its containers, as far as they are to be shown.
+    fn lines(&self, group: usize, order: &Order) -> Option<(Line, Vec<Line>)> {
+        let fits = |row: &Row| row.fits(&order.filter);
+        if !self.is_pod {
+            let line = Line {
+                group,
+                kind: Kind::Plain,
+            };
+            return self.members.iter().any(fits).then(|| (line, Vec::new()));
+        }
+        // A pod that fits is shown with all that is in it.
+        let all = order.filter.is_empty() || self.fits(&order.filter);
+        let members: Vec<_> = self
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(_, row)| all || fits(row))
+            .map(|(index, _)| Line {
+                group,
+                kind: Kind::Member { index, last: false },
+            })
+            .collect();
+        let folded = order.folded.contains(&self.key);
+        let kind = Kind::Pod {
+            folded,
+            members: self.members.len(),
+        };
+        (all || !members.is_empty())
+            .then(|| (Line { group, kind }, if folded { Vec::new() } else { members }))
+    }
+
+    fn fits(&self, filter: &str) -> bool {
+        match &self.sandbox {
+            Some(sandbox) => sandbox.fits(filter),
+            None => {
+                let filter = filter.to_lowercase();
+                [&self.id, &self.title]
+                    .into_iter()
+                    .any(|text| text.to_lowercase().contains(&filter))
+            }
+        }
     }
 }
 
@@ -191,28 +302,17 @@ struct Rank {
 }
 
 impl Rank {
-    fn new(line: &Line, rows: &[Row], order: &Order) -> Self {
-        let figures = &line.figures;
-        let both = |a: Option<f64>, b: Option<f64>| match (a, b) {
-            (None, None) => None,
-            _ => Some(a.unwrap_or(0.0) + b.unwrap_or(0.0)),
-        };
-        let number = match order.sort {
-            Sort::Cpu => figures.cpu,
-            Sort::Memory => figures.memory.map(|bytes| bytes as f64),
-            Sort::Network => both(figures.rx, figures.tx),
-            Sort::Block => both(figures.read, figures.write),
-            Sort::Pids => figures.pids.map(|pids| pids as f64),
-            Sort::Name => None,
-        };
-        let name = rows.get(line.row).map(|row| match line.kind {
-            Kind::Member { .. } => row.container_name(),
-            Kind::Pod { .. } | Kind::Plain => row.title(),
-        });
+    fn new(tree: &Tree, line: &Line, order: &Order) -> Self {
+        let field = fields::sorted_by(order.sort);
+        let with = field.and_then(|field| field.top?.sort?.with);
+        let numbers = [field, with]
+            .into_iter()
+            .flatten()
+            .filter_map(|field| tree.number(line, field));
         Self {
-            number,
-            name: name.unwrap_or_default(),
-            by_name: order.sort == Sort::Name,
+            number: numbers.reduce(|a, b| a + b),
+            name: tree.name(line).to_string(),
+            by_name: order.sort == BY_NAME,
             reverse: order.reverse,
         }
     }
@@ -247,155 +347,4 @@ impl Ord for Rank {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::commands::top::fixtures::{no_address, pod, row, using};
-
-    fn order(sort: Sort) -> Order {
-        Order {
-            sort,
-            reverse: false,
-            filter: String::new(),
-            folded: HashSet::new(),
-        }
-    }
-
-    /// The ids of the lines, members with a dash before them.
-    fn shown(rows: &[Row], order: &Order) -> Vec<String> {
-        lines(rows, order)
-            .iter()
-            .map(|line| {
-                let id = &rows[line.row].container.bundle.id;
-                match line.kind {
-                    Kind::Member { last: true } => format!("`-{id}"),
-                    Kind::Member { last: false } => format!("|-{id}"),
-                    Kind::Pod {
-                        folded: true,
-                        members,
-                    } => format!("+{id}({members})"),
-                    Kind::Pod { folded: false, .. } | Kind::Plain => id.clone(),
-                }
-            })
-            .collect()
-    }
-
-    /// Two pods and two plain containers.
-    fn node() -> Vec<Row> {
-        vec![
-            using(row("alone", None), 20.0, 100 << 20),
-            using(row("idle", None), 0.0, 1 << 20),
-            using(pod("pod1", "shop", "web"), 0.0, 1 << 20),
-            using(row("app1", Some("pod1")), 5.0, 30 << 20),
-            using(row("side1", Some("pod1")), 40.0, 10 << 20),
-            using(pod("pod2", "shop", "db"), 1.0, 1 << 20),
-            using(row("app2", Some("pod2")), 2.0, 500 << 20),
-        ]
-    }
-
-    #[test]
-    fn pods_stand_with_their_containers_by_what_they_use_together() {
-        let rows = node();
-        assert_eq!(
-            shown(&rows, &order(Sort::Cpu)),
-            ["pod1", "|-side1", "`-app1", "alone", "pod2", "`-app2", "idle"]
-        );
-        assert_eq!(
-            shown(&rows, &order(Sort::Memory)),
-            ["pod2", "`-app2", "alone", "pod1", "|-app1", "`-side1", "idle"]
-        );
-        assert_eq!(
-            shown(&rows, &order(Sort::Name)),
-            ["alone", "idle", "pod2", "`-app2", "pod1", "|-app1", "`-side1"],
-            "pods by their names: shop/db, shop/web"
-        );
-        let reversed = Order {
-            reverse: true,
-            ..order(Sort::Cpu)
-        };
-        assert_eq!(
-            shown(&rows, &reversed),
-            ["idle", "pod2", "`-app2", "alone", "pod1", "|-app1", "`-side1"]
-        );
-    }
-
-    #[test]
-    fn what_nobody_measured_is_last_whichever_way() {
-        let mut rows = node();
-        rows[0].take(Err(no_address()));
-        for reverse in [false, true] {
-            let order = Order {
-                reverse,
-                ..order(Sort::Cpu)
-            };
-            assert_eq!(shown(&rows, &order).last().unwrap(), "alone");
-        }
-    }
-
-    #[test]
-    fn a_pod_uses_what_its_members_use_where_all_of_them_answer() {
-        let mut rows = node();
-        let pod1 = |rows: &[Row]| {
-            totals(rows)
-                .into_iter()
-                .find(|line| line.row == 2)
-                .unwrap()
-                .figures
-        };
-        assert_eq!(pod1(&rows).cpu, Some(45.0));
-        assert_eq!(pod1(&rows).memory, Some(41 << 20));
-        assert_eq!(pod1(&rows).limit, None, "the members have no limits");
-        rows[3].take(Err(no_address()));
-        assert_eq!(pod1(&rows).cpu, None);
-        rows[3].health = Health::Stopped("exited".into());
-        assert_eq!(pod1(&rows).cpu, Some(40.0), "what has stopped uses nothing");
-    }
-
-    #[test]
-    fn a_pods_limit_is_that_of_its_containers() {
-        let mut rows = node();
-        for index in [3, 4] {
-            let sample = rows[index].sample.as_mut().unwrap();
-            sample.stats.memory.usage.limit = Some(64 << 20);
-        }
-        let pod1 = totals(&rows).into_iter().find(|line| line.row == 2).unwrap();
-        assert_eq!(pod1.figures.limit, Some(128 << 20));
-    }
-
-    #[test]
-    fn folding_and_filtering() {
-        let rows = node();
-        let mut folded = order(Sort::Cpu);
-        folded.folded.insert(rows[2].container.bundle.path.clone());
-        assert_eq!(
-            shown(&rows, &folded),
-            ["+pod1(2)", "alone", "pod2", "`-app2", "idle"]
-        );
-        let filtered = |text: &str| {
-            let filter = text.to_string();
-            shown(
-                &rows,
-                &Order {
-                    filter,
-                    ..order(Sort::Cpu)
-                },
-            )
-        };
-        assert_eq!(
-            filtered("SHOP/we"),
-            ["pod1", "|-side1", "`-app1"],
-            "a pod with all that is in it"
-        );
-        assert_eq!(
-            filtered("app"),
-            ["pod1", "`-app1", "pod2", "`-app2"],
-            "containers with their pods"
-        );
-        assert_eq!(filtered("nothing"), [""; 0]);
-    }
-
-    #[test]
-    fn a_container_whose_sandbox_is_not_there_stands_alone() {
-        let rows = vec![using(row("orphan", Some("gone")), 1.0, 1)];
-        assert_eq!(shown(&rows, &order(Sort::Cpu)), ["orphan"]);
-    }
-}
+mod tests;

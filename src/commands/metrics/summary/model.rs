@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Serialize, Serializer};
 use shimstat::node::hypervisor::{KataShim, VirtualMachine};
 use shimstat::node::{Container, HostProcesses, Part, Role};
 use shimstat::rates::Rates;
@@ -10,43 +11,60 @@ use shimstat::survey::{AskError, Sample};
 use super::guest::{self, Measured};
 use super::look::Look;
 
-/// One line of the sum. `None`: nobody measured it.
-#[derive(Debug, Clone, PartialEq)]
+/// One line of the sum. `None`: nobody measured it. As JSON, its keys are in alphabetical order.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Entry {
-    pub name: String,
-    /// Processor time since it started, in seconds.
-    pub cpu: Option<f64>,
     /// Per cent of one processor between two looks.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_percent: Option<f64>,
+    /// Processor time since it started, in seconds.
+    #[serde(rename = "cpu_seconds", skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<f64>,
     /// In bytes.
+    #[serde(rename = "memory_bytes", skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
     /// Of how many bytes, where there is such a number.
+    #[serde(rename = "memory_of_bytes", skip_serializing_if = "Option::is_none")]
     pub of: Option<u64>,
+    pub name: String,
     /// Where the numbers are from.
     pub source: String,
 }
 
-/// What a sandbox costs.
-#[derive(Debug, Clone, PartialEq)]
+/// What a sandbox costs. As JSON, its keys are in alphabetical order.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
-    pub sandbox: String,
-    /// `namespace/name` of its pod. Untrusted text.
-    pub pod: Option<String>,
-    pub shim: Option<KataShim>,
-    /// Untrusted text.
-    pub hypervisor: Option<String>,
-    /// Its processes on the host.
-    pub host: Vec<Entry>,
     /// Its containers, as the guest counts them.
     pub containers: Vec<Entry>,
-    /// What the host's processes use beyond the containers in the guest. Only where all of that is known.
-    pub overhead: Option<Entry>,
     /// The guest as a machine. It is within what the VMM uses.
     pub guest: Vec<Entry>,
+    /// Its processes on the host.
+    pub host: Vec<Entry>,
+    /// Untrusted text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hypervisor: Option<String>,
     /// What is not known, and why.
     pub missing: Vec<String>,
+    /// What the host's processes use beyond the containers in the guest. Only where all of that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overhead: Option<Entry>,
+    /// `namespace/name` of its pod. Untrusted text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    pub sandbox: String,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shim_name")]
+    pub shim: Option<KataShim>,
     /// Whether rates were asked for.
+    #[serde(skip)]
     pub rates: bool,
+}
+
+fn shim_name<S: Serializer>(shim: &Option<KataShim>, serializer: S) -> Result<S::Ok, S::Error> {
+    let name = shim.map(|shim| match shim {
+        KataShim::Go => "go",
+        KataShim::Rust => "rust",
+    });
+    name.serialize(serializer)
 }
 
 impl Summary {

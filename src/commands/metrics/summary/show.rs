@@ -1,15 +1,11 @@
 //! The sum as a table and as JSON.
 
-use std::time::Duration;
-
-use crate::show::units;
-use serde_json::{Map, Value, json};
 use shimstat::node::hypervisor::KataShim;
 
 use super::model::{Entry, Summary};
-use crate::show::json;
 use crate::show::table::{Align, Table};
 use crate::show::text::escape;
+use crate::show::{json, units};
 
 pub fn table(summary: &Summary) -> Vec<u8> {
     let mut columns = vec![("PART", Align::Left), ("CPU TIME", Align::Right)];
@@ -21,7 +17,7 @@ pub fn table(summary: &Summary) -> Vec<u8> {
         ("OF", Align::Right),
         ("SOURCE", Align::Left),
     ]);
-    let mut table = Table::new(&columns);
+    let mut table = Table::new(columns);
     let groups = [
         ("", &summary.host),
         ("container ", &summary.containers),
@@ -57,7 +53,10 @@ fn title(summary: &Summary) -> String {
 
 fn row(kind: &str, entry: &Entry, rates: bool) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_string());
-    let mut cells = vec![format!("{kind}{}", entry.name), or_dash(entry.cpu.map(time))];
+    let mut cells = vec![
+        format!("{kind}{}", entry.name),
+        or_dash(entry.cpu.map(units::cpu_time)),
+    ];
     if rates {
         cells.push(or_dash(entry.cpu_percent.map(units::percent)));
     }
@@ -69,66 +68,15 @@ fn row(kind: &str, entry: &Entry, rates: bool) -> Vec<String> {
     cells
 }
 
-/// Seconds with hundredths, the kernel's ticks; from two minutes on as an age.
-fn time(seconds: f64) -> String {
-    if seconds < 120.0 {
-        format!("{seconds:.2}s")
-    } else {
-        units::age(Duration::try_from_secs_f64(seconds).unwrap_or_default())
-    }
-}
-
 /// Numbers that nobody measured are left out.
 pub fn json(summary: &Summary) -> Vec<u8> {
-    let list = |entries: &[Entry]| entries.iter().map(entry).collect::<Vec<Value>>();
-    let mut object = Map::new();
-    let mut put = |key: &str, value: Value| {
-        object.insert(key.to_string(), value);
-    };
-    put("sandbox", summary.sandbox.as_str().into());
-    if let Some(pod) = &summary.pod {
-        put("pod", pod.as_str().into());
-    }
-    if let Some(hypervisor) = &summary.hypervisor {
-        put("hypervisor", hypervisor.as_str().into());
-    }
-    if let Some(shim) = summary.shim {
-        let shim = match shim {
-            KataShim::Go => "go",
-            KataShim::Rust => "rust",
-        };
-        put("shim", shim.into());
-    }
-    put("host", list(&summary.host).into());
-    put("containers", list(&summary.containers).into());
-    if let Some(overhead) = &summary.overhead {
-        put("overhead", entry(overhead));
-    }
-    put("guest", list(&summary.guest).into());
-    put("missing", json!(summary.missing));
-    json::line(&object.into())
-}
-
-fn entry(entry: &Entry) -> Value {
-    let mut object = Map::new();
-    object.insert("name".into(), entry.name.as_str().into());
-    for (key, number) in [("cpu_seconds", entry.cpu), ("cpu_percent", entry.cpu_percent)] {
-        if let Some(number) = number {
-            object.insert(key.into(), number.into());
-        }
-    }
-    for (key, bytes) in [("memory_bytes", entry.memory), ("memory_of_bytes", entry.of)] {
-        if let Some(bytes) = bytes {
-            object.insert(key.into(), bytes.into());
-        }
-    }
-    object.insert("source".into(), entry.source.as_str().into());
-    object.into()
+    json::line(summary)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
     fn entry(name: &str, cpu: Option<f64>, memory: Option<u64>) -> Entry {
         Entry {
@@ -181,13 +129,5 @@ mod tests {
                 "guest": [], "missing": ["shim: gone"],
             })
         );
-    }
-
-    #[test]
-    fn times_are_exact_while_they_are_short() {
-        assert_eq!(time(0.0), "0.00s");
-        assert_eq!(time(119.994), "119.99s");
-        assert_eq!(time(190.2), "3m10s");
-        assert_eq!(time(1e30), "0s");
     }
 }

@@ -1,8 +1,7 @@
-//! The pane about the selected container: its numbers in full, its past, and the processes around its sandbox.
+//! The pane about the selected line: its numbers in full, its past, and the processes around its sandbox.
 
 use std::cmp::Ordering;
 
-use crate::show::units;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::widgets::{Sparkline, Widget};
@@ -12,13 +11,18 @@ use unicode_width::UnicodeWidthStr;
 
 use super::super::host::HostSide;
 use super::super::model::Model;
-use super::super::row::{Figures, Health, Row};
-use super::super::tree::Line;
+use super::super::row::Health;
+use super::super::tree::{Kind, Line};
 use super::theme::Theme;
-use crate::show::text::escape;
+use crate::show::field::{Field, Value};
+use crate::show::name::short_id;
+use crate::show::{fields, units};
 
-/// The rows that the pane takes, its title too.
-pub const HEIGHT: u16 = 8;
+/// The rows that the pane takes: its title, and one for each fact that there can be.
+pub const HEIGHT: u16 = 9;
+
+/// What a row is about, and a blank.
+const LABEL: u16 = 10;
 
 /// The least width of the graph, and the widths between which the text beside it is.
 const GRAPH: u16 = 20;
@@ -26,22 +30,20 @@ const TEXT: u16 = 58;
 const MAX_TEXT: u16 = 80;
 
 pub fn draw(model: &Model, line: Option<&Line>, theme: &Theme, area: Rect, buffer: &mut Buffer) {
-    let row = line.and_then(|line| model.rows.get(line.row));
-    let title = row.map(|row| title(model, row)).unwrap_or_default();
-    rule(&title, theme, Rect { height: 1, ..area }, buffer);
-    let (Some(row), Some(line)) = (row, line) else {
-        return;
-    };
+    rule(model, line, theme, Rect { height: 1, ..area }, buffer);
+    let Some(line) = line else { return };
     let text = match area.width {
-        width if width >= TEXT + GRAPH => (width / 2).clamp(TEXT, MAX_TEXT),
         // The text matters more.
-        width => width,
+        width if width < TEXT + GRAPH => width,
+        // Nothing is cut for a graph with nothing in it.
+        width if !has_past(model, line, width - TEXT) => width,
+        width => (width / 2).clamp(TEXT, MAX_TEXT),
     };
-    for (number, (label, value)) in (1..area.height).zip(facts(model, row, &line.figures)) {
+    for (number, (label, value)) in (1..area.height).zip(facts(model, line)) {
         let y = area.y + number;
         buffer.set_stringn(area.x, y, label, usize::from(text), theme.dim());
-        let room = usize::from(text.saturating_sub(10));
-        buffer.set_stringn(area.x + 9, y, theme.clip(&value, room), room, theme.plain());
+        let room = usize::from(text.saturating_sub(LABEL + 1));
+        buffer.set_stringn(area.x + LABEL, y, theme.clip(&value, room), room, theme.plain());
     }
     let graph_area = Rect {
         x: area.x + text,
@@ -49,50 +51,78 @@ pub fn draw(model: &Model, line: Option<&Line>, theme: &Theme, area: Rect, buffe
         width: area.width - text,
         height: area.height.saturating_sub(1),
     };
-    graph(model, row, theme, graph_area, buffer);
+    graph(model, line, theme, graph_area, buffer);
 }
 
-fn title(model: &Model, row: &Row) -> String {
-    match model.sandbox_of(row) {
-        Some(sandbox) if !std::ptr::eq(sandbox, row) => {
-            format!("{}/{}", sandbox.title(), row.container_name())
+fn past(model: &Model, line: &Line, width: u16) -> Vec<Option<f64>> {
+    let past = model.tree.cpu(line);
+    past.map_or_else(Vec::new, |past| past.last(usize::from(width)).collect())
+}
+
+fn has_past(model: &Model, line: &Line, width: u16) -> bool {
+    past(model, line, width).iter().any(Option::is_some)
+}
+
+/// The pane's title: what the line is about.
+fn rule(model: &Model, line: Option<&Line>, theme: &Theme, area: Rect, buffer: &mut Buffer) {
+    let width = usize::from(area.width);
+    buffer.set_string(area.x, area.y, theme.rule().repeat(width), theme.dim());
+    let Some(line) = line else { return };
+    let mut x = area.x + 2;
+    for (text, style) in [
+        (title(model, line), theme.title()),
+        (identity(model, line), theme.dim()),
+    ] {
+        let room = area.right().saturating_sub(x + 4);
+        let text = format!(" {} ", theme.clip(&text, usize::from(room)));
+        if room > 0 {
+            (x, _) = buffer.set_stringn(x, area.y, text, usize::from(room + 2), style);
         }
-        _ => row.title(),
+        x += 1;
     }
 }
 
-fn rule(title: &str, theme: &Theme, area: Rect, buffer: &mut Buffer) {
-    buffer.set_string(
-        area.x,
-        area.y,
-        theme.rule().repeat(usize::from(area.width)),
-        theme.dim(),
-    );
-    if !title.is_empty() {
-        let title = format!(
-            " {} ",
-            theme.clip(title, usize::from(area.width.saturating_sub(6)))
-        );
-        buffer.set_stringn(
-            area.x + 2,
-            area.y,
-            title,
-            usize::from(area.width.saturating_sub(4)),
-            theme.title(),
-        );
+fn title(model: &Model, line: &Line) -> String {
+    let name = model.tree.name(line);
+    match (line.kind, model.tree.group(line)) {
+        (Kind::Member { .. }, Some(group)) => format!("{}/{name}", group.title),
+        _ => name.to_string(),
     }
+}
+
+fn identity(model: &Model, line: &Line) -> String {
+    let group = model.tree.group(line);
+    let container = model
+        .tree
+        .row(line)
+        .or_else(|| group?.main())
+        .map(|row| &row.container);
+    let id = match (line.kind, group) {
+        (Kind::Pod { .. }, Some(group)) => Some(group.id.as_str()),
+        _ => container.map(|container| container.id()),
+    };
+    let id = id.map(short_id).filter(|id| *id != model.tree.name(line));
+    join([
+        model.host.as_ref().and_then(|host| host.runtime.clone()),
+        id.map(str::to_string),
+        container.map(|container| format!("in {}", container.bundle.namespace)),
+    ])
 }
 
 /// The lines of the pane: what each is about, and what there is to say. What is not known is left out. Those of a
 /// pod are about all that is in it.
-fn facts(model: &Model, row: &Row, figures: &Figures) -> Vec<(&'static str, String)> {
-    let mut facts = vec![("id", identity(model, row)), ("state", state(model, row))];
-    if let (Some(sample), Health::Answers(_)) = (&row.sample, &row.health) {
+fn facts(model: &Model, line: &Line) -> Vec<(&'static str, String)> {
+    let row = model.tree.row(line);
+    let mut facts = vec![("state", state(model, line))];
+    if row.is_none_or(|row| matches!(row.health, Health::Answers(_))) {
+        let sample = row.and_then(|row| row.sample.as_ref());
         // The sandbox's own container is not what its pod uses.
-        let stats = Some(&sample.stats).filter(|_| !row.container.is_sandbox());
-        facts.push(("memory", memory(figures, stats)));
-        facts.push(("cpu", cpu(figures, stats)));
-        facts.push(("io", io(figures)));
+        let stats = sample
+            .map(|sample| &sample.stats)
+            .filter(|_| !matches!(line.kind, Kind::Pod { .. }));
+        facts.push(("memory", memory(model, line, stats)));
+        facts.push(("cpu", cpu(model, line, stats)));
+        facts.push(("io", io(model, line)));
     }
     if let Some(host) = &model.host {
         facts.extend(host_side(host));
@@ -101,79 +131,69 @@ fn facts(model: &Model, row: &Row, figures: &Figures) -> Vec<(&'static str, Stri
     facts
 }
 
-fn memory(figures: &Figures, stats: Option<&Stats>) -> String {
-    let bytes = |bytes: Option<u64>, what: &str| Some(format!("{} {what}", units::bytes(bytes?)));
+/// A number of the line with its unit.
+fn number(model: &Model, line: &Line, field: &Field) -> Option<String> {
+    let number = model.tree.number(line, field)?;
+    match field.value {
+        Value::Number(unit, _) => Some(unit.show(number)),
+        Value::Text(_) | Value::Share(..) => None,
+    }
+}
+
+fn memory(model: &Model, line: &Line, stats: Option<&Stats>) -> String {
     let memory = stats.map(|stats| &stats.memory);
+    let with_cache = memory.and_then(|memory| memory.usage.usage);
+    let swapped = memory.and_then(Memory::swapped).filter(|swapped| *swapped > 0);
     join([
-        bytes(figures.memory, "working set"),
-        bytes(memory.and_then(|memory| memory.usage.usage), "with cache"),
-        bytes(figures.limit, "limit"),
-        bytes(
-            memory.and_then(Memory::swapped).filter(|swapped| *swapped > 0),
-            "swapped out",
-        ),
+        number(model, line, &fields::MEMORY).map(|memory| format!("{memory} working set")),
+        with_cache.map(|bytes| format!("{} with cache", units::bytes(bytes))),
+        number(model, line, &fields::LIMIT).map(|limit| format!("{limit} limit")),
+        swapped.map(|bytes| format!("{} swapped out", units::bytes(bytes))),
     ])
 }
 
-fn cpu(figures: &Figures, stats: Option<&Stats>) -> String {
+fn cpu(model: &Model, line: &Line, stats: Option<&Stats>) -> String {
     let total = stats.and_then(|stats| stats.cpu.usage.total);
-    let pids = figures
-        .pids
-        .map(|pids| match stats.and_then(|stats| stats.pids.limit) {
-            Some(limit) => format!("{pids} of {limit} pids"),
-            None if pids == 1 => "1 pid".to_string(),
-            None => format!("{pids} pids"),
-        });
+    let limit = stats.and_then(|stats| stats.pids.limit);
+    let pids = number(model, line, &fields::PIDS).map(|pids| match limit {
+        Some(limit) => format!("{pids} of {limit} pids"),
+        None if pids == "1" => "1 pid".to_string(),
+        None => format!("{pids} pids"),
+    });
+    let kills = number(model, line, &fields::OOM_KILLS).filter(|kills| kills != "0");
     join([
-        figures.cpu.map(units::percent),
-        total.map(|nanos| format!("{:.1}s in all", nanos as f64 / 1e9)),
-        figures
-            .throttled
-            .map(|share| format!("throttled {}", units::percent(share * 100.0))),
+        number(model, line, &fields::CPU),
+        total.map(|nanos| format!("{} in all", units::cpu_time(nanos as f64 / 1e9))),
+        number(model, line, &fields::THROTTLED).map(|share| format!("throttled {share}")),
         pids,
-        figures
-            .oom_kills
-            .filter(|kills| *kills > 0)
-            .map(|kills| format!("{kills} OOM kills")),
+        kills.map(|kills| format!("{kills} OOM kills")),
     ])
 }
 
-fn io(figures: &Figures) -> String {
-    let rate = |what: &str, rate: Option<f64>| Some(format!("{what} {}", units::rate(rate?)));
+fn io(model: &Model, line: &Line) -> String {
+    let rate = |what: &str, field| number(model, line, field).map(|rate| format!("{what} {rate}"));
     join([
-        rate("rx", figures.rx),
-        rate("tx", figures.tx),
-        rate("read", figures.read),
-        rate("write", figures.write),
+        rate("rx", &fields::RX),
+        rate("tx", &fields::TX),
+        rate("read", &fields::READ),
+        rate("write", &fields::WRITE),
     ])
 }
 
-fn identity(model: &Model, row: &Row) -> String {
-    let bundle = &row.container.bundle;
-    let runtime = model.host.as_ref().and_then(|host| host.runtime.as_ref());
-    let runtime = runtime.map(|runtime| escape(runtime).into_owned());
-    join([
-        runtime,
-        Some(row.short_id()),
-        Some(format!("in {}", escape(&bundle.namespace))),
-    ])
-}
-
-fn state(model: &Model, row: &Row) -> String {
+fn state(model: &Model, line: &Line) -> String {
+    let Some(row) = model.tree.row(line) else {
+        return "its sandbox has no bundle".to_string();
+    };
     let health = match &row.health {
-        Health::Waiting => "not heard of yet".to_string(),
+        Health::Waiting => "no answer yet".to_string(),
         Health::Answers(word) => word.unwrap_or("running").to_string(),
         Health::Hung(why) | Health::Stopped(why) | Health::Failed(why) => why.clone(),
     };
     let age = model.host.as_ref().and_then(|host| host.age);
-    let pid = row
-        .sample
-        .as_ref()
-        .map(|sample| sample.state.pid)
-        .filter(|pid| *pid != 0);
+    let pid = row.sample.as_ref().map(|sample| sample.state.pid);
     join([
         Some(health),
-        pid.map(|pid| format!("pid {pid}")),
+        pid.filter(|pid| *pid != 0).map(|pid| format!("pid {pid}")),
         age.map(|age| format!("age {}", units::age(age))),
     ])
 }
@@ -209,11 +229,11 @@ fn join<const N: usize>(parts: [Option<String>; N]) -> String {
 }
 
 /// The CPU of the past, the newest at the right.
-fn graph(model: &Model, row: &Row, theme: &Theme, area: Rect, buffer: &mut Buffer) {
+fn graph(model: &Model, line: &Line, theme: &Theme, area: Rect, buffer: &mut Buffer) {
     if area.width < 4 || area.height < 2 {
         return;
     }
-    let past: Vec<Option<f64>> = row.cpu.last(usize::from(area.width)).collect();
+    let past = past(model, line, area.width);
     let top = scale(past.iter().flatten().copied().fold(0.0, f64::max));
     let span = model.interval.saturating_mul(u32::from(area.width));
     let label = format!("CPU, 0-{top:.0}%, last {}", units::age(span));

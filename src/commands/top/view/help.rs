@@ -4,49 +4,47 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::theme::Theme;
+use crate::show::fields;
 
-const HELP: [(&str, &str); 22] = [
-    ("up down j k", "select; PgUp PgDn, Home End (g G) go further"),
+const KEYS: [(&str, &str); 10] = [
     (
-        "enter",
-        "fold or unfold a pod; left and right as well; f all pods",
+        "up down j k",
+        "select; PgUp and PgDn by pages, Home and End (g, G) to the ends",
     ),
+    ("enter", "fold or unfold a pod, as left and right do; f folds all"),
     (
         "c m n b p a",
-        "sort by CPU, memory, network, block I/O, pids, name (alphabet)",
+        "sort by CPU, memory, network, block I/O, pids, name",
     ),
-    ("r", "sort the other way round; so does the same sort key again"),
-    (
-        "/",
-        "show only what fits a text (id, pod, container, namespace); esc: all",
-    ),
-    ("space", "pause: nothing is asked; again: go on"),
-    ("d", "the pane about the selected one, on and off"),
-    ("ctrl-l ctrl-z", "draw anew; suspend"),
+    ("r", "reverse the order, as the same sort key again does"),
+    ("/", "filter by id, pod, container or namespace; esc shows all"),
+    ("space", "pause; nothing is asked until you press it again"),
+    ("d", "show or hide the pane about the selected line"),
+    ("ctrl-l ctrl-z", "redraw; suspend"),
     ("q ctrl-c", "quit"),
     ("", ""),
-    ("CPU%", "100 is one processor kept busy"),
-    ("MEM", "working set: memory that cannot be reclaimed at once"),
-    ("OF LIMIT", "its share of the container's memory limit"),
-    (
-        "RX/s TX/s",
-        "bytes a second through the pod's network (host network: not its own)",
-    ),
-    ("RD/s WR/s", "bytes a second from and to block devices"),
-    ("PIDS", "processes and threads"),
-    ("THR%", "share of the periods in which a CPU quota held it back"),
-    ("OOM", "processes killed for want of memory since it started"),
-    ("-", "nobody measured it, or there is no rate yet"),
-    ("HUNG", "its shim has not answered; it is asked again when it has"),
-    ("", ""),
-    ("", "any key: back"),
 ];
 
+const SIGNS: [(&str, &str); 2] = [
+    ("-", "not measured, or a rate that needs a second look"),
+    (
+        "HUNG",
+        "its shim has not answered, and is not asked again until it does",
+    ),
+];
+
+/// The columns of the screen for what is explained.
+const INDENT: u16 = 15;
+
 pub fn draw(theme: &Theme, area: Rect, buffer: &mut Buffer) {
-    for (y, (keys, meaning)) in (area.y..area.bottom()).zip(HELP) {
-        let room = usize::from(area.width);
-        buffer.set_stringn(area.x, y, keys, room, theme.title());
-        let indent = 15.min(area.width);
+    let columns = fields::TOP.iter().filter_map(|field| field.top);
+    let lines = KEYS
+        .into_iter()
+        .chain(columns.map(|column| (column.heading, column.about)))
+        .chain(SIGNS);
+    for (y, (what, meaning)) in (area.y..area.bottom()).zip(lines) {
+        buffer.set_stringn(area.x, y, what, usize::from(area.width), theme.title());
+        let indent = INDENT.min(area.width);
         let room = usize::from(area.width - indent);
         buffer.set_stringn(area.x + indent, y, theme.clip(meaning, room), room, theme.plain());
     }

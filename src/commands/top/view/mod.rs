@@ -10,7 +10,8 @@ use go_duration as duration;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::model::{Mode, Model};
+use super::input::Mode;
+use super::model::Model;
 pub use theme::Theme;
 
 /// Below this height the pane about the selected container would leave too little of the table.
@@ -56,9 +57,7 @@ pub fn draw(model: &mut Model, theme: &Theme, buffer: &mut Buffer) {
     scroll(model, lines.len(), place, room);
     let shown = lines.iter().enumerate().skip(model.offset).take(room);
     for (y, (index, shown)) in (body.y + 1..).zip(shown) {
-        if let Some(row) = model.rows.get(shown.row) {
-            table::line(&plan, row, shown, index == place, theme, line(y), buffer);
-        }
+        table::line(&plan, &model.tree, shown, index == place, theme, line(y), buffer);
     }
     if lines.is_empty() {
         let text = if model.order.filter.is_empty() {
@@ -105,6 +104,11 @@ fn summary(model: &Model, theme: &Theme, area: Rect, buffer: &mut Buffer) {
     if let Some(memory) = summary.memory {
         text = format!("{text}, memory {}", units::bytes(memory));
     }
+    let (pace, pace_style) = match model.paused {
+        true => (" PAUSED ".to_string(), theme.selected()),
+        false => (format!(" every {}", duration::show(model.interval)), theme.dim()),
+    };
+    let pace_width = (pace.chars().count() as u16).min(area.width);
     let title = "kata-runtime top  ";
     buffer.set_stringn(area.x, area.y, title, usize::from(area.width), theme.title());
     let indent = (title.len() as u16).min(area.width);
@@ -112,30 +116,25 @@ fn summary(model: &Model, theme: &Theme, area: Rect, buffer: &mut Buffer) {
         Some(fault) => (fault.as_str(), theme.alarm()),
         None => (text.as_str(), theme.plain()),
     };
-    let room = usize::from(area.width - indent);
+    let room = usize::from((area.width - indent).saturating_sub(pace_width));
     buffer.set_stringn(area.x + indent, area.y, theme.clip(text, room), room, style);
-    let pace = if model.paused {
-        " PAUSED ".to_string()
-    } else {
-        format!(" every {}", duration::show(model.interval))
-    };
-    let style = if model.paused {
-        theme.selected()
-    } else {
-        theme.dim()
-    };
-    let width = (pace.chars().count() as u16).min(area.width);
-    buffer.set_stringn(area.right() - width, area.y, pace, usize::from(width), style);
+    buffer.set_stringn(
+        area.right() - pace_width,
+        area.y,
+        pace,
+        usize::from(pace_width),
+        pace_style,
+    );
 }
 
 fn footer(model: &Model, theme: &Theme, area: Rect, buffer: &mut Buffer) {
-    let filter = theme.clip(&crate::show::text::escape(&model.order.filter), 40);
+    let filter = theme.clip(&model.order.filter, 40);
     let (text, style) = match model.mode {
         Mode::Filter => (
             format!("/{filter}_   enter keeps it, esc clears it"),
             theme.plain(),
         ),
-        Mode::Help => ("any key: back".to_string(), theme.dim()),
+        Mode::Help => ("press any key to go back".to_string(), theme.dim()),
         Mode::Watch if !filter.is_empty() => (
             format!("filter: {filter}   esc clears it, / changes it"),
             theme.plain(),

@@ -1,206 +1,152 @@
 //! The table: a line for each pod and container.
 
-use crate::show::units;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
-use super::super::row::{Figures, Health, Row};
-use super::super::tree::{Kind, Line, Order, Sort};
+use super::super::row::Health;
+use super::super::tree::{BY_NAME, Kind, Line, Order, Tree};
 use super::theme::Theme;
+use crate::show::field::{Field, Mark, Narrow, Value};
+use crate::show::fields;
 
 /// The name is cut no shorter than this; columns are left out before.
 const MIN_NAME: u16 = 14;
 /// A longer name is cut, however wide the terminal is: its numbers shall not be far from it.
 const MAX_NAME: u16 = 56;
-/// The bar's width in a terminal of 80 columns, and the widest.
-const BAR: u16 = 8;
-const MAX_BAR: u16 = 24;
+/// How much wider a bar gets in a wide terminal.
+const WIDER_BAR: u16 = 16;
 
 /// From a share of the limit on, the bar warns and alarms.
 const WARNING: f64 = 0.75;
 const ALARM: f64 = 0.9;
 
-/// What a column shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Column {
-    Cpu,
-    Memory,
-    Bar,
-    Rx,
-    Tx,
-    Read,
-    Write,
-    Pids,
-    Throttled,
-    OomKills,
-}
-
-/// In their order, with their widths; the last of those that do not fit are left out.
-const COLUMNS: [(Column, u16); 10] = [
-    (Column::Cpu, 5),
-    (Column::Memory, 5),
-    (Column::Bar, BAR),
-    (Column::Rx, 5),
-    (Column::Tx, 5),
-    (Column::Read, 5),
-    (Column::Write, 5),
-    (Column::Pids, 5),
-    (Column::Throttled, 4),
-    (Column::OomKills, 4),
-];
-
-impl Column {
-    fn heading(self) -> &'static str {
-        match self {
-            Self::Cpu => "CPU%",
-            Self::Memory => "MEM",
-            Self::Bar => "OF LIMIT",
-            Self::Rx => "RX/s",
-            Self::Tx => "TX/s",
-            Self::Read => "RD/s",
-            Self::Write => "WR/s",
-            Self::Pids => "PIDS",
-            Self::Throttled => "THR%",
-            Self::OomKills => "OOM",
-        }
-    }
-
-    fn is_sorted(self, sort: Sort) -> bool {
-        match sort {
-            Sort::Cpu => self == Self::Cpu,
-            Sort::Memory => self == Self::Memory,
-            Sort::Network => self == Self::Rx,
-            Sort::Block => self == Self::Read,
-            Sort::Pids => self == Self::Pids,
-            Sort::Name => false,
-        }
-    }
+/// A column in its place.
+struct Column {
+    field: &'static Field,
+    top: Narrow,
+    /// Its first column of the screen, from the table's left.
+    at: u16,
+    width: u16,
 }
 
 /// Where the columns are in a table of a width.
-#[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
     name: u16,
-    /// Each with its first column of the screen, from the table's left, and its width.
-    columns: Vec<(Column, u16, u16)>,
+    columns: Vec<Column>,
 }
 
 impl Plan {
     pub fn new(width: u16) -> Self {
-        let mut chosen = COLUMNS.to_vec();
-        let taken = |chosen: &[(Column, u16)]| chosen.iter().map(|(_, width)| width + 1).sum::<u16>();
+        let columns = fields::TOP.iter().filter_map(|field| Some((*field, field.top?)));
+        let mut chosen: Vec<_> = columns.collect();
+        let taken = |chosen: &[(_, Narrow)]| chosen.iter().map(|(_, top)| top.width + 1).sum::<u16>();
         while !chosen.is_empty() && taken(&chosen) + MIN_NAME > width {
             chosen.pop();
         }
         let room = width.saturating_sub(taken(&chosen));
         let name = room.min(MAX_NAME);
-        let more = (room - name).min(MAX_BAR - BAR);
+        let wider = (room - name).min(WIDER_BAR);
         let mut at = name;
         let columns = chosen
             .into_iter()
-            .map(|(column, width)| {
-                let width = if column == Column::Bar {
-                    width + more
-                } else {
-                    width
-                };
+            .map(|(field, top)| {
+                let width = top.width + if is_bar(field) { wider } else { 0 };
                 at += 1 + width;
-                (column, at - width, width)
+                Column {
+                    field,
+                    top,
+                    at: at - width,
+                    width,
+                }
             })
             .collect();
         Self { name, columns }
     }
 }
 
+fn is_bar(field: &Field) -> bool {
+    matches!(field.value, Value::Share(..))
+}
+
 /// Draws the headings.
 pub fn headings(plan: &Plan, order: &Order, theme: &Theme, area: Rect, buffer: &mut Buffer) {
-    let arrow = theme.arrow(order.reverse);
-    let name = if order.sort == Sort::Name {
-        format!("NAME{arrow}")
-    } else {
-        "NAME".to_string()
+    let arrow = |key: Option<char>| match key == Some(order.sort) {
+        true => theme.arrow(order.reverse),
+        false => "",
     };
+    let name = format!("NAME{}", arrow(Some(BY_NAME)));
     buffer.set_stringn(area.x, area.y, name, usize::from(plan.name), theme.heading());
-    for (column, at, width) in &plan.columns {
-        let mut heading = column.heading().to_string();
-        if column.is_sorted(order.sort) {
-            heading = format!("{heading}{arrow}");
-        }
-        right(buffer, area.x + at, area.y, *width, &heading, theme.heading());
+    for column in &plan.columns {
+        let heading = format!(
+            "{}{}",
+            column.top.heading,
+            arrow(column.top.sort.map(|sort| sort.key))
+        );
+        right(buffer, column.place(area), &heading, theme.heading());
     }
 }
 
 /// Draws a line.
 pub fn line(
     plan: &Plan,
-    row: &Row,
+    tree: &Tree,
     line: &Line,
     selected: bool,
     theme: &Theme,
     area: Rect,
     buffer: &mut Buffer,
 ) {
-    let silent = !matches!(row.health, Health::Answers(_) | Health::Waiting);
-    let base = if silent { theme.dim() } else { theme.plain() };
-    let text = name(row, line, theme);
-    buffer.set_stringn(
-        area.x,
-        area.y,
-        theme.clip(&text, usize::from(plan.name)),
-        usize::from(plan.name),
-        base,
-    );
-    match word(&row.health) {
+    let health = tree.row(line).map(|row| &row.health);
+    let word = health.and_then(word);
+    let base = if word.is_some() {
+        theme.dim()
+    } else {
+        theme.plain()
+    };
+    let room = usize::from(plan.name);
+    let text = theme.clip(&name(tree, line, health, theme), room);
+    buffer.set_stringn(area.x, area.y, text, room, base);
+    match &word {
         Some(word) => {
-            let room = area.width.saturating_sub(plan.name + 1);
-            let text = theme.clip(&word, usize::from(room));
-            buffer.set_stringn(area.x + plan.name + 1, area.y, text, usize::from(room), base);
+            let room = usize::from(area.width.saturating_sub(plan.name + 1));
+            let text = theme.clip(word, room);
+            buffer.set_stringn(area.x + plan.name + 1, area.y, text, room, base);
         }
-        None => figures(
-            plan,
-            &line.figures,
-            matches!(line.kind, Kind::Member { .. }),
-            theme,
-            area,
-            buffer,
-        ),
+        None => numbers(plan, tree, line, theme, area, buffer),
     }
     if selected {
         buffer.set_style(area, theme.selected());
     }
-    // After that: turned round, the empty part of a bar would look full.
-    let place = plan.columns.iter().find(|(column, ..)| *column == Column::Bar);
-    if let (Some((_, at, width)), None) = (place, word(&row.health)) {
-        bar(
-            &line.figures,
-            theme,
-            Rect::new(area.x + at, area.y, *width, 1),
-            buffer,
-        );
+    if word.is_none() {
+        // After that: turned round, the empty part of a bar would look full.
+        for column in plan.columns.iter().filter(|column| is_bar(column.field)) {
+            bar(tree.number(line, column.field), theme, column.place(area), buffer);
+        }
     }
 }
 
-fn name(row: &Row, line: &Line, theme: &Theme) -> String {
-    let note = match row.health {
-        Health::Answers(Some(word)) => format!(" ({word})"),
+fn name(tree: &Tree, line: &Line, health: Option<&Health>, theme: &Theme) -> String {
+    let sign = match line.kind {
+        Kind::Pod { folded, .. } => theme.fold(folded),
+        Kind::Member { last, .. } => theme.branch(last),
+        Kind::Plain => "  ",
+    };
+    let count = match line.kind {
+        Kind::Pod {
+            folded: true,
+            members,
+        } => format!(" [{members}]"),
         _ => String::new(),
     };
-    match line.kind {
-        Kind::Pod { folded, members } => {
-            let count = if folded {
-                format!(" [{members}]")
-            } else {
-                String::new()
-            };
-            format!("{}{}{count}{note}", theme.fold(folded), row.title())
-        }
-        Kind::Member { last } => format!("{}{}{note}", theme.branch(last), row.container_name()),
-        Kind::Plain => format!("  {}{note}", row.title()),
-    }
+    let note = match health {
+        Some(Health::Answers(Some(word))) => format!(" ({word})"),
+        _ => String::new(),
+    };
+    format!("{sign}{}{count}{note}", tree.name(line))
 }
 
-/// What stands in place of the figures, where there are none.
+/// What stands in place of the numbers, where there are none.
 fn word(health: &Health) -> Option<String> {
     match health {
         Health::Waiting | Health::Answers(_) => None,
@@ -210,68 +156,37 @@ fn word(health: &Health) -> Option<String> {
     }
 }
 
-fn figures(plan: &Plan, figures: &Figures, in_pod: bool, theme: &Theme, area: Rect, buffer: &mut Buffer) {
-    for (column, at, width) in &plan.columns {
-        let x = area.x + at;
-        if *column == Column::Bar {
+fn numbers(plan: &Plan, tree: &Tree, line: &Line, theme: &Theme, area: Rect, buffer: &mut Buffer) {
+    let in_pod = matches!(line.kind, Kind::Member { .. });
+    for column in &plan.columns {
+        let Value::Number(unit, _) = column.field.value else {
+            continue;
+        };
+        if in_pod && column.top.shared_in_pod {
             continue;
         }
-        // The network is the pod's: it stands with the pod.
-        if in_pod && matches!(column, Column::Rx | Column::Tx) {
-            continue;
-        }
-        let (text, style) = cell(*column, figures, theme);
-        match text {
-            Some(text) => right(buffer, x, area.y, *width, &text, style),
-            None => right(buffer, x, area.y, *width, "-", theme.dim()),
-        }
-    }
-}
-
-fn cell(column: Column, figures: &Figures, theme: &Theme) -> (Option<String>, Style) {
-    let plain = theme.plain();
-    let rate = |rate: Option<f64>| (rate.map(|rate| units::compact(rate.round() as u64)), plain);
-    match column {
-        Column::Cpu => (figures.cpu.map(number), plain),
-        Column::Memory => (figures.memory.map(units::compact), plain),
-        Column::Bar => (None, plain),
-        Column::Rx => rate(figures.rx),
-        Column::Tx => rate(figures.tx),
-        Column::Read => rate(figures.read),
-        Column::Write => rate(figures.write),
-        Column::Pids => (figures.pids.map(|pids| pids.to_string()), plain),
-        Column::Throttled => {
-            let held_back = figures.throttled.is_some_and(|share| share >= 0.005);
-            let style = if held_back { theme.warning() } else { plain };
-            (
-                figures.throttled.map(|share| format!("{:.0}", share * 100.0)),
-                style,
-            )
-        }
-        Column::OomKills => {
-            let killed = figures.oom_kills.is_some_and(|kills| kills > 0);
-            let style = if killed { theme.alarm() } else { plain };
-            (figures.oom_kills.map(|kills| kills.to_string()), style)
+        let place = column.place(area);
+        match tree.number(line, column.field) {
+            Some(number) => {
+                let mark = column.top.mark.filter(|(from, _)| number >= *from);
+                let style = mark.map_or(theme.plain(), |(_, mark)| theme.marked(mark));
+                right(buffer, place, &unit.narrow(number), style);
+            }
+            None => right(buffer, place, "-", theme.dim()),
         }
     }
-}
-
-/// Per cent without the sign, which the heading has.
-pub fn number(percent: f64) -> String {
-    units::percent(percent).trim_end_matches('%').to_string()
 }
 
 /// How much of its limit the memory takes.
-fn bar(figures: &Figures, theme: &Theme, area: Rect, buffer: &mut Buffer) {
-    let (Some(memory), Some(limit)) = (figures.memory, figures.limit.filter(|limit| *limit > 0)) else {
-        right(buffer, area.x, area.y, area.width, "-", theme.dim());
+fn bar(share: Option<f64>, theme: &Theme, area: Rect, buffer: &mut Buffer) {
+    let Some(share) = share else {
+        right(buffer, area, "-", theme.dim());
         return;
     };
-    let share = memory as f64 / limit as f64;
     let full = ((share * f64::from(area.width)).round() as u16).min(area.width);
     let style = match share {
-        share if share >= ALARM => theme.alarm(),
-        share if share >= WARNING => theme.warning(),
+        share if share >= ALARM => theme.marked(Mark::Alarm),
+        share if share >= WARNING => theme.marked(Mark::Warning),
         _ => theme.good(),
     };
     let (sign, rest) = theme.bar();
@@ -286,10 +201,19 @@ fn bar(figures: &Figures, theme: &Theme, area: Rect, buffer: &mut Buffer) {
     }
 }
 
+impl Column {
+    fn place(&self, line: Rect) -> Rect {
+        Rect::new(line.x + self.at, line.y, self.width, 1)
+    }
+}
+
 /// A text at the right end of its column.
-fn right(buffer: &mut Buffer, x: u16, y: u16, width: u16, text: &str, style: Style) {
-    let columns = u16::try_from(text.chars().count()).unwrap_or(width).min(width);
-    buffer.set_stringn(x + width - columns, y, text, usize::from(width), style);
+fn right(buffer: &mut Buffer, area: Rect, text: &str, style: Style) {
+    let columns = u16::try_from(text.chars().count())
+        .unwrap_or(area.width)
+        .min(area.width);
+    let x = area.x + area.width - columns;
+    buffer.set_stringn(x, area.y, text, usize::from(area.width), style);
 }
 
 #[cfg(test)]
@@ -301,12 +225,12 @@ mod tests {
         for width in 0..400 {
             let plan = Plan::new(width);
             let mut end = plan.name;
-            for (_, at, width) in &plan.columns {
-                assert_eq!(*at, end + 1);
-                end = at + width;
+            for column in &plan.columns {
+                assert_eq!(column.at, end + 1);
+                end = column.at + column.width;
             }
             assert!(end <= width, "{width}");
-            assert_eq!(plan.columns.len() == COLUMNS.len(), width >= 75, "{width}");
+            assert_eq!(plan.columns.len() == fields::TOP.len(), width >= 75, "{width}");
         }
         assert_eq!(Plan::new(80).name, 19);
         assert_eq!(Plan::new(200).name, MAX_NAME);
@@ -314,7 +238,8 @@ mod tests {
 
     #[test]
     fn a_narrow_terminal_keeps_the_columns_that_matter_most() {
-        let kept: Vec<Column> = Plan::new(40).columns.iter().map(|(column, ..)| *column).collect();
-        assert_eq!(kept, [Column::Cpu, Column::Memory, Column::Bar]);
+        let plan = Plan::new(40);
+        let kept: Vec<_> = plan.columns.iter().map(|column| column.top.heading).collect();
+        assert_eq!(kept, ["CPU%", "MEM", "OF LIMIT"]);
     }
 }

@@ -1,19 +1,24 @@
 use std::time::{Duration, Instant};
 
 use ratatui::style::Modifier;
+use shimstat::node::{HostProcesses, Part, ProcessMemory, ProcessUsage};
+use shimstat::shim::ShimError;
 use shimstat::shim::address::Address;
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::survey::{AskError, NotRunning};
 
 use super::*;
-use crate::commands::top::fixtures::{pod, row, sample, using};
+use crate::commands::top::fixtures::{pod, row, row_of, sample, tree, using};
+use crate::commands::top::host::HostSide;
 use crate::commands::top::input::Action;
-use crate::commands::top::row::Row;
+use crate::commands::top::row::{Health, History, Row};
 
 const THEME: Theme = Theme {
     colour: false,
     unicode: true,
 };
+
+const PLAIN: &str = "c5c13644fc76177770b386095d99bb9446fc7555630d07d5ce5b1339f4f156a2";
 
 /// A node with a pod and two containers, one of which is hung.
 fn model() -> Model {
@@ -28,19 +33,12 @@ fn model() -> Model {
         call: "Stats",
         waited: Duration::from_secs(12),
     }));
-    model.rows = vec![
+    model.tree = tree(vec![
         using(pod("p", "shop", "web-7d4b9"), 0.0, 1 << 20),
         limited(using(row("nginx", Some("p")), 49.6, 48 << 20), 64 << 20),
-        using(
-            row(
-                "c5c13644fc76177770b386095d99bb9446fc7555630d07d5ce5b1339f4f156a2",
-                None,
-            ),
-            1.5,
-            30 << 20,
-        ),
+        using(row(PLAIN, None), 1.5, 30 << 20),
         hung,
-    ];
+    ]);
     model
 }
 
@@ -73,7 +71,7 @@ fn text(buffer: &Buffer) -> Vec<String> {
 #[test]
 fn eighty_by_twenty_four() {
     let mut model = model();
-    model.note_pods();
+    model.tree.note_pods();
     let screen = text(&drawn(&mut model, &THEME, 80, 24));
     // Written by hand from the numbers in `model`: 4096 and 1024 bytes in two seconds, three processes each.
     assert_eq!(
@@ -89,10 +87,23 @@ fn eighty_by_twenty_four() {
             "",
         ]
     );
-    assert!(screen[15].starts_with("── shop/web-7d4b9 ───"), "{}", screen[15]);
-    assert!(screen[16].ends_with("CPU, 0-50%, last 44s"), "{}", screen[16]);
-    assert!(screen[18].starts_with("memory   49MiB working set, 64MiB limit"));
-    assert!(screen[19].starts_with("cpu      49.6%, 6 pids"), "{}", screen[19]);
+    assert!(
+        screen[14].starts_with("── shop/web-7d4b9 ─ p, in k8s.io ──"),
+        "{}",
+        screen[14]
+    );
+    assert!(
+        screen[15].starts_with("state     running, pid 4321   "),
+        "{}",
+        screen[15]
+    );
+    assert!(screen[15].ends_with("CPU, 0-50%, last 44s"), "{}", screen[15]);
+    assert!(screen[16].starts_with("memory    49MiB working set, 64MiB limit"));
+    assert!(
+        screen[17].starts_with("cpu       49.6%, 6 pids"),
+        "{}",
+        screen[17]
+    );
     assert_eq!(screen[23], KEYS);
     assert_eq!(screen.len(), 24);
 }
@@ -106,7 +117,7 @@ fn what_is_hung_or_stopped_reads_without_colour_and_is_dim() {
         exit_status: 137,
         exited_at: None,
     };
-    model.rows[2].take(Err(AskError::NotRunning(NotRunning::Stopped(stopped))));
+    row_of(&mut model.tree, PLAIN).take(Err(AskError::NotRunning(NotRunning::Stopped(stopped))));
     let buffer = drawn(&mut model, &THEME, 80, 24);
     let screen = text(&buffer);
     assert_eq!(screen[4], "  c5c13644fc76      stopped, exit status 137");
@@ -128,6 +139,90 @@ fn what_is_hung_or_stopped_reads_without_colour_and_is_dim() {
             .contains(Modifier::REVERSED),
         "but for its bar"
     );
+}
+
+/// What each part of a sandbox on this host would use.
+fn host_side(model: &mut Model) -> HostSide {
+    let process = |pid| ProcessUsage {
+        pid,
+        name: "x".into(),
+        parent: 1,
+        started: 5,
+        cpu: Duration::ZERO,
+        memory: ProcessMemory {
+            rss: Some(8 << 20),
+            rss_shmem: Some(0),
+            hugetlb: Some(0),
+            ..ProcessMemory::default()
+        },
+    };
+    let (lines, place) = model.lines();
+    let mut host = HostSide::read(&model.tree, &lines[place], None).unwrap();
+    host.parts = [Part::Vmm, Part::Vhost, Part::Virtiofsd, Part::Shim]
+        .map(|part| {
+            let processes = match part {
+                Part::Virtiofsd => vec![process(7751), process(7760)],
+                _ => vec![process(70)],
+            };
+            (HostProcesses { part, processes }, Some(0.0))
+        })
+        .into();
+    host
+}
+
+#[test]
+fn the_pane_has_a_line_for_every_process_of_a_sandbox() {
+    let mut model = model();
+    model.tree.note_pods();
+    model.host = Some(host_side(&mut model));
+    let screen = text(&drawn(&mut model, &THEME, 80, 24));
+    for (y, line) in [
+        (19, "VMM       0.0%, 8MiB resident, pid 70"),
+        (20, "vhost     0.0%, 8MiB resident, pid 70"),
+        (21, "virtiofsd 0.0%, 16MiB resident, pid 7751 7760"),
+        (22, "shim      0.0%, 8MiB resident, pid 70"),
+    ] {
+        assert!(screen[y].starts_with(line), "{screen:#?}");
+    }
+}
+
+#[test]
+fn the_panes_text_leaves_no_room_to_a_graph_with_nothing_in_it() {
+    let mut model = model();
+    let long = "the shim's bundle has an address that is long enough for sixty columns";
+    for row in model.tree.rows_mut() {
+        row.cpu = History::default();
+        row.health = Health::Failed(long.into());
+    }
+    let screen = text(&drawn(&mut model, &THEME, 80, 24));
+    assert!(
+        screen[15].starts_with("state     the shim's") && screen[15].contains("sixty"),
+        "{screen:#?}"
+    );
+    assert!(!screen[15].contains("CPU, 0"));
+    model.tree.note_pods();
+    assert!(
+        !text(&drawn(&mut model, &THEME, 80, 24))[15].contains("CPU, 0"),
+        "nothing was measured"
+    );
+}
+
+#[test]
+fn a_rest_is_told_to_the_millisecond() {
+    let mut row = row("late", None);
+    row.take(Err(AskError::Resting {
+        address: Address::Path("/s".into()),
+        call: "Stats",
+        took: Duration::from_secs(4),
+        rest: Duration::from_millis(420),
+    }));
+    let expected = "its last Stats took 4s; it is asked again in 420ms";
+    assert_eq!(row.health, Health::Hung(expected.into()));
+    row.take(Err(AskError::NotRunning(NotRunning::Gone(ShimError::Closed {
+        address: Address::Path("/s".into()),
+    }))));
+    let expected = "shim gone: /s closed the connection before it answered";
+    assert_eq!(row.health, Health::Stopped(expected.into()));
 }
 
 #[test]
@@ -156,9 +251,8 @@ fn every_size_can_be_drawn() {
 #[test]
 fn the_selected_line_stays_in_sight() {
     let mut model = Model::new(Duration::from_secs(1));
-    model.rows = (0..100)
-        .map(|n| using(row(&format!("c{n:02}"), None), 1.0, 1))
-        .collect();
+    let rows = (0..100).map(|n| using(row(&format!("c{n:02}"), None), 1.0, 1));
+    model.tree = tree(rows.collect());
     model.details = false;
     let names = |model: &mut Model| {
         let screen = text(&drawn(model, &THEME, 80, 10));
@@ -184,7 +278,7 @@ fn the_selected_line_stays_in_sight() {
     assert_eq!(names(&mut model)[0], "c93");
     model.act(Action::Page(-1));
     assert_eq!(names(&mut model)[0], "c87");
-    model.rows.truncate(3);
+    model.update(model.tree.containers()[..3].to_vec());
     assert_eq!(
         text(&drawn(&mut model, &THEME, 80, 10))[2][2..5],
         *"c00",
@@ -195,10 +289,10 @@ fn the_selected_line_stays_in_sight() {
 #[test]
 fn names_from_pods_can_neither_act_nor_break_the_columns() {
     let mut model = Model::new(Duration::from_secs(2));
-    model.rows = vec![
+    model.tree = tree(vec![
         using(pod("p1", "shop", "\x1b[2J\x1b[31mevil\r\n"), 2.0, 1 << 20),
         using(pod("p2", "日本語", "東京特許許可局許可局長"), 1.0, 1 << 20),
-    ];
+    ]);
     let buffer = drawn(&mut model, &THEME, 80, 24);
     let screen = text(&buffer);
     assert!(screen.iter().all(|line| !line.chars().any(char::is_control)));
@@ -223,7 +317,12 @@ fn a_terminal_of_ascii_gets_ascii() {
         unicode: false,
     };
     let mut model = model();
-    model.rows.push(using(pod("p2", "日本", "x"), 1.0, 1));
+    let rows = model
+        .tree
+        .rows()
+        .cloned()
+        .chain([using(pod("p2", "日本", "x"), 1.0, 1)]);
+    model.tree = tree(rows.collect());
     let screen = text(&drawn(&mut model, &ascii, 80, 24));
     assert!(screen.iter().all(|line| line.is_ascii()), "{screen:#?}");
     assert!(screen[2].contains("######.."));
@@ -251,8 +350,8 @@ fn modes_say_what_they_are() {
     let screen = text(&drawn(&mut model, &THEME, 80, 24));
     assert!(screen.iter().any(|line| line.contains("working set")));
     assert!(
-        screen[22].contains("any key"),
-        "all of the help fits 24 lines: {screen:#?}"
+        screen[22].starts_with("HUNG") && !screen.iter().any(|line| line.contains('…')),
+        "all of the help fits 80 columns and 24 lines: {screen:#?}"
     );
     model.fault = Some("read /run/x: permission denied".into());
     assert!(text(&drawn(&mut model, &THEME, 80, 24))[0].contains("permission denied"));
@@ -280,7 +379,7 @@ fn memory_near_its_limit_and_kills_stand_out() {
     };
     let mut model = model();
     let start = Instant::now();
-    model.rows[1].take(Ok(sample(start, 9, |stats| {
+    row_of(&mut model.tree, "nginx").take(Ok(sample(start, 9, |stats| {
         stats.memory.usage.usage = Some(60 << 20);
         stats.memory.usage.limit = Some(64 << 20);
         stats.memory.oom_kill = Some(2);

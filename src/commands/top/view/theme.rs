@@ -6,6 +6,9 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::bar;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::show::field::Mark;
+use crate::show::text::escape;
+
 /// How things look. Everything that colour says, a sign or a word says too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Theme {
@@ -82,6 +85,14 @@ impl Theme {
         self.coloured(Color::Red).add_modifier(Modifier::BOLD)
     }
 
+    /// How a number is shown that stands out.
+    pub fn marked(&self, mark: Mark) -> Style {
+        match mark {
+            Mark::Warning => self.warning(),
+            Mark::Alarm => self.alarm(),
+        }
+    }
+
     /// The full and the empty part of a bar.
     pub fn bar(&self) -> (&'static str, &'static str) {
         if self.unicode { ("█", "░") } else { ("#", ".") }
@@ -129,11 +140,12 @@ impl Theme {
         if self.unicode { "─" } else { "-" }
     }
 
-    /// The text in so many columns: its beginning with a sign where it is longer. In a terminal of ASCII other
-    /// characters become question marks.
+    /// The text in so many columns: its beginning with a sign where it is longer. It may come from anywhere, and is
+    /// made safe for a terminal here. In a terminal of ASCII other characters become question marks.
     pub fn clip(&self, text: &str, columns: usize) -> String {
+        let text = escape(text);
         let text = if self.unicode {
-            text.to_string()
+            text.into_owned()
         } else {
             text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
         };

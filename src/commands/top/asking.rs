@@ -1,0 +1,134 @@
+//! Asking all containers at a tick, and gathering their answers.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use shimstat::node::Container;
+use shimstat::survey::{AskError, Network, Sample, Statistics, Survey};
+use tokio::sync::{Notify, mpsc};
+
+pub type Answer = (Arc<Container>, Result<Sample, AskError>);
+
+/// Asks containers, and keeps the answers until they are taken. Whoever waits is woken once, when all are there: shims
+/// answer one after the other, and to be woken for each of hundreds costs more than to read it.
+pub struct Asking {
+    survey: Survey,
+    /// The bundles of those that have been asked, and whose answers have not been taken.
+    open: HashSet<PathBuf>,
+    missing: Arc<Missing>,
+    sender: mpsc::UnboundedSender<Answer>,
+    answers: mpsc::UnboundedReceiver<Answer>,
+}
+
+/// The answers that are yet to come.
+#[derive(Default)]
+struct Missing {
+    count: AtomicUsize,
+    none_left: Notify,
+}
+
+impl Asking {
+    pub fn new(survey: Survey) -> Self {
+        let (sender, answers) = mpsc::unbounded_channel();
+        Self {
+            survey,
+            open: HashSet::new(),
+            missing: Arc::default(),
+            sender,
+            answers,
+        }
+    }
+
+    /// Asks these containers, but for those that have been asked and have not answered.
+    pub fn ask<'a>(&mut self, containers: impl IntoIterator<Item = &'a Arc<Container>>) {
+        for container in containers {
+            if !self.open.insert(container.bundle.path.clone()) {
+                continue;
+            }
+            self.missing.count.fetch_add(1, Ordering::Relaxed);
+            let container = container.clone();
+            let (survey, sender, missing) = (self.survey.clone(), self.sender.clone(), self.missing.clone());
+            tokio::spawn(async move {
+                let network = Network::Interfaces;
+                let answer = survey.ask(&container, Statistics { network }).await;
+                // Nobody listens any more where the view has ended.
+                let _ = sender.send((container, answer));
+                if missing.count.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    missing.none_left.notify_one();
+                }
+            });
+        }
+    }
+
+    /// Waits until the last answer that was missing has come.
+    pub async fn complete(&self) {
+        self.missing.none_left.notified().await;
+    }
+
+    /// Whether every answer has been taken.
+    pub fn is_over(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// The next answer that has come, if any.
+    pub fn take(&mut self) -> Option<Answer> {
+        let answer = self.answers.try_recv().ok()?;
+        self.open.remove(&answer.0.bundle.path);
+        Some(answer)
+    }
+
+    /// Closes the ways to shims of which none of these containers has one.
+    pub fn keep<'a>(&self, containers: impl IntoIterator<Item = &'a Arc<Container>>) {
+        let endpoints = containers
+            .into_iter()
+            .filter_map(|container| container.endpoint.as_ref().ok());
+        let here: HashSet<_> = endpoints.map(|endpoint| &endpoint.address).collect();
+        self.survey.keep(|address| here.contains(address));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::top::fixtures::{row, without_address};
+    use shimstat::shim::address::Address;
+    use shimstat::shim::{Connect, Connecting};
+    use std::time::Duration;
+    use tokio::time::{Instant, timeout};
+
+    /// To shims that accept nothing.
+    struct Stopped;
+
+    impl Connect for Stopped {
+        fn connect<'a>(&'a self, _: &'a Address) -> Connecting<'a> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_gather_until_the_last_is_there() {
+        const LIMIT: Duration = Duration::from_secs(3);
+        let mut asking = Asking::new(Survey::through(Arc::new(Stopped), LIMIT, 10));
+        let (quick, hung) = (without_address("quick"), row("hung", None).container);
+        let both = [quick.clone(), hung.clone()];
+        let started = Instant::now();
+        asking.ask(&both);
+        let waited = timeout(LIMIT / 2, asking.complete()).await;
+        assert!(waited.is_err(), "one is missing");
+        // What is there can be taken all the same.
+        let (first, answer) = asking.take().unwrap();
+        assert!(Arc::ptr_eq(&first, &quick) && matches!(answer, Err(AskError::NoAddress(_))));
+        assert!(asking.take().is_none() && !asking.is_over());
+        // The one that has not answered is not asked again.
+        asking.ask([&hung]);
+        asking.complete().await;
+        assert_eq!(started.elapsed(), LIMIT);
+        let (last, answer) = asking.take().unwrap();
+        assert!(Arc::ptr_eq(&last, &hung) && matches!(answer, Err(AskError::Unanswered { .. })));
+        assert!(asking.take().is_none() && asking.is_over());
+        asking.ask(&both);
+        assert!(!asking.is_over());
+    }
+}

@@ -1,0 +1,231 @@
+//! What a field is: something that is shown of a container or a pod, in one column of several views.
+
+use std::time::Duration;
+
+use shimstat::node::{Container, PodNames, Runtime};
+use shimstat::rates::Rates;
+use shimstat::survey::Sample;
+
+use super::units::Unit;
+
+/// Something that is shown.
+#[derive(Clone, Copy)]
+pub struct Field {
+    pub heading: &'static str,
+    pub value: Value,
+    sum: Sum,
+    /// How `top` shows it, where it does.
+    pub top: Option<Narrow>,
+}
+
+/// Where a field's value comes from. What is `None` is shown as `-`.
+#[derive(Clone, Copy)]
+pub enum Value {
+    /// Untrusted text.
+    Text(fn(&Facts) -> Option<String>),
+    Number(Unit, fn(&Facts) -> Option<f64>),
+    /// The first number as a share of the second.
+    Share(&'static Field, &'static Field),
+}
+
+/// How a pod's number comes from those of its containers that run, the sandbox's own among them.
+#[derive(Clone, Copy)]
+pub enum Sum {
+    /// Added up, where all of them have it.
+    OfAll,
+    /// The same without the sandbox's own container, where there are others: it does nothing, and needs no limit.
+    OfMembers,
+    /// Added up, as far as they have it: the kernel counts it only once there is something to count.
+    OfKnown,
+    /// The largest: they share it, or it is about the one that is worst off.
+    Largest,
+}
+
+/// What is known of a container, or of a sandbox of which nothing is there but its containers.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    pub id: &'a str,
+    /// containerd's.
+    pub namespace: &'a str,
+    pub names: &'a PodNames,
+    pub container: Option<&'a Container>,
+    pub runtime: Option<&'a Runtime>,
+    pub status: Option<&'a str>,
+    pub exit_status: Option<u32>,
+    pub pid: Option<u32>,
+    pub age: Option<Duration>,
+    pub sample: Option<&'a Sample>,
+    pub rates: Option<&'a Rates>,
+}
+
+impl<'a> Facts<'a> {
+    /// What its bundle says of a container.
+    pub fn of(container: &'a Container) -> Self {
+        Self {
+            container: Some(container),
+            ..Self::of_sandbox(container.id(), container)
+        }
+    }
+
+    /// What a container in it says of a sandbox.
+    pub fn of_sandbox(id: &'a str, container: &'a Container) -> Self {
+        Self {
+            id,
+            namespace: &container.bundle.namespace,
+            names: container.names(),
+            container: None,
+            runtime: None,
+            status: None,
+            exit_status: None,
+            pid: None,
+            age: None,
+            sample: None,
+            rates: None,
+        }
+    }
+}
+
+impl Field {
+    pub const fn text(heading: &'static str, of: fn(&Facts) -> Option<String>) -> Self {
+        Self::new(heading, Value::Text(of))
+    }
+
+    pub const fn number(heading: &'static str, unit: Unit, of: fn(&Facts) -> Option<f64>) -> Self {
+        Self::new(heading, Value::Number(unit, of))
+    }
+
+    pub const fn share(heading: &'static str, part: &'static Self, whole: &'static Self) -> Self {
+        Self::new(heading, Value::Share(part, whole))
+    }
+
+    const fn new(heading: &'static str, value: Value) -> Self {
+        Self {
+            heading,
+            value,
+            sum: Sum::OfAll,
+            top: None,
+        }
+    }
+
+    pub const fn of_pod(mut self, sum: Sum) -> Self {
+        self.sum = sum;
+        self
+    }
+
+    pub const fn in_top(mut self, column: Narrow) -> Self {
+        self.top = Some(column);
+        self
+    }
+
+    /// Its text in a wide table, which has to be made safe for a terminal.
+    pub fn show(&self, facts: &Facts) -> String {
+        let shown = match self.value {
+            Value::Text(of) => of(facts),
+            Value::Number(unit, _) => self.of(facts).map(|number| unit.show(number)),
+            Value::Share(..) => self.of(facts).map(|share| Unit::Share.show(share)),
+        };
+        shown.unwrap_or_else(|| "-".to_string())
+    }
+
+    /// Its number, where it is one.
+    pub fn of(&self, facts: &Facts) -> Option<f64> {
+        match self.value {
+            Value::Text(_) => None,
+            Value::Number(_, of) => of(facts),
+            Value::Share(part, whole) => share(part.of(facts), whole.of(facts)),
+        }
+    }
+
+    /// The number of a pod, of which these run: its sandbox's own container, and the others.
+    pub fn of_all_in_pod(&self, sandbox: Option<&Facts>, members: &[Facts]) -> Option<f64> {
+        if let Value::Share(part, whole) = self.value {
+            return share(
+                part.of_all_in_pod(sandbox, members),
+                whole.of_all_in_pod(sandbox, members),
+            );
+        }
+        let sandbox = match self.sum {
+            Sum::OfMembers if !members.is_empty() => None,
+            _ => sandbox,
+        };
+        let mut numbers = sandbox
+            .into_iter()
+            .chain(members)
+            .map(|facts| self.of(facts))
+            .peekable();
+        numbers.peek()?;
+        match self.sum {
+            Sum::OfAll | Sum::OfMembers => numbers.sum(),
+            Sum::OfKnown => numbers.flatten().reduce(|a, b| a + b),
+            Sum::Largest => numbers.flatten().reduce(f64::max),
+        }
+    }
+}
+
+fn share(part: Option<f64>, whole: Option<f64>) -> Option<f64> {
+    Some(part? / whole.filter(|whole| *whole > 0.0)?)
+}
+
+/// A column of `top`.
+#[derive(Clone, Copy)]
+pub struct Narrow {
+    pub heading: &'static str,
+    pub width: u16,
+    /// What the help says of it.
+    pub about: &'static str,
+    pub sort: Option<SortKey>,
+    /// From which number on it stands out.
+    pub mark: Option<(f64, Mark)>,
+    /// Whether a pod's containers leave it to the pod.
+    pub shared_in_pod: bool,
+}
+
+/// The key that sorts by a column.
+#[derive(Clone, Copy)]
+pub struct SortKey {
+    pub key: char,
+    /// What is added to the column's own number for that.
+    pub with: Option<&'static Field>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    Warning,
+    Alarm,
+}
+
+impl Narrow {
+    pub const fn new(heading: &'static str, width: u16, about: &'static str) -> Self {
+        Self {
+            heading,
+            width,
+            about,
+            sort: None,
+            mark: None,
+            shared_in_pod: false,
+        }
+    }
+
+    pub const fn sorted_by(mut self, key: char) -> Self {
+        self.sort = Some(SortKey { key, with: None });
+        self
+    }
+
+    pub const fn sorted_with(mut self, key: char, other: &'static Field) -> Self {
+        self.sort = Some(SortKey {
+            key,
+            with: Some(other),
+        });
+        self
+    }
+
+    pub const fn marked_from(mut self, number: f64, mark: Mark) -> Self {
+        self.mark = Some((number, mark));
+        self
+    }
+
+    pub const fn shared_in_pod(mut self) -> Self {
+        self.shared_in_pod = true;
+        self
+    }
+}
