@@ -1,6 +1,6 @@
 //! What joining the pages of many sandboxes costs, beside copying the bytes of the same joined page.
 //!
-//! `cargo bench --bench exposition`. "bytes" counts what is read (index, read), or what is written (the others).
+//! `cargo bench -p promtext`. "bytes" counts what is read (index, read), or what is written (the others).
 
 #![allow(clippy::restriction)] // A benchmark may panic.
 
@@ -11,7 +11,7 @@ use promtext::{Filter, Merge, Page, PageReader, Relabel};
 #[global_allocator]
 static ALLOC: AllocProfiler = AllocProfiler::system();
 
-const RECORDED: &str = include_str!("../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
+const RECORDED: &str = include_str!("../tests/fixtures/kata-3.30-go/metrics.txt");
 
 /// As an exporter sends it.
 const CHUNK: usize = 64 << 10;
