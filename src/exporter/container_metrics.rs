@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use promtext::{FamilyWriter, Kind, Page, PageReader, PageTooLong, Relabel, Value, Writer};
+use promtext::{FamilyWriter, Kind, Page, PageReader, Relabel, Value, Writer};
 use shimstat::node::{Container, CpuSpec, Role, device};
 use shimstat::stats::{Blkio, DeviceIo, Interface, MemoryEntry, Pressure, Psi, Stats};
 
@@ -51,16 +51,13 @@ pub fn page(
     stats: &Stats,
     taken: SystemTime,
     reader: &PageReader,
-) -> Result<Page, PageTooLong> {
+) -> Result<Page, promtext::Error> {
     let row = Row::new(container, stats, taken);
     let mut writer = Writer::default();
     for family in &FAMILIES {
         (family.write)(&row, Sink(writer.samples(family.name)));
     }
-    let relabel = labels(container).fold(Relabel::default(), |relabel, (key, value)| {
-        relabel.label(key, value)
-    });
-    writer.page_with(relabel, reader)
+    reader.read(writer.into_text(), Relabel::new(labels(container))?)
 }
 
 /// What a container's samples are made of.

@@ -162,21 +162,27 @@ impl Asker {
             .ask_monitor(pod, MonitorQuestion::Metrics, MOST)
             .await?;
         let has_guest = !is_katas(&answer.body) || has_guest_family(&answer.body);
-        let names = pod.names();
-        let text = |name: &Option<String>| name.clone().unwrap_or_default();
-        let relabel = Relabel::kata(
-            &pod.id,
-            &text(&names.uid),
-            &text(&names.name),
-            &text(&names.namespace),
-        )
-        .prefix("kata_shim_", &PREFIXED);
+        let relabel = Relabel::new(labels(pod))?.prefix("kata_shim_", PREFIXED)?;
         let page = self.reader.read(answer.body, relabel)?;
         Ok(SandboxPage {
             page: Arc::new(page),
             has_guest,
         })
     }
+}
+
+/// kata-monitor's labels of a sandbox's metrics, empty if not known.
+pub fn labels(sandbox: &Pod) -> [(&str, &str); 4] {
+    fn text(name: &Option<String>) -> &str {
+        name.as_deref().unwrap_or_default()
+    }
+    let names = sandbox.names();
+    [
+        ("sandbox_id", &sandbox.id),
+        ("cri_uid", text(&names.uid)),
+        ("cri_name", text(&names.name)),
+        ("cri_namespace", text(&names.namespace)),
+    ]
 }
 
 /// Whether a page has a family of one of Kata's shims. What serves none may have no guest either.

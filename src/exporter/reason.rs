@@ -1,6 +1,5 @@
 //! Why there is no answer, or not all of it: for a label, and for people.
 
-use promtext::PageTooLong;
 use shimstat::shim::ShimError;
 use shimstat::survey::{AskError, MonitorError, NotRunning};
 
@@ -93,8 +92,8 @@ impl From<&ShimError> for Reason {
     }
 }
 
-impl From<&PageTooLong> for Reason {
-    fn from(_: &PageTooLong) -> Self {
+impl From<&promtext::Error> for Reason {
+    fn from(_: &promtext::Error) -> Self {
         Self::Malformed
     }
 }

@@ -103,9 +103,9 @@ impl Routes {
 }
 
 /// A page with some of its families.
-fn filtered(body: bytes::Bytes, families: &str) -> Result<Vec<u8>, promtext::PageTooLong> {
+fn filtered(body: bytes::Bytes, families: &str) -> Result<Vec<u8>, promtext::Error> {
     use promtext::{Merge, Page, Relabel};
-    let page = Page::index(body, Relabel::default())?;
+    let page = Page::read(body, Relabel::default())?;
     Ok(Merge::new(vec![page], &Filter::parse(families)).into_bytes())
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use exporter_web::Source;
-use promtext::{Filter, Kind, Merge, Page, Value, Writer};
+use promtext::{Filter, Kind, Merge, Page, Relabel, Value, Writer};
 use shimstat::node::{Container, Inventory, Pod, ReadError};
 use shimstat::survey::{ConcurrencyLimit, Flight, MonitorQuestion, SingleFlight, Survey};
 
@@ -176,7 +176,7 @@ impl Scraper {
         rows.write(&mut writer);
         container_metrics::describe(&mut writer);
         // Ours goes first: what it says of a family counts. It is shorter than the longest page by far.
-        if let Ok(own) = writer.page() {
+        if let Ok(own) = Page::read(writer.into_text(), Relabel::default()) {
             pages.insert(0, Arc::new(own));
         }
         Gathered { pages }
@@ -246,7 +246,7 @@ impl Rows {
             ),
         );
         for (sandbox, outcome) in &self.sandboxes {
-            let labels = sandbox_labels(sandbox);
+            let labels = pod::labels(sandbox);
             let page = outcome.result.as_ref();
             writer
                 .family(up.0, Kind::Gauge, up.1)
@@ -316,20 +316,6 @@ impl Rows {
             }
         }
     }
-}
-
-/// Kata-monitor's labels of a sandbox, empty where they are not known.
-fn sandbox_labels(sandbox: &Pod) -> [(&str, &str); 4] {
-    fn text(name: &Option<String>) -> &str {
-        name.as_deref().unwrap_or_default()
-    }
-    let names = sandbox.names();
-    [
-        ("sandbox_id", &sandbox.id),
-        ("cri_uid", text(&names.uid)),
-        ("cri_name", text(&names.name)),
-        ("cri_namespace", text(&names.namespace)),
-    ]
 }
 
 /// The page of a scrape, on its way out.

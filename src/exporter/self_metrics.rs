@@ -234,10 +234,10 @@ fn page_size() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use promtext::{Filter, Merge};
+    use promtext::{Filter, Merge, Page, Relabel};
 
     fn text(writer: Writer) -> String {
-        let page = writer.page().unwrap();
+        let page = Page::read(writer.into_text(), Relabel::default()).unwrap();
         assert_eq!(page.tally().lost, 0);
         String::from_utf8(Merge::new(vec![page], &Filter::default()).into_bytes()).unwrap()
     }

@@ -1,6 +1,6 @@
-//! What joining the pages of many sandboxes costs, beside copying the bytes of the same joined page.
+//! What it costs to merge the pages of many sources, beside copying the bytes of the merged page.
 //!
-//! `cargo bench -p promtext`. "bytes" counts what is read (index, read), or what is written (the others).
+//! `cargo bench -p promtext`. Throughput is of bytes read (index, read) or written (the others).
 
 #![allow(clippy::restriction)] // A benchmark may panic.
 
@@ -20,26 +20,34 @@ fn main() {
     divan::main();
 }
 
-fn relabel(sandbox: usize) -> Relabel {
-    let id = format!("{sandbox:064x}");
-    let uid = format!("7c312b48-3d0f-4f4e-9c3a-{sandbox:012x}");
-    Relabel::kata(&id, &uid, &format!("web-5d5c9b7f6c-{sandbox:05}"), "production")
+fn relabel(source: usize) -> Relabel {
+    let id = format!("{source:064x}");
+    let uid = format!("7c312b48-3d0f-4f4e-9c3a-{source:012x}");
+    let name = format!("web-5d5c9b7f6c-{source:05}");
+    let labels = [
+        ("sandbox_id", id.as_str()),
+        ("cri_uid", &uid),
+        ("cri_name", &name),
+        ("cri_namespace", "production"),
+    ];
+    let relabel = Relabel::new(labels).unwrap();
+    relabel.prefix("kata_shim_", ["go_", "process_"]).unwrap()
 }
 
-fn bodies(sandboxes: usize) -> Vec<Bytes> {
-    (0..sandboxes)
+fn bodies(sources: usize) -> Vec<Bytes> {
+    (0..sources)
         .map(|_| Bytes::from(RECORDED.as_bytes().to_vec()))
         .collect()
 }
 
-/// Reads them as an exporter does, which has seen such pages before.
+/// Reads pages as an exporter does that has seen such pages before.
 fn pages(bodies: &[Bytes]) -> Vec<Page> {
     let reader = PageReader::default();
     let page = |(at, body): (usize, &Bytes)| reader.read(body.clone(), relabel(at)).unwrap();
     bodies.iter().enumerate().map(page).collect()
 }
 
-/// Writes the joined page into one buffer after another; its length.
+/// Writes the merged page chunk by chunk; its length.
 fn written(pages: &[Page], chunk: &mut Vec<u8>) -> usize {
     let mut merge = Merge::new(pages.iter().collect(), &Filter::default());
     let mut len = 0;
@@ -58,25 +66,25 @@ fn length(bodies: &[Bytes]) -> usize {
 }
 
 #[divan::bench(args = [1, 100, 1000])]
-fn index(bencher: Bencher, sandboxes: usize) {
-    let bodies = bodies(sandboxes);
-    let index = |(at, body): (usize, &Bytes)| Page::index(body.clone(), relabel(at)).unwrap();
+fn index(bencher: Bencher, sources: usize) {
+    let bodies = bodies(sources);
+    let index = |(at, body): (usize, &Bytes)| Page::read(body.clone(), relabel(at)).unwrap();
     bencher
-        .counter(BytesCount::new(sandboxes * RECORDED.len()))
+        .counter(BytesCount::new(sources * RECORDED.len()))
         .bench_local(|| bodies.iter().enumerate().map(index).collect::<Vec<_>>());
 }
 
 #[divan::bench(args = [1, 100, 1000])]
-fn read(bencher: Bencher, sandboxes: usize) {
-    let bodies = bodies(sandboxes);
+fn read(bencher: Bencher, sources: usize) {
+    let bodies = bodies(sources);
     bencher
-        .counter(BytesCount::new(sandboxes * RECORDED.len()))
+        .counter(BytesCount::new(sources * RECORDED.len()))
         .bench_local(|| pages(&bodies));
 }
 
 #[divan::bench(args = [1, 100, 1000])]
-fn merge(bencher: Bencher, sandboxes: usize) {
-    let bodies = bodies(sandboxes);
+fn merge(bencher: Bencher, sources: usize) {
+    let bodies = bodies(sources);
     let pages = pages(&bodies);
     let mut chunk = Vec::with_capacity(2 * CHUNK);
     bencher
@@ -85,18 +93,18 @@ fn merge(bencher: Bencher, sandboxes: usize) {
 }
 
 #[divan::bench(args = [1, 100, 1000])]
-fn read_and_merge(bencher: Bencher, sandboxes: usize) {
-    let bodies = bodies(sandboxes);
+fn read_and_merge(bencher: Bencher, sources: usize) {
+    let bodies = bodies(sources);
     let mut chunk = Vec::with_capacity(2 * CHUNK);
     bencher
         .counter(BytesCount::new(length(&bodies)))
         .bench_local(|| written(&pages(&bodies), &mut chunk));
 }
 
-/// The joined page, already there, into a buffer chunk by chunk.
+/// Copies the finished page chunk by chunk.
 #[divan::bench(args = [1, 100, 1000])]
-fn copy(bencher: Bencher, sandboxes: usize) {
-    let page = Merge::new(pages(&bodies(sandboxes)), &Filter::default()).into_bytes();
+fn copy(bencher: Bencher, sources: usize) {
+    let page = Merge::new(pages(&bodies(sources)), &Filter::default()).into_bytes();
     let mut chunk = Vec::with_capacity(2 * CHUNK);
     bencher
         .counter(BytesCount::of_slice(page.as_slice()))

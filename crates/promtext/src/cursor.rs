@@ -1,17 +1,17 @@
-//! Where a reader is in a line, and steps of the kinds that the format is made of.
+//! A position in a line, and the steps that the format consists of.
 
-#![allow(clippy::indexing_slicing)] // Only the table that has an entry for every byte.
+#![allow(clippy::indexing_slicing)] // Only of the table that has an entry for every byte.
 
-/// A byte that a metric's name may begin with.
-pub(super) const METRIC_START: u8 = 1;
-/// A byte that may be in a metric's name.
-pub(super) const METRIC: u8 = 2;
-/// A byte that a label's name may begin with.
-pub(super) const LABEL_START: u8 = 4;
-/// A byte that may be in a label's name.
-pub(super) const LABEL: u8 = 8;
+/// A byte that a metric name may start with.
+pub(crate) const METRIC_START: u8 = 1;
+/// A byte that may be in a metric name.
+pub(crate) const METRIC: u8 = 2;
+/// A byte that a label name may start with.
+pub(crate) const LABEL_START: u8 = 4;
+/// A byte that may be in a label name.
+pub(crate) const LABEL: u8 = 8;
 
-/// Which bytes may stand where in a name.
+/// Which bytes may be where in a name.
 static CLASS: [u8; 256] = {
     let mut class = [0; 256];
     let mut byte = 0;
@@ -27,8 +27,8 @@ static CLASS: [u8; 256] = {
     class
 };
 
-/// Past the end every byte reads as a line feed, which no line has in it.
-pub(super) struct Cursor<'a> {
+/// Past the end of the line every byte reads as a line feed, which is in no line.
+pub(crate) struct Cursor<'a> {
     line: &'a [u8],
     pub at: usize,
 }
@@ -50,7 +50,7 @@ impl<'a> Cursor<'a> {
         self.line.get(self.at..).unwrap_or_default()
     }
 
-    /// Reads bytes as long as they are of a kind.
+    /// Reads bytes as long as they satisfy `is`.
     fn while_is(&mut self, is: impl Fn(u8) -> bool) -> &'a [u8] {
         let rest = self.rest();
         let end = rest.iter().position(|&byte| !is(byte)).unwrap_or(rest.len());
@@ -58,23 +58,13 @@ impl<'a> Cursor<'a> {
         rest.get(..end).unwrap_or_default()
     }
 
-    /// Steps to the next quote or backslash, eight bytes at a time, or to the end of the line.
+    /// Skips to the next quote or backslash, or to the end of the line.
     pub fn skip_unescaped(&mut self) {
-        let mut rest = self.rest();
-        while let Some((eight, more)) = rest.split_first_chunk() {
-            let found = zeros(u64::from_le_bytes(*eight) ^ each(b'"'))
-                | zeros(u64::from_le_bytes(*eight) ^ each(b'\\'));
-            if found != 0 {
-                self.at += found.trailing_zeros() as usize / 8;
-                return;
-            }
-            self.at += 8;
-            rest = more;
-        }
+        // Values are short: memchr2 takes as long.
         self.while_is(|byte| byte != b'"' && byte != b'\\');
     }
 
-    /// Steps over blanks; whether there were none.
+    /// Skips blanks; whether there were none.
     #[inline]
     pub fn no_blanks(&mut self) -> bool {
         !matches!(self.peek(), b' ' | b'\t') || self.blanks().is_empty()
@@ -84,7 +74,7 @@ impl<'a> Cursor<'a> {
         self.while_is(|byte| byte == b' ' || byte == b'\t')
     }
 
-    /// Reads a name; empty where there is none.
+    /// Reads a name; empty if there is none.
     pub fn name(&mut self, first: u8, next: u8) -> &'a [u8] {
         if CLASS[usize::from(self.peek())] & first == 0 {
             return &[];
@@ -92,7 +82,7 @@ impl<'a> Cursor<'a> {
         self.while_is(|byte| CLASS[usize::from(byte)] & next != 0)
     }
 
-    /// Reads this very name, if it is the one that is here.
+    /// Reads a metric name if it is `known`.
     pub fn known_name(&mut self, known: &[u8]) -> Option<&'a [u8]> {
         let (name, rest) = self.rest().split_at_checked(known.len())?;
         let ends = rest
@@ -110,12 +100,8 @@ impl<'a> Cursor<'a> {
     }
 }
 
-const fn each(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
-
-/// The highest bit of every byte that is zero, up to the first such byte (of those behind it, some may be
-/// wrong).
-const fn zeros(eight: u64) -> u64 {
-    eight.wrapping_sub(each(1)) & !eight & each(0x80)
+/// Whether `text` is a name and nothing else.
+pub(crate) fn is_name(text: &str, first: u8, next: u8) -> bool {
+    let name = Cursor::new(text.as_bytes()).name(first, next);
+    !name.is_empty() && name.len() == text.len()
 }

@@ -1,17 +1,20 @@
-//! Which families are asked for.
+//! Which families are wanted.
 
-/// Prefixes of family names, as kata-monitor's `filter_family` has them.
+/// Prefixes of family names. The default lets every family through.
 ///
-/// A family is served whole or not at all, and its name is the one that it is served with: `kata_shim_go_`
-/// fits, `go_` does not. (kata-monitor does the same, but writes a family twice that two prefixes fit, and
-/// leaves its own families out where there is a filter.)
+/// A family is kept whole or not at all, and its name is the one in the merged page: with its prefix, if its page's
+/// [`Relabel`](crate::Relabel) gives it one.
 ///
 /// ```
-/// use promtext::Filter;
+/// use promtext::{Filter, Merge, Page, Relabel};
 ///
-/// let filter = Filter::parse("kata_guest_,kata_shim_go_");
-/// assert!(filter.fits("kata_guest_load") && !filter.fits("kata_agent_threads"));
-/// assert!(Filter::default().fits("anything"));
+/// let page = Page::read("node_load1 0.5\nnode_load5 0.4\ngo_threads 7\n", Relabel::default())?;
+/// let merge = Merge::new(vec![page], &Filter::parse("go_,node_load5"));
+/// assert_eq!(
+///     merge.into_bytes(),
+///     b"# TYPE go_threads untyped\ngo_threads 7\n# TYPE node_load5 untyped\nnode_load5 0.4\n"
+/// );
+/// # Ok::<(), promtext::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -19,8 +22,8 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Reads a list with commas. Blanks around a prefix and empty prefixes are passed over; where nothing is
-    /// left, every family fits.
+    /// Reads prefixes separated by commas. Blanks around them and empty ones are ignored; with no prefix left, every
+    /// family fits.
     pub fn parse(list: &str) -> Self {
         let prefixes = list.split(',').map(str::trim).filter(|prefix| !prefix.is_empty());
         Self {
@@ -28,17 +31,9 @@ impl Filter {
         }
     }
 
-    /// Whether the family of that name is asked for.
-    pub fn fits(&self, family: &str) -> bool {
-        self.fits_bytes(family.as_bytes())
-    }
-
-    pub(super) fn fits_bytes(&self, family: &[u8]) -> bool {
-        self.prefixes.is_empty()
-            || self
-                .prefixes
-                .iter()
-                .any(|prefix| family.starts_with(prefix.as_bytes()))
+    pub(crate) fn fits(&self, family: &[u8]) -> bool {
+        let mut prefixes = self.prefixes.iter();
+        self.prefixes.is_empty() || prefixes.any(|prefix| family.starts_with(prefix.as_bytes()))
     }
 }
 
@@ -48,20 +43,20 @@ mod tests {
 
     #[test]
     fn a_prefix_fits_from_the_start_of_the_name() {
-        let filter = Filter::parse("kata_guest_, kata_shim");
-        assert!(filter.fits("kata_guest_load"));
-        assert!(filter.fits("kata_shim_go_goroutines"));
-        assert!(!filter.fits("kata_agent_threads"));
-        assert!(!filter.fits("go_kata_guest_load"));
-        assert!(!filter.fits("kata_guest"));
+        let filter = Filter::parse("node_cpu_, node_disk");
+        assert!(filter.fits(b"node_cpu_seconds_total"));
+        assert!(filter.fits(b"node_disk_io_now"));
+        assert!(!filter.fits(b"node_load1"));
+        assert!(!filter.fits(b"go_node_cpu_x"));
+        assert!(!filter.fits(b"node_cpu"));
     }
 
     #[test]
-    fn nothing_asked_for_is_everything() {
+    fn without_prefixes_everything_fits() {
         for list in ["", ",", " , "] {
             assert_eq!(Filter::parse(list), Filter::default(), "{list:?}");
         }
-        assert!(Filter::parse("").fits("x"));
-        assert!(!Filter::parse("x,").fits("y"));
+        assert!(Filter::parse("").fits(b"x"));
+        assert!(!Filter::parse("x,").fits(b"y"));
     }
 }

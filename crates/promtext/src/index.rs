@@ -1,4 +1,4 @@
-//! The one pass over a page that finds out where in it everything is.
+//! The one pass over a page that finds where everything in it is.
 
 use foldhash::quality::RandomState;
 use memchr::memchr_iter;
@@ -6,27 +6,28 @@ use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::str::from_utf8;
 
-use super::fault::{Fault, LineFault, MAX_NAMES};
-use super::kind::Kind;
-use super::layout::{Layout, Name, Shape, Span};
-use super::lexer::{Label, Lexer, Line, Sample, lines};
-use super::number::is_float;
-use super::page::Tally;
-use super::relabel::{Relabel, mend_escapes};
+use crate::escape::mend_escapes;
+use crate::fault::{Fault, LineFault, MAX_NAMES};
+use crate::kind::Kind;
+use crate::layout::{Layout, Name, Shape, Span};
+use crate::lexer::{Label, Lexer, Line, Sample, lines};
+use crate::number::is_float;
+use crate::page::Tally;
+use crate::relabel::Relabel;
 
 /// What [`index`] finds.
-pub(super) struct Index {
-    /// Samples that are served in other words than the body's: in the plain form, or with labels of other names.
-    /// Positions behind the end of the body are in here.
+pub(crate) struct Index {
+    /// Samples that had to be rewritten: into the plain form, or with labels renamed. Positions past the end of the
+    /// body are in here.
     pub side: Vec<u8>,
-    /// The lines of the samples, each with its line feed, in the order in which they came.
+    /// The lines of the samples, each with its line feed, in their order in the body.
     pub samples: Vec<Span>,
     pub layout: Layout,
     pub tally: Tally,
 }
 
-/// Reads `body`, which is to be served with the changes that `relabel` says.
-pub(super) fn index(body: &[u8], relabel: &Relabel) -> Index {
+/// Indexes `body`, whose samples will be written with the changes of `relabel`.
+pub(crate) fn index(body: &[u8], relabel: &Relabel) -> Index {
     let mut indexer = Indexer::new(body, relabel);
     indexer.read();
     let (names, runs) = group(indexer.names, &indexer.runs);
@@ -45,7 +46,7 @@ pub(super) fn index(body: &[u8], relabel: &Relabel) -> Index {
     }
 }
 
-/// Sorts the runs by name (each name's stay in order) and tells the names where theirs are.
+/// Sorts the runs by name (those of one name stay in order), and sets each name's.
 fn group(building: Vec<Building<'_>>, runs: &[(u32, Span)]) -> (Vec<Name>, Vec<Span>) {
     let mut next = 0;
     let mut names: Vec<Name> = Vec::with_capacity(building.len());
@@ -57,7 +58,7 @@ fn group(building: Vec<Building<'_>>, runs: &[(u32, Span)]) -> (Vec<Name>, Vec<S
         next += runs;
         names.push(name);
     }
-    let mut grouped = vec![Span { start: 0, end: 0 }; runs.len()];
+    let mut grouped = vec![Span::default(); runs.len()];
     for &(id, run) in runs {
         if let Some(name) = names.get_mut(id as usize)
             && let Some(place) = grouped.get_mut(name.runs.end as usize)
@@ -69,10 +70,10 @@ fn group(building: Vec<Building<'_>>, runs: &[(u32, Span)]) -> (Vec<Name>, Vec<S
     (names, grouped)
 }
 
-/// A [`Name`] while its page is being read.
+/// A [`Name`] while its page is read.
 struct Building<'a> {
     name: Name,
-    /// As the body has it.
+    /// As in the body.
     written: &'a [u8],
     hash: u64,
     runs: u32,
@@ -88,16 +89,15 @@ struct Indexer<'a> {
     names: Vec<Building<'a>>,
     by_name: HashMap<&'a [u8], u32, RandomState>,
     runs: Vec<(u32, Span)>,
-    /// A hash of each series that is served. They are keyed by chance at each start, so that no page can be
-    /// made to collide; of a million series one would be taken for a repeated one once in 37 million pages.
+    /// A hash of each series that is kept. Their key is random, so no page can be made to collide; in a page of a
+    /// million series, one is mistaken for a repeated one once in 37 million pages.
     series: HashSet<u64, RandomState>,
     tally: Tally,
 }
 
 impl<'a> Indexer<'a> {
     fn new(body: &'a [u8], relabel: &'a Relabel) -> Self {
-        // Kata's lines have 61 bytes on average, comments included. A page of shorter ones makes the table
-        // grow.
+        // Go exporters' lines have 61 bytes on average, comments included. With shorter ones the tables grow.
         let lines = (body.len() / 64).min(1 << 16);
         Self {
             body,
@@ -122,23 +122,25 @@ impl<'a> Indexer<'a> {
                 Ok(Line::Nothing) => Ok(()),
                 Ok(Line::Help { name, text }) => self.help(name, text),
                 Ok(Line::Type { name, kind }) => self.kind(name, kind),
-                Ok(Line::Sample(sample)) => self
-                    .sample(&sample, lexer.labels(), offset, line.len())
-                    .inspect_err(|_| self.tally.lost += 1),
-                Err(fault) => {
-                    self.tally.lost += usize::from(!matches!(fault, Fault::BadComment | Fault::UnknownType));
-                    Err(fault)
-                }
+                Ok(Line::Sample(sample)) => self.sample(&sample, lexer.labels(), offset, line.len()),
+                Err(fault) => Err(fault),
             };
-            if let Err(fault) = found
-                && self.tally.first.is_none()
-            {
-                let before = body.get(..offset).unwrap_or_default();
-                self.tally.first = Some(LineFault {
-                    line: 1 + memchr_iter(b'\n', before).count(),
-                    fault,
-                });
+            if let Err(fault) = found {
+                self.fault(fault, offset, line);
             }
+        }
+    }
+
+    fn fault(&mut self, fault: Fault, offset: usize, line: &[u8]) {
+        // A comment has no sample to lose.
+        let lost = line.iter().find(|byte| !matches!(byte, b' ' | b'\t')) != Some(&b'#');
+        self.tally.lost += usize::from(lost);
+        if self.tally.first.is_none() || (lost && self.tally.lost == 1) {
+            let before = self.body.get(..offset).unwrap_or_default();
+            self.tally.first = Some(LineFault {
+                line: 1 + memchr_iter(b'\n', before).count(),
+                fault,
+            });
         }
     }
 
@@ -152,7 +154,7 @@ impl<'a> Indexer<'a> {
         let id = self.name(sample.name)?;
         let hash = self.names.get(id as usize).map_or(0, |name| name.hash);
         let has_line_feed = offset + len < self.body.len();
-        let beside = self.side.len();
+        let side = self.side.len();
         let (series, shape, line, value);
         if sample.plain && has_line_feed && !labels.iter().any(|label| self.relabel.adds(label.name)) {
             (series, shape) = weigh(self.series.hasher(), hash, labels);
@@ -165,12 +167,12 @@ impl<'a> Indexer<'a> {
             self.relabel.rewrite(sample, labels, &mut self.side);
             let body = self.body.len();
             line = Span {
-                start: position(body + beside),
+                start: position(body + side),
                 end: position(body + self.side.len()),
             };
             let text = self
                 .side
-                .get(beside..)
+                .get(side..)
                 .and_then(|line| line.strip_suffix(b"\n"))
                 .unwrap_or_default();
             let mut lexer = Lexer::new(text);
@@ -183,13 +185,13 @@ impl<'a> Indexer<'a> {
             value = match again {
                 Ok(again) => value_in(&again, text.len()),
                 Err(fault) => {
-                    self.side.truncate(beside);
+                    self.side.truncate(side);
                     return Err(fault);
                 }
             };
         }
         if !self.series.insert(series) {
-            self.side.truncate(beside);
+            self.side.truncate(side);
             return Err(Fault::RepeatedSeries);
         }
         self.tally.samples += 1;
@@ -214,7 +216,7 @@ impl<'a> Indexer<'a> {
         Ok(())
     }
 
-    /// The first type that a page says counts.
+    /// The first type that a page gives counts.
     fn kind(&mut self, name: &'a [u8], kind: Kind) -> Result<(), Fault> {
         let id = self.name(name)?;
         if let Some(name) = self.names.get_mut(id as usize) {
@@ -247,9 +249,9 @@ impl<'a> Indexer<'a> {
         Ok(())
     }
 
-    /// The place of the name in the list; a new one is put there.
+    /// The index of the name in the list, to which a new one is added.
     fn name(&mut self, written: &'a [u8]) -> Result<u32, Fault> {
-        // Most lines have the name of the one before.
+        // Most lines have the name of the previous one.
         if let Some(&(last, _)) = self.runs.last()
             && self
                 .names
@@ -266,7 +268,7 @@ impl<'a> Indexer<'a> {
         }
         let prefix = self.relabel.prefix_of(written);
         let start = self.text.len();
-        self.text.extend_from_slice(prefix.as_bytes());
+        self.text.extend_from_slice(prefix);
         self.text.extend_from_slice(written);
         let id = position(self.names.len());
         let hash = self
@@ -276,11 +278,11 @@ impl<'a> Indexer<'a> {
         let name = self.text_from(start);
         let name = Name {
             name,
-            prefix,
+            prefixed: !prefix.is_empty(),
             kind: None,
             help: None,
             shape: Shape::default(),
-            runs: Span { start: 0, end: 0 },
+            runs: Span::default(),
         };
         self.names.push(Building {
             name,
@@ -292,7 +294,7 @@ impl<'a> Indexer<'a> {
         Ok(id)
     }
 
-    /// The span of what was written into the layout's text from `start` on.
+    /// The span of the layout's text from `start` on.
     fn text_from(&self, start: usize) -> Span {
         Span {
             start: position(start),
@@ -301,17 +303,17 @@ impl<'a> Indexer<'a> {
     }
 }
 
-/// Where in a plain line of `len` bytes the value begins.
+/// Where in a plain line of `len` bytes the value starts.
 fn value_in(sample: &Sample<'_>, len: usize) -> u32 {
-    let behind = match sample.timestamp.len() {
+    let after = match sample.timestamp.len() {
         0 => 0,
         timestamp => 1 + timestamp,
     };
-    position(len.saturating_sub(sample.value.len() + behind))
+    position(len.saturating_sub(sample.value.len() + after))
 }
 
-/// A hash of a series, the same in whatever order its labels stand (an empty one is none), and its shape.
-pub(super) fn weigh(hasher: &RandomState, name: u64, labels: &[Label<'_>]) -> (u64, Shape) {
+/// A hash of a series, whatever the order of its labels (an empty label is no label), and its shape.
+pub(crate) fn weigh(hasher: &RandomState, name: u64, labels: &[Label<'_>]) -> (u64, Shape) {
     let mut series = name;
     let mut le = Shape::NO_LE;
     let mut quantile = Shape::NO_QUANTILE;
@@ -335,7 +337,7 @@ pub(super) fn weigh(hasher: &RandomState, name: u64, labels: &[Label<'_>]) -> (u
     (series, Shape::SAMPLES | le | quantile)
 }
 
-/// A page ends far before the last position that there is; past it there would be nothing to read.
+/// [`MAX_PAGE`](crate::MAX_PAGE) is far below the largest position; past it there would be nothing to read.
 fn position(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }

@@ -1,9 +1,9 @@
 //! The types of families.
 
-/// The type of a family, as its `# TYPE` line says it.
+/// The type of a family, as in its `# TYPE` line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Only rises, but for restarts.
+    /// Only rises, except for restarts.
     Counter,
     /// Rises and falls.
     Gauge,
@@ -11,13 +11,13 @@ pub enum Kind {
     Histogram,
     /// Samples with the label `quantile`, and `_sum` and `_count`.
     Summary,
-    /// Nothing is known.
+    /// Unknown.
     Untyped,
 }
 
 impl Kind {
     /// All of them, in the order of the declaration.
-    pub(super) const ALL: [Kind; 5] = [
+    pub(crate) const ALL: [Kind; 5] = [
         Kind::Counter,
         Kind::Gauge,
         Kind::Histogram,
@@ -26,7 +26,7 @@ impl Kind {
     ];
 
     /// The word in the `# TYPE` line.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -36,8 +36,8 @@ impl Kind {
         }
     }
 
-    /// What the names of a family's samples have behind the family's own name, where they have something.
-    pub(super) fn suffixes(self) -> &'static [&'static str] {
+    /// What a sample of such a family may have after the family's name.
+    pub(crate) fn suffixes(self) -> &'static [&'static str] {
         match self {
             Kind::Histogram => &["_bucket", "_sum", "_count"],
             Kind::Summary => &["_sum", "_count"],

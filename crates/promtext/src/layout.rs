@@ -1,31 +1,30 @@
-//! What a page has apart from the values of its samples. Kata's pages hardly differ in it, from one scrape to the
-//! next and from one sandbox to another.
+//! A page without the values of its samples. The pages of one exporter rarely differ in it from one scrape to the
+//! next, nor do those of several exporters of one kind: they share it.
 
-use super::kind::Kind;
+use crate::kind::Kind;
 
-/// The names of a page and which of its samples are whose.
+/// The names of a page, and which samples belong to each.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     /// Names and help texts.
     pub text: Vec<u8>,
-    /// In the order in which they first appear.
+    /// In the order of their first appearance.
     pub names: Vec<Name>,
-    /// Samples that follow each other and have the same name: the runs of the first name, then those of the
-    /// second, …
+    /// Consecutive samples of one name: all runs of the first name, then those of the second, …
     pub runs: Vec<Span>,
-    /// For each sample where in its line the value begins.
+    /// For each sample, where in its line the value starts.
     pub values: Vec<u32>,
 }
 
 impl Layout {
-    /// A name, or a help text.
+    /// A name or a help text.
     pub fn text(&self, span: Span) -> &[u8] {
         self.text
             .get(span.start as usize..span.end as usize)
             .unwrap_or_default()
     }
 
-    /// The samples of a name, by their places in the page.
+    /// The samples of a name, by their indices in the page.
     pub fn runs(&self, name: &Name) -> &[Span] {
         self.runs
             .get(name.runs.start as usize..name.runs.end as usize)
@@ -42,43 +41,43 @@ impl Layout {
     }
 }
 
-/// Places, from `start` to before `end`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Span {
+/// From `start` to before `end`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Span {
     pub start: u32,
     pub end: u32,
 }
 
-/// What a page has under one name: samples, or a type and a help text, or both. Which family it belongs to is
-/// not decided here, as that depends on the other pages.
+/// What a page has under one name: samples, or a type and a help text, or both. Which family it belongs to depends
+/// on the other pages too, and is decided when pages are merged.
 #[derive(Debug)]
-pub(super) struct Name {
-    /// Its text, with its prefix where it has one.
+pub(crate) struct Name {
+    /// Its text, with the prefix if it gets one.
     pub name: Span,
-    pub prefix: &'static str,
+    /// Gets the prefix of the page's `Relabel`.
+    pub prefixed: bool,
     pub kind: Option<Kind>,
     /// Escaped, not empty.
     pub help: Option<Span>,
     pub shape: Shape,
-    /// Which of the layout's runs.
+    /// Its runs in the layout.
     pub runs: Span,
 }
 
-/// What the samples of one name say of the two labels that histograms and summaries are made with.
+/// What the samples of one name have of the two labels that make up histograms and summaries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Shape(u8);
+pub(crate) struct Shape(u8);
 
 impl Shape {
     /// There is a sample.
     pub const SAMPLES: Shape = Shape(1);
-    /// There is one without `le`.
+    /// There is a sample without `le`.
     pub const NO_LE: Shape = Shape(2);
-    /// There is one with an `le` that is not a number. In a histogram that is a format error to Prometheus's
-    /// Go client.
+    /// There is one whose `le` is not a number: a format error in a histogram, to Prometheus's Go client.
     pub const BAD_LE: Shape = Shape(4);
-    /// There is one without `quantile`.
+    /// There is a sample without `quantile`.
     pub const NO_QUANTILE: Shape = Shape(8);
-    /// There is one with a `quantile` that is not a number: in a summary likewise.
+    /// There is one whose `quantile` is not a number: the same in a summary.
     pub const BAD_QUANTILE: Shape = Shape(16);
 
     pub fn has(self, any: Shape) -> bool {

@@ -1,25 +1,25 @@
-//! One line of the Prometheus text format at a time, borrowed from the page.
+//! The lines of a page, one at a time, borrowed from it.
 //!
-//! What counts as a sample is what a scrape by Prometheus takes (its lexer is more generous than the format's
-//! description: blanks anywhere between tokens, a comma too many or too few between labels, unknown escapes).
-//! The result says whether the line is [plain](Sample::plain), that is, already in the one form that every
-//! reader takes.
+//! A sample is what a scrape by Prometheus takes: its lexer is more lenient than the description of the format (blanks
+//! anywhere between tokens, a comma missing or at the end, unknown escapes). [`Sample::plain`] says whether the line
+//! already has the one form that every reader takes.
 //!
-//! Two things that Prometheus takes are refused here: a label value with a raw line feed in it, which the
-//! format forbids and which would let one cut line swallow those after it, and lines past the limits below.
+//! Three things that Prometheus takes are refused here: a line feed within a label value, which the format forbids and
+//! which would let a line that was cut off swallow the next ones; quoted names, which only Prometheus 3 takes; and what
+//! is beyond the limits.
 
 use memchr::memchr;
 use std::str::from_utf8;
 
-use super::cursor::{Cursor, LABEL, LABEL_START, METRIC, METRIC_START};
-use super::fault::{Fault, MAX_LABELS, MAX_LINE};
-use super::kind::Kind;
-use super::number::{is_float, is_timestamp};
+use crate::cursor::{Cursor, LABEL, LABEL_START, METRIC, METRIC_START};
+use crate::fault::{Fault, MAX_LABELS, MAX_LINE};
+use crate::kind::Kind;
+use crate::number::{is_float, is_timestamp};
 
-/// What a line is.
+/// A line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line<'a> {
-    /// Blank, or a comment.
+pub(crate) enum Line<'a> {
+    /// Blank, or a comment for people.
     Nothing,
     Help {
         name: &'a [u8],
@@ -32,33 +32,33 @@ pub(super) enum Line<'a> {
     Sample(Sample<'a>),
 }
 
-/// A line with a number; its labels are with the [`Lexer`].
+/// A sample; its labels are with the [`Lexer`].
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Sample<'a> {
+pub(crate) struct Sample<'a> {
     pub name: &'a [u8],
     /// As written.
     pub value: &'a [u8],
-    /// As written; empty where there is none.
+    /// As written; empty if there is none.
     pub timestamp: &'a [u8],
-    /// `name{label="value",label="value"} value timestamp`, no blank and no comma more or less, no braces
-    /// around nothing and none but the three escapes: to be served as it stands.
+    /// `name{label="value",label="value"} value timestamp`: single blanks and commas, no empty braces, only the three
+    /// escapes. It can be written as it is.
     pub plain: bool,
 }
 
 /// One label of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Label<'a> {
+pub(crate) struct Label<'a> {
     pub name: &'a [u8],
     /// What is between the quotes, escapes as written.
     pub value: &'a [u8],
-    /// `name="value"`, as written. In a plain line there is no blank in it.
+    /// `name="value"`, as written. In a plain line it has no blanks outside the value.
     pub whole: &'a [u8],
-    /// A backslash before something other than `\`, `"` and `n`: Prometheus takes it for a backslash.
+    /// There is a backslash before something other than `\`, `"` and `n`: Prometheus reads it as a backslash.
     pub odd_escape: bool,
 }
 
-/// The lines of `body` without their line feeds, each with its offset. The last may lack the line feed.
-pub(super) fn lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+/// The lines of `body` without their line feeds, each with its offset. The last line may lack its line feed.
+pub(crate) fn lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut start = 0;
     std::iter::from_fn(move || {
         let rest = body.get(start..).filter(|rest| !rest.is_empty())?;
@@ -73,10 +73,10 @@ pub(super) fn lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 
 /// Reads the lines of one page.
 #[derive(Debug)]
-pub(super) struct Lexer<'a> {
-    /// The page is known to be UTF-8, so that it need not be looked at again.
+pub(crate) struct Lexer<'a> {
+    /// The whole page is UTF-8, so its label values need no check.
     utf8: bool,
-    /// The name of the sample before, which most often is this one's as well.
+    /// The name of the previous sample, which usually is this one's too: to try it first makes reading a tenth faster.
     last: &'a [u8],
     labels: Vec<Label<'a>>,
 }
@@ -95,7 +95,7 @@ impl<'a> Lexer<'a> {
         &self.labels
     }
 
-    /// Reads one line, which has no line feed in it.
+    /// Reads one line, without its line feed.
     pub fn read(&mut self, line: &'a [u8]) -> Result<Line<'a>, Fault> {
         if line.len() > MAX_LINE {
             return Err(Fault::LineTooLong);
@@ -111,7 +111,7 @@ impl<'a> Lexer<'a> {
             .known_name(self.last)
             .unwrap_or_else(|| cursor.name(METRIC_START, METRIC));
         if name.is_empty() {
-            return Err(Fault::NoName);
+            return Err(no_name(cursor));
         }
         self.last = name;
         self.labels.clear();
@@ -122,33 +122,20 @@ impl<'a> Lexer<'a> {
             gap = cursor.blanks();
         }
         plain &= gap == b" ";
-        let value = cursor.rest();
-        if is_float(value) {
-            return Ok(Line::Sample(Sample {
-                name,
-                value,
-                timestamp: &[],
-                plain,
-            }));
-        }
         let value = cursor.word();
         if !is_float(value) {
             return Err(Fault::BadValue);
         }
         let gap = cursor.blanks();
-        if cursor.peek() == b'\n' {
-            return Ok(Line::Sample(Sample {
-                name,
-                value,
-                timestamp: &[],
-                plain: false,
-            }));
-        }
-        plain &= gap == b" ";
         let timestamp = cursor.word();
-        plain &= cursor.no_blanks();
-        if cursor.peek() != b'\n' || !is_timestamp(timestamp) {
-            return Err(Fault::BadTimestamp);
+        if !timestamp.is_empty() {
+            plain &= gap == b" ";
+            plain &= cursor.no_blanks();
+            if cursor.peek() != b'\n' || !is_timestamp(timestamp) {
+                return Err(Fault::BadTimestamp);
+            }
+        } else {
+            plain &= gap.is_empty();
         }
         Ok(Line::Sample(Sample {
             name,
@@ -159,7 +146,19 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// Reads the labels from `{` to `}`; whether they are in the plain form.
+/// What is wrong with a line that does not start with a metric name.
+fn no_name(mut cursor: Cursor<'_>) -> Fault {
+    if cursor.peek() == b'{' {
+        cursor.at += 1;
+        cursor.blanks();
+        if cursor.peek() == b'"' {
+            return Fault::QuotedName;
+        }
+    }
+    Fault::NoName
+}
+
+/// Reads the labels from `{` to `}`; whether they have the plain form.
 fn braces<'a>(cursor: &mut Cursor<'a>, utf8: bool, labels: &mut Vec<Label<'a>>) -> Result<bool, Fault> {
     cursor.at += 1;
     let mut plain = cursor.no_blanks();
@@ -173,6 +172,9 @@ fn braces<'a>(cursor: &mut Cursor<'a>, utf8: bool, labels: &mut Vec<Label<'a>>) 
         }
         let start = cursor.at;
         let name = cursor.name(LABEL_START, LABEL);
+        if name.is_empty() && cursor.peek() == b'"' {
+            return Err(Fault::QuotedName);
+        }
         plain &= cursor.no_blanks();
         if name.is_empty() || cursor.peek() != b'=' {
             return Err(Fault::MalformedLabel);
@@ -213,8 +215,8 @@ fn braces<'a>(cursor: &mut Cursor<'a>, utf8: bool, labels: &mut Vec<Label<'a>>) 
     }
 }
 
-/// Reads a label value from its opening to its closing quote: what is between them, and whether a backslash
-/// stands before something that needs none.
+/// Reads a label value from its opening to its closing quote: what is between them, and whether it has a backslash
+/// that escapes nothing.
 fn quoted<'a>(cursor: &mut Cursor<'a>) -> Result<(&'a [u8], bool), Fault> {
     cursor.at += 1;
     let start = cursor.at;
@@ -238,14 +240,17 @@ fn quoted<'a>(cursor: &mut Cursor<'a>) -> Result<(&'a [u8], bool), Fault> {
     Ok((value, odd_escape))
 }
 
-/// Reads a line that begins with `#`. Only `# HELP ` and `# TYPE ` (with blanks between, as Prometheus wants
-/// them) say something; everything else is for people.
+/// Reads a line that starts with `#`. Only `# HELP ` and `# TYPE ` mean something, with the blanks, as Prometheus has
+/// it.
 fn comment<'a>(mut cursor: Cursor<'a>) -> Result<Line<'a>, Fault> {
     cursor.at += 1;
     let blanks = cursor.blanks();
     let keyword = cursor.word();
     if blanks.is_empty() || !matches!(keyword, b"HELP" | b"TYPE") || cursor.no_blanks() {
         return Ok(Line::Nothing);
+    }
+    if cursor.peek() == b'"' {
+        return Err(Fault::QuotedName);
     }
     let name = cursor.name(METRIC_START, METRIC);
     let blanks = cursor.blanks();
@@ -318,7 +323,7 @@ mod tests {
         assert_eq!(sample("x{a=\"\0\"} 1"), some("x", &[("a", "\0")], "1", "", true));
     }
 
-    /// All of these a scrape by Prometheus 2.42 takes (promtool does not take each).
+    /// A scrape by Prometheus 2.42 takes each of these (promtool does not).
     #[test]
     fn samples_in_other_forms() {
         for (line, labels) in [
@@ -353,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn faults_are_told_apart() {
         for (line, expected) in [
             ("{a=\"b\"} 1", Fault::NoName),
             ("1x 1", Fault::NoName),
@@ -379,7 +384,12 @@ mod tests {
             ("x{a:b=\"c\"} 1", Fault::MalformedLabel),
             ("x{a=b} 1", Fault::MalformedLabel),
             ("x{a=\"b\"", Fault::MalformedLabel),
-            ("x{\"a\"=\"b\"} 1", Fault::MalformedLabel),
+            ("{\"x.y\"} 1", Fault::QuotedName),
+            (" { \"x.y\",a=\"b\"} 1", Fault::QuotedName),
+            ("x{\"a\"=\"b\"} 1", Fault::QuotedName),
+            ("x{a=\"b\", \"c.d\"=\"e\"} 1", Fault::QuotedName),
+            ("# TYPE \"x.y\" gauge", Fault::QuotedName),
+            ("# HELP \"x.y\" y", Fault::QuotedName),
             ("x{a=\"b} 1", Fault::UnclosedLabel),
             ("x{a=\"b\\\"} 1", Fault::UnclosedLabel),
             ("x{a=\"\\", Fault::UnclosedLabel),
@@ -415,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_say_something_or_nothing() {
+    fn only_help_and_type_comments_are_read() {
         for nothing in [
             "",
             " ",
@@ -462,9 +472,9 @@ mod tests {
         assert_eq!(all("a\nb\n"), [(0, &b"a"[..]), (2, b"b")]);
     }
 
-    /// The name before may be the beginning of the next, or the other way round.
+    /// The previous name may be the start of the next one, or the other way round.
     #[test]
-    fn a_name_is_read_whole_whatever_came_before() {
+    fn a_name_is_read_whole_after_any_other() {
         let mut lexer = Lexer::new(b"");
         for (line, expected) in [
             ("x_sum 1", "x_sum"),

@@ -1,54 +1,52 @@
-//! Which families a joined page has, of what type, and what belongs to each.
+//! The families of a merged page: the type of each, and what belongs to it.
 //!
-//! The pages need not agree. No sample is given up over that; where types cannot stand together, types are:
+//! Pages may disagree on types. No sample is dropped for that; types are:
 //!
-//! - A family has the type that most pages give it; between equals, the one of the first page. Where a page's
-//!   samples cannot be of that type (a plain `x` where the others have a histogram `x`, a bucket without a
-//!   bound), the family is `untyped`, and what were its `x_bucket`, `x_sum` and `x_count` are families of
-//!   their own.
-//! - Where one page has a histogram or summary `x` and another a family of its own by the name of `x_sum`,
-//!   Prometheus's Go client could read only one of the two TYPE lines. The histogram takes the other's
-//!   samples in, unless more pages say that `x_sum` is a family of its own: then `x` is `untyped`, as above.
+//! - A family has the type that most pages give it; in a tie, that of the first page. If a page has samples that
+//!   cannot be of that type (a plain `x` where others have a histogram `x`, a bucket without a bound), the family is
+//!   `untyped`, and its `x_bucket`, `x_sum` and `x_count` become families of their own.
+//! - If one page has a histogram or summary `x` and another a family named `x_sum`, Prometheus's Go client can read
+//!   only one of the two TYPE lines. The histogram takes in the samples of `x_sum`, unless more pages declare `x_sum`
+//!   a family: then `x` is `untyped`, as above.
 //! - The help is that of the first page that has one.
 
-#![allow(clippy::indexing_slicing)] // Only the votes, which every kind has.
+#![allow(clippy::indexing_slicing)] // Only of the votes, which every kind has.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::filter::Filter;
-use super::kind::Kind;
-use super::layout::{Layout, Name, Shape, Span};
-use super::page::Page;
+use crate::filter::Filter;
+use crate::kind::Kind;
+use crate::layout::{Layout, Name, Shape, Span};
+use crate::page::Page;
 
-/// A family of the joined page.
+/// A family of the merged page.
 #[derive(Debug)]
-pub(super) struct Family {
+pub(crate) struct Family {
     pub name: Vec<u8>,
     pub kind: Kind,
     /// The page that has the help, and where in it.
     pub help: Option<(usize, Span)>,
     /// Ordered by page.
     pub parts: Vec<Part>,
-    /// Whether two of the pages might have the same series, labels added: that has to be looked at, line by
-    /// line.
+    /// Two of the pages may have the same series, added labels included: each sample must be checked.
     pub overlaps: bool,
 }
 
 /// What one page has under one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Part {
+pub(crate) struct Part {
     pub page: u32,
-    /// Its place in the page's list of names.
+    /// Its index in the page's list of names.
     pub name: u32,
 }
 
 /// The families of `pages` that `filter` fits, sorted by name.
-pub(super) fn plan<P: Borrow<Page>>(pages: &[P], filter: &Filter) -> Vec<Family> {
+pub(crate) fn plan<P: Borrow<Page>>(pages: &[P], filter: &Filter) -> Vec<Family> {
     let mut places: BTreeMap<&[u8], usize> = BTreeMap::new();
     let mut found: Vec<Found> = Vec::new();
-    // Most pages have the layout of another, and so its names in the same places.
+    // Most pages share a layout, so its names are looked up once.
     let mut layouts: HashMap<*const Layout, Vec<usize>> = HashMap::new();
     for (page, at) in pages.iter().map(Borrow::borrow).zip(0..) {
         let layout = page.layout();
@@ -94,7 +92,7 @@ pub(super) fn plan<P: Borrow<Page>>(pages: &[P], filter: &Filter) -> Vec<Family>
         }
         let kind = settle(named, after);
         let Found { mut parts, help, .. } = std::mem::take(&mut named.found);
-        if parts.is_empty() || !filter.fits_bytes(named.name) {
+        if parts.is_empty() || !filter.fits(named.name) {
             continue;
         }
         parts.sort_by_key(|part| part.page);
@@ -115,7 +113,7 @@ pub(super) fn plan<P: Borrow<Page>>(pages: &[P], filter: &Filter) -> Vec<Family>
 struct Found {
     parts: Vec<Part>,
     shape: Shape,
-    /// For each type how many pages give it, and the first that does.
+    /// For each type, how many pages give it and the first that does.
     votes: [(u32, u32); Kind::ALL.len()],
     help: Option<(usize, Span)>,
 }
@@ -142,7 +140,7 @@ impl Found {
         self.votes[kind as usize].0
     }
 
-    /// The type that most pages give, and how many do.
+    /// The type that most pages give, and how many pages do.
     fn elected(&self) -> (Kind, u32) {
         let best = |kind: &Kind| {
             let (count, first) = self.votes[*kind as usize];
@@ -159,13 +157,14 @@ impl Found {
 struct Named<'a> {
     name: &'a [u8],
     found: Found,
-    /// A histogram or a summary has taken the samples in.
+    /// A histogram or summary has taken in the samples.
     taken: bool,
 }
 
-/// Gives a name its type, and a histogram or summary the samples of its `_bucket`, `_sum` and `_count`.
+/// Decides the type of a family, and moves the samples of a histogram's or summary's `_bucket`, `_sum` and `_count`
+/// to it.
 ///
-/// `after` has the names behind this one, and so those: they begin with its own.
+/// `after` has the names that sort after this one, and those do.
 fn settle(named: &mut Named<'_>, after: &mut [Named<'_>]) -> Kind {
     let (elected, votes) = named.found.elected();
     let kind = if fits(elected, votes, named, after) {
@@ -179,20 +178,10 @@ fn settle(named: &mut Named<'_>, after: &mut [Named<'_>]) -> Kind {
             named.found.parts.append(&mut member.found.parts);
         }
     }
-    for lost in [Kind::Histogram, Kind::Summary] {
-        if lost == kind || named.found.votes_for(lost) == 0 {
-            continue;
-        }
-        for suffix in lost.suffixes() {
-            if let Some(member) = member(named.name, suffix, after) {
-                member.found.help = member.found.help.or(named.found.help);
-            }
-        }
-    }
     kind
 }
 
-/// Whether all that the pages have can be served as a family of this type, which `votes` pages give it.
+/// Whether all samples of this name can be in a family of this type, which `votes` pages give it.
 fn fits(kind: Kind, votes: u32, named: &Named<'_>, after: &mut [Named<'_>]) -> bool {
     let (own, bound) = match kind {
         Kind::Histogram => (Shape::SAMPLES, Shape::BAD_LE),
@@ -213,7 +202,7 @@ fn fits(kind: Kind, votes: u32, named: &Named<'_>, after: &mut [Named<'_>]) -> b
         })
 }
 
-/// The one that has the name `base` and `suffix` joined, among names in order.
+/// The entry for `base` followed by `suffix`, in a list sorted by name.
 fn member<'a, 'n>(base: &[u8], suffix: &str, names: &'a mut [Named<'n>]) -> Option<&'a mut Named<'n>> {
     let wanted = || base.iter().chain(suffix.as_bytes());
     let at = names
@@ -222,8 +211,8 @@ fn member<'a, 'n>(base: &[u8], suffix: &str, names: &'a mut [Named<'n>]) -> Opti
     names.get_mut(at)
 }
 
-/// For each page a number; pages of the same number add the same labels with other values, and so never have
-/// a series in common. `None`: another page adds the very same.
+/// A number for each page: pages with the same number add the same label names with different values, so they have no
+/// series in common. `None` if another page adds exactly the same labels.
 fn origins<'a, P: Borrow<Page>>(pages: &'a [P]) -> Vec<Option<usize>> {
     let mut texts: HashMap<&[u8], u32> = HashMap::new();
     for page in pages {
@@ -241,7 +230,7 @@ fn origins<'a, P: Borrow<Page>>(pages: &'a [P]) -> Vec<Option<usize>> {
     pages.iter().map(origin).collect()
 }
 
-/// Whether two of the parts may have a series in common.
+/// Whether two of the pages may have a series in common.
 fn overlap(parts: &[Part], origins: &[Option<usize>]) -> bool {
     let Some(first) = parts.first() else { return false };
     let origin = |part: &Part| origins.get(part.page as usize).copied().flatten();
@@ -251,13 +240,13 @@ fn overlap(parts: &[Part], origins: &[Option<usize>]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Filter, Merge, Page, Relabel};
+    use crate::{Filter, Merge, Page, Relabel};
 
-    /// The joined page of bodies, each with its own value of the label `id`.
-    fn joined(bodies: &[&str]) -> String {
+    /// The merged page of bodies, each with its own value of the label `id`.
+    fn merged(bodies: &[&str]) -> String {
         let ids = ["a", "b", "c", "d"];
         let page = |(body, id): (&&str, &str)| {
-            Page::index(body.to_string(), Relabel::default().label("id", id)).unwrap()
+            Page::read(body.to_string(), Relabel::new([("id", id)]).unwrap()).unwrap()
         };
         let merge = Merge::new(bodies.iter().zip(ids).map(page).collect(), &Filter::default());
         String::from_utf8(merge.into_bytes()).unwrap()
@@ -268,7 +257,7 @@ mod tests {
         let one = "# HELP b B\n# TYPE b gauge\nb 1\na 2\nb{x=\"1\"} 3\n";
         let two = "# HELP a A\n# TYPE a counter\na 4\n# TYPE b gauge\nb 5\n# TYPE empty gauge\n";
         assert_eq!(
-            joined(&[one, two]),
+            merged(&[one, two]),
             r#"# HELP a A
 # TYPE a counter
 a{id="a"} 2
@@ -298,24 +287,43 @@ x_count{m="2",id="a"} 1
             "# TYPE x_count_total counter\nx_count_total 1\nx_counts 1\n# TYPE x histogram\nx_count 9\n";
         let other_samples = "x_count{id=\"b\"} 9\n";
         assert_eq!(
-            joined(&[body, other]),
+            merged(&[body, other]),
             format!(
                 "# HELP x X\n# TYPE x histogram\n{samples}{other_samples}\
-                 # HELP x_count_total No help text was given.\n# TYPE x_count_total counter\nx_count_total{{id=\"b\"}} 1\n\
-                 # HELP x_counts No help text was given.\n# TYPE x_counts untyped\nx_counts{{id=\"b\"}} 1\n"
+                 # TYPE x_count_total counter\nx_count_total{{id=\"b\"}} 1\n\
+                 # TYPE x_counts untyped\nx_counts{{id=\"b\"}} 1\n"
             )
         );
     }
 
     #[test]
+    fn the_first_help_is_written_and_none_is_made_up() {
+        let page = merged(&[
+            "x 1\ny 2\n# HELP z \nz 3\n",
+            "# HELP x X\nx 4\n",
+            "# HELP x Other\n",
+        ]);
+        let expected = r#"# HELP x X
+# TYPE x untyped
+x{id="a"} 1
+x{id="b"} 4
+# TYPE y untyped
+y{id="a"} 2
+# TYPE z untyped
+z{id="a"} 3
+"#;
+        assert_eq!(page, expected);
+    }
+
+    #[test]
     fn a_type_may_come_after_its_samples() {
-        let page = joined(&["x_sum 1\nx{quantile=\"0.5\"} 2\n# TYPE x summary\n"]);
+        let page = merged(&["x_sum 1\nx{quantile=\"0.5\"} 2\n# TYPE x summary\n"]);
         let end = "# TYPE x summary\nx_sum{id=\"a\"} 1\nx{quantile=\"0.5\",id=\"a\"} 2\n";
         assert!(page.ends_with(end), "{page}");
     }
 
     fn types(bodies: &[&str]) -> Vec<String> {
-        joined(bodies)
+        merged(bodies)
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE "))
             .map(str::to_owned)
@@ -333,8 +341,8 @@ x_count{m="2",id="a"} 1
     }
 
     #[test]
-    fn samples_that_a_type_cannot_have_cost_it_the_type() {
-        let histogram = "# HELP x X\n# TYPE x histogram\nx_bucket{le=\"1\"} 1\nx_sum 1\nx_count 1\n";
+    fn samples_that_do_not_fit_the_type_make_it_untyped() {
+        let histogram = "# TYPE x histogram\nx_bucket{le=\"1\"} 1\nx_sum 1\nx_count 1\n";
         let apart = [
             "x untyped",
             "x_bucket untyped",
@@ -344,17 +352,11 @@ x_count{m="2",id="a"} 1
         assert_eq!(types(&[histogram, histogram, "# TYPE x gauge\nx 1\n"]), apart);
         assert_eq!(types(&[histogram, "x 1\n"]), apart);
         assert_eq!(types(&[histogram, "x_bucket 1\n"]), apart[1..]);
-        assert_eq!(types(&[histogram, "x_bucket{le=\"much\"} 1\n"]), apart[1..]);
-        assert_eq!(types(&[histogram, "x_sum{le=\"much\"} 1\n"]), apart[1..]);
+        assert_eq!(types(&[histogram, "x_bucket{le=\"high\"} 1\n"]), apart[1..]);
+        assert_eq!(types(&[histogram, "x_sum{le=\"high\"} 1\n"]), apart[1..]);
         assert_eq!(
             types(&[histogram, "x_sum{le=\"1\"} 1\n", "x_count{quantile=\"?\"} 1\n"]),
             ["x histogram"]
-        );
-        let page = joined(&[histogram, "x 1\n"]);
-        assert_eq!(
-            page.matches("HELP").count(),
-            page.matches(" X\n").count(),
-            "{page}"
         );
 
         let summary = "# TYPE x summary\nx{quantile=\"0.5\"} 1\nx_sum 1\nx_count 1\n";
@@ -365,7 +367,7 @@ x_count{m="2",id="a"} 1
             types(&[summary, "x_bucket 1\n"]),
             ["x summary", "x_bucket untyped"]
         );
-        // The gauge is elected; the histogram's samples are on their own.
+        // The gauge is chosen, so the histogram's samples are families of their own.
         assert_eq!(
             types(&["# TYPE x gauge\nx 1\n", histogram]),
             ["x gauge", "x_bucket untyped", "x_count untyped", "x_sum untyped"]
@@ -373,7 +375,7 @@ x_count{m="2",id="a"} 1
     }
 
     #[test]
-    fn a_family_by_the_name_of_a_histograms_sample() {
+    fn a_family_named_like_a_histograms_sample() {
         let histogram = "# TYPE x histogram\nx_bucket{le=\"1\"} 1\nx_sum 1\nx_count 1\n";
         let sum = "# HELP x_sum S\n# TYPE x_sum gauge\nx_sum 2\n";
         assert_eq!(types(&[histogram, sum]), ["x histogram"]);
@@ -392,7 +394,7 @@ x_count{m="2",id="a"} 1
             [
                 "x_bucket untyped",
                 "x_count untyped",
-                // What was the first histogram's sum cannot be in another histogram.
+                // The sum of the first histogram cannot be in another one.
                 "x_sum untyped",
                 "x_sum_bucket untyped",
                 "x_sum_sum untyped",
@@ -400,9 +402,9 @@ x_count{m="2",id="a"} 1
         );
     }
 
-    /// It need not be there: its mere TYPE line would be read as one of `x`.
+    /// Without samples it is left out: its TYPE line alone would be read as one of `x`.
     #[test]
-    fn a_family_without_samples_by_the_name_of_a_histograms_sample() {
+    fn a_family_without_samples_named_like_a_histograms_sample() {
         let histogram = "# TYPE x histogram\nx_bucket{le=\"1\"} 1\n";
         let nested = "# TYPE x_sum histogram\nx_sum_bucket{le=\"1\"} 1\n";
         assert_eq!(
@@ -412,9 +414,11 @@ x_count{m="2",id="a"} 1
     }
 
     #[test]
-    fn the_filter_sees_the_names_that_are_served() {
-        let page = |body: &'static str| Page::index(body, Relabel::kata("i", "", "", "")).unwrap();
-        let body = "go_x 1\nkata_shim_go_y 2\n# TYPE kata_h histogram\nkata_h_sum 3\n";
+    fn the_filter_sees_names_with_their_prefix() {
+        let page = |body: &'static str| {
+            Page::read(body, Relabel::default().prefix("shim_", ["go_"]).unwrap()).unwrap()
+        };
+        let body = "go_x 1\nshim_go_y 2\n# TYPE app_h histogram\napp_h_sum 3\n";
         let filtered = |filter: &str| {
             let bytes = Merge::new(vec![page(body)], &Filter::parse(filter)).into_bytes();
             let text = String::from_utf8(bytes).unwrap();
@@ -422,15 +426,12 @@ x_count{m="2",id="a"} 1
                 .filter_map(|line| Some(line.strip_prefix("# TYPE ")?.to_owned()))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(
-            filtered("kata_shim_go_"),
-            ["kata_shim_go_x untyped", "kata_shim_go_y untyped"]
-        );
+        assert_eq!(filtered("shim_go_"), ["shim_go_x untyped", "shim_go_y untyped"]);
         assert_eq!(filtered("go_"), Vec::<String>::new());
         assert_eq!(
-            filtered("kata_h,kata_shim_go_y"),
-            ["kata_h histogram", "kata_shim_go_y untyped"]
+            filtered("app_h,shim_go_y"),
+            ["app_h histogram", "shim_go_y untyped"]
         );
-        assert_eq!(filtered("kata_h_sum"), Vec::<String>::new());
+        assert_eq!(filtered("app_h_sum"), Vec::<String>::new());
     }
 }

@@ -1,11 +1,9 @@
-//! Families of our own, as a page like any other.
+//! Writes families of the program's own.
 
 use std::fmt::Write;
 
-use super::kind::Kind;
-use super::page::{Page, PageTooLong};
-use super::reader::PageReader;
-use super::relabel::{Relabel, escape_help, escape_label};
+use crate::escape::{escape_help, escape_label};
+use crate::kind::Kind;
 
 /// A number, written exactly.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,7 +12,7 @@ pub enum Value {
     Count(u64),
     /// The shortest decimal that reads as the same `f64`.
     Float(f64),
-    /// Nanoseconds, written as seconds with all nine decimals that are not zero.
+    /// Nanoseconds, written as seconds with up to nine decimals.
     Nanoseconds(u64),
 }
 
@@ -36,11 +34,10 @@ impl From<bool> for Value {
     }
 }
 
-/// Writes families of our own. They need no order: [`Merge`](super::Merge) sorts them, and puts together what
-/// belongs together.
+/// Writes the program's own families. Their order does not matter: [`Merge`](crate::Merge) groups and sorts them.
 ///
 /// ```
-/// use promtext::{Filter, Kind, Merge, Value, Writer};
+/// use promtext::{Filter, Kind, Merge, Page, Relabel, Value, Writer};
 ///
 /// let mut writer = Writer::default();
 /// let mut cpu = writer.family("container_cpu_usage_seconds_total", Kind::Counter, "CPU time used.");
@@ -48,11 +45,12 @@ impl From<bool> for Value {
 /// let mut took = writer.family("scrape_seconds", Kind::Summary, "Time taken.");
 /// took.member("_sum", &[], 0.25).member("_count", &[], 7u64);
 ///
-/// let page = Merge::new(vec![writer.page()?], &Filter::default()).into_bytes();
+/// let page = Page::read(writer.into_text(), Relabel::default())?;
+/// let page = Merge::new(vec![page], &Filter::default()).into_bytes();
 /// let page = String::from_utf8_lossy(&page);
 /// assert!(page.contains("container_cpu_usage_seconds_total{pod=\"web-0\",container=\"a \\\"b\\\"\"} 1.500000001\n"));
 /// assert!(page.ends_with("# TYPE scrape_seconds summary\nscrape_seconds_sum 0.25\nscrape_seconds_count 7\n"));
-/// # Ok::<(), promtext::PageTooLong>(())
+/// # Ok::<(), promtext::Error>(())
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Writer {
@@ -60,11 +58,11 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a family, or goes on with one: of several types and helps for one name the first counts.
+    /// Starts a family, or continues one: the first type and help of a name count.
     ///
-    /// Names are the caller's own: samples of a name that Prometheus does not take would be left out of the
-    /// page, and counted as [lost](super::Tally::lost).
-    pub fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> FamilyWriter<'_> {
+    /// Names are not checked here: when the text is read, samples with an invalid name of a metric or label are left
+    /// out, and counted as [lost](crate::Tally::lost).
+    pub fn family<'a>(&'a mut self, name: &'a str, kind: Kind, help: &str) -> FamilyWriter<'a> {
         for (word, text) in [("HELP", help), ("TYPE", kind.word())] {
             for part in ["# ", word, " ", name, " "] {
                 self.text.extend_from_slice(part.as_bytes());
@@ -78,27 +76,18 @@ impl Writer {
         }
     }
 
-    /// Begins a family, or goes on with one, without HELP and TYPE: in a page of many that are joined with one
-    /// which says those for all. Where no page does, the family is `untyped`.
-    pub fn samples(&mut self, name: &'static str) -> FamilyWriter<'_> {
+    /// Starts or continues a family without HELP and TYPE: for one page of many, if another page gives those for all.
+    /// If none does, the family is `untyped`.
+    pub fn samples<'a>(&'a mut self, name: &'a str) -> FamilyWriter<'a> {
         FamilyWriter {
             text: &mut self.text,
             name,
         }
     }
 
-    /// All of it as a page.
-    pub fn page(self) -> Result<Page, PageTooLong> {
-        Page::index(self.text(), Relabel::default())
-    }
-
-    /// All of it as a page with labels that all its samples have. There are many such pages: one a container.
-    pub fn page_with(self, relabel: Relabel, reader: &PageReader) -> Result<Page, PageTooLong> {
-        reader.read(self.text(), relabel)
-    }
-
-    fn text(mut self) -> Vec<u8> {
-        // A page stays for as long as it is being served, and there may be thousands.
+    /// The text, for [`Page::read`](crate::Page::read) or [`PageReader::read`](crate::PageReader::read).
+    pub fn into_text(mut self) -> Vec<u8> {
+        // Thousands of pages may be kept while they are served.
         self.text.shrink_to_fit();
         self.text
     }
@@ -108,16 +97,16 @@ impl Writer {
 #[derive(Debug)]
 pub struct FamilyWriter<'a> {
     text: &'a mut Vec<u8>,
-    name: &'static str,
+    name: &'a str,
 }
 
 impl FamilyWriter<'_> {
-    /// Writes a sample with these labels. Their values may be anything.
+    /// Writes a sample with these labels. Their values may be any text.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Into<Value>) -> &mut Self {
         self.member("", labels, value)
     }
 
-    /// Writes a sample of a histogram or a summary whose name has a suffix (`_bucket`, `_sum`, `_count`).
+    /// Writes a sample of a histogram or summary whose name has a suffix (`_bucket`, `_sum`, `_count`).
     pub fn member(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Into<Value>) -> &mut Self {
         self.text.extend_from_slice(self.name.as_bytes());
         self.text.extend_from_slice(suffix.as_bytes());
@@ -127,7 +116,7 @@ impl FamilyWriter<'_> {
             open = b',';
             self.text.extend_from_slice(name.as_bytes());
             self.text.extend_from_slice(b"=\"");
-            escape_label(value.as_bytes(), self.text);
+            escape_label(value, self.text);
             self.text.push(b'"');
         }
         if !labels.is_empty() {
@@ -142,7 +131,7 @@ impl FamilyWriter<'_> {
 
 fn write_value(value: Value, out: &mut Vec<u8>) {
     let mut text = String::new();
-    // Writing into a string does not fail.
+    // Writing to a string does not fail.
     let _ = match value {
         Value::Count(count) => write!(text, "{count}"),
         Value::Nanoseconds(ns) => {
@@ -165,8 +154,12 @@ fn write_value(value: Value, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Filter, Merge};
+    use crate::{Filter, Merge, Page, Relabel};
     use proptest::prelude::*;
+
+    fn page(writer: Writer, relabel: Relabel) -> Page {
+        Page::read(writer.into_text(), relabel).unwrap()
+    }
 
     fn written(value: impl Into<Value>) -> String {
         let mut out = Vec::new();
@@ -194,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn one_family_in_two_parts_is_one_group() {
+    fn a_family_in_two_parts_becomes_one_group() {
         let mut writer = Writer::default();
         writer
             .family("b", Kind::Gauge, "B\nof \\")
@@ -203,33 +196,32 @@ mod tests {
         writer
             .family("b", Kind::Counter, "other")
             .sample(&[("id", "2")], 2u64);
-        let page = Merge::new(vec![writer.page().unwrap()], &Filter::default()).into_bytes();
+        let page = Merge::new(vec![page(writer, Relabel::default())], &Filter::default()).into_bytes();
         let expected = "# HELP a A\n# TYPE a gauge\na 1\n# HELP b B\\nof \\\\\n# TYPE b gauge\nb{id=\"1\"} 1\nb{id=\"2\"} 2\n";
         assert_eq!(String::from_utf8(page).unwrap(), expected);
     }
 
     #[test]
-    fn a_page_of_samples_alone_takes_type_and_help_from_another() {
+    fn a_page_without_types_gets_them_from_another() {
         let mut about = Writer::default();
         about.family("a", Kind::Counter, "A");
         about.family("unused", Kind::Gauge, "U");
-        let page = |id: &str| {
+        let labelled = |id: &str| {
             let mut writer = Writer::default();
             writer.samples("a").sample(&[("x", "1")], 1u64);
-            let relabel = Relabel::default().label("id", id);
-            writer.page_with(relabel, &PageReader::default()).unwrap()
+            page(writer, Relabel::new([("id", id)]).unwrap())
         };
-        let pages = vec![about.page().unwrap(), page("one"), page("two")];
+        let pages = vec![page(about, Relabel::default()), labelled("one"), labelled("two")];
         let joined = Merge::new(pages, &Filter::default()).into_bytes();
         let expected = "# HELP a A\n# TYPE a counter\na{x=\"1\",id=\"one\"} 1\na{x=\"1\",id=\"two\"} 1\n";
         assert_eq!(String::from_utf8(joined).unwrap(), expected);
     }
 
     #[test]
-    fn a_name_that_is_none_is_counted() {
+    fn samples_with_an_invalid_name_are_counted() {
         let mut writer = Writer::default();
         writer.family("no name", Kind::Gauge, "").sample(&[], 1u64);
-        assert_eq!(writer.page().unwrap().tally().lost, 1);
+        assert_eq!(page(writer, Relabel::default()).tally().lost, 1);
     }
 
     proptest! {
@@ -245,7 +237,7 @@ mod tests {
         fn label_values_may_be_anything(value in any::<String>()) {
             let mut writer = Writer::default();
             writer.family("x", Kind::Gauge, &value).sample(&[("a", &value), ("b", "")], 1u64);
-            let tally = writer.page().unwrap().tally();
+            let tally = page(writer, Relabel::default()).tally();
             prop_assert_eq!((tally.samples, tally.lost), (1, 0));
         }
     }

@@ -6,7 +6,7 @@ mod sandbox;
 mod show;
 mod summary;
 
-use promtext::{Filter, Tally};
+use promtext::Filter;
 use shimstat::survey::Survey;
 
 use self::readings::{ReadingError, Readings};
@@ -31,61 +31,61 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
             sandbox.id()
         ));
     }
-    let answer = match arguments.format.unwrap_or(MetricsFormat::Raw) {
-        MetricsFormat::Raw => match &arguments.filter {
-            // As it came, to the byte.
-            None => body,
-            Some(prefixes) => {
-                let (page, tally) = readings::select(&body, &Filter::parse(prefixes))
-                    .map_err(|e| Failure::new(format!("sandbox {}: {e}", sandbox.id())))?;
-                say_what_is_left_out(&sandbox, &tally);
-                page
-            }
-        },
-        format => {
-            let filter = Filter::parse(arguments.filter.as_deref().unwrap_or_default());
-            let readings = Readings::read(&body, &filter).map_err(|e| unreadable(&sandbox, &e))?;
-            say_what_is_left_out(&sandbox, &readings.tally);
-            match readings.families.as_slice() {
-                [] => Vec::new(),
-                families if format == MetricsFormat::Json => show::json(sandbox.id(), families),
-                families => show::table(families),
-            }
+    let (answer, left_out) = match (arguments.format.unwrap_or(MetricsFormat::Raw), &arguments.filter) {
+        // As it came, to the byte.
+        (MetricsFormat::Raw, None) => (body, Vec::new()),
+        (format, prefixes) => {
+            let filter = Filter::parse(prefixes.as_deref().unwrap_or_default());
+            shown(format, &sandbox, &body, &filter).map_err(|error| {
+                Failure::new(format!("sandbox {}: {error}", sandbox.id())).and(RAW_TEXT_HAS_ALL)
+            })?
         }
     };
-    if answer.is_empty()
-        && let Some(prefixes) = &arguments.filter
-    {
-        return Err(Failure::new(format!(
-            "sandbox {} has no family whose name begins with {prefixes}",
-            sandbox.id()
-        )));
+    let id = sandbox.id();
+    let mut problems = Vec::new();
+    match &arguments.filter {
+        Some(prefixes) if answer.is_empty() => {
+            problems.push(format!(
+                "sandbox {id} has no family whose name starts with {prefixes}"
+            ));
+        }
+        _ => output::answer(&answer)?,
     }
-    output::answer(&answer)
+    // A part of the answer must not pass for the whole.
+    problems.extend(left_out.iter().map(|what| format!("sandbox {id}: {what}")));
+    if !left_out.is_empty() {
+        problems.push(RAW_TEXT_HAS_ALL.to_string());
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let failure = problems
+        .into_iter()
+        .fold(Failure::told(), |failure, line| failure.and(line));
+    Err(failure)
 }
 
-/// Lines that are no samples to Prometheus are none to us; they are in the raw text.
-fn say_what_is_left_out(sandbox: &Sandbox, tally: &Tally) {
-    if let Some(first) = tally.first {
-        output::notice(&format!(
-            "sandbox {}: {} lines of the answer are no samples and are left out; the first fault is in line {}: {}",
-            sandbox.id(),
-            tally.lost,
-            first.line,
-            first.fault
-        ));
-    }
-}
+/// Where to look for what another format leaves out.
+const RAW_TEXT_HAS_ALL: &str = "every line is in the raw text: run `metrics` without --format and --filter";
 
-/// A part of the answer would pass for the whole of it.
-fn unreadable(sandbox: &Sandbox, error: &ReadingError) -> Failure {
-    let failure = Failure::new(format!("sandbox {}: {error}", sandbox.id()));
-    match error {
-        ReadingError::Lost { .. } => failure.and(
-            "nothing is shown rather than a part; see the raw text, or choose other families with --filter",
-        ),
-        ReadingError::TooLong(_) => failure.and("the raw text has no such limit"),
+/// The families that a filter lets through, in a format, and what is missing in it.
+fn shown(
+    format: MetricsFormat,
+    sandbox: &Sandbox,
+    body: &[u8],
+    filter: &Filter,
+) -> Result<(Vec<u8>, Vec<String>), ReadingError> {
+    if format == MetricsFormat::Raw {
+        let (page, tally) = readings::select(body, filter)?;
+        return Ok((page, readings::invalid_lines(body, &tally).into_iter().collect()));
     }
+    let Readings { families, left_out } = Readings::read(body, filter)?;
+    let answer = match families.as_slice() {
+        [] => Vec::new(),
+        families if format == MetricsFormat::Json => show::json(sandbox.id(), families),
+        families => show::table(families),
+    };
+    Ok((answer, left_out))
 }
 
 /// Whether a sandbox's metrics have a family of its guest. A Kata shim whose guest does not answer leaves those
@@ -94,7 +94,7 @@ pub fn has_guest_family(body: &[u8]) -> bool {
     has_family(body, "kata_agent_") || has_family(body, "kata_guest_")
 }
 
-/// Whether a sandbox's metrics have a sample whose name begins so.
+/// Whether a sandbox's metrics have a sample whose name starts with `prefix`.
 pub fn has_family(body: &[u8], prefix: &str) -> bool {
     let line = format!("\n{prefix}");
     body.starts_with(prefix.as_bytes()) || memchr::memmem::find(body, line.as_bytes()).is_some()

@@ -1,17 +1,13 @@
 //! One sandbox's metrics as numbers, for people.
 //!
-//! The numbers are read by `prometheus-parse`, a sample at a time, and each is checked: of some inputs it loses
-//! samples or parts of labels without a word (a `:` in a name, a `}` or a comma in a label's value). Then there
-//! are no readings at all, rather than some of them. Not for passing metrics on: a number is a 64-bit float here,
-//! and nothing but [`promtext`] keeps it as it was written.
-
-use std::iter;
+//! `prometheus-parse` reads the numbers, as 64-bit floats. What it would read wrongly is kept from it and reported, and
+//! promtext's count of samples checks the rest. Metrics are never passed on this way: only [`promtext`] keeps a value as
+//! it was written.
 
 use prometheus_parse::{Scrape, Value};
+use promtext::{Filter, Merge, Page, Relabel, Tally};
 
-use promtext::{self, Filter, Merge, Page, PageTooLong, Relabel, Tally};
-
-/// How much of a line an error shows, in characters.
+/// How much of a line is shown, in characters.
 const SHOWN: usize = 200;
 
 /// A family with its samples.
@@ -20,7 +16,7 @@ pub struct Family {
     pub name: String,
     /// `counter`, `gauge`, `histogram`, `summary` or `untyped`.
     pub kind: String,
-    pub help: String,
+    pub help: Option<String>,
     /// In the order of the page.
     pub samples: Vec<Reading>,
 }
@@ -28,7 +24,7 @@ pub struct Family {
 /// A sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
-    /// The family's name; of a histogram's or summary's, one with `_bucket`, `_sum` or `_count` behind it.
+    /// The family's name; in a histogram or summary it may be followed by `_bucket`, `_sum` or `_count`.
     pub name: String,
     /// Sorted by name, escapes resolved.
     pub labels: Vec<(String, String)>,
@@ -47,68 +43,73 @@ impl Reading {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadingError {
     #[error(transparent)]
-    TooLong(#[from] PageTooLong),
-    /// The page says something that is not read out of it.
-    #[error("{lines} of the {samples} samples cannot be read without loss, of which the first is: {first}")]
-    Lost {
-        lines: usize,
-        samples: usize,
-        first: String,
-    },
+    Page(#[from] promtext::Error),
+    #[error("read the answer: prometheus-parse found {read} of its {counted} samples")]
+    Count { read: usize, counted: usize },
 }
 
 /// The families of a page that are asked for, sorted by name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Readings {
     pub families: Vec<Family>,
-    /// What was left out before anything was read, because it is no sample that Prometheus would take.
-    pub tally: Tally,
+    /// What is missing in them, a sentence for each cause.
+    pub left_out: Vec<String>,
 }
 
 impl Readings {
-    /// Reads the families of a page that a filter fits.
+    /// Reads the families of a page that a filter lets through.
     pub fn read(body: &[u8], filter: &Filter) -> Result<Self, ReadingError> {
         let (page, tally) = select(body, filter)?;
         let page = String::from_utf8_lossy(&page);
         let mut families: Vec<Family> = Vec::new();
-        let mut help = String::new();
-        let (mut samples, mut lost, mut first) = (0, 0, None);
+        let mut help = None;
+        // The lines for prometheus-parse, and which family each belongs to.
+        let (mut lines, mut owners) = (Vec::new(), Vec::new());
+        let mut inexact = Vec::new();
         for line in page.lines() {
             if let Some(text) = line.strip_prefix("# HELP ") {
-                help = text.split_once(' ').map_or("", |(_, help)| help).to_string();
+                help = text.split_once(' ').map(|(_, help)| unescape(help));
             } else if let Some(text) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = text.split_once(' ').unwrap_or((text, ""));
                 families.push(Family {
                     name: name.to_string(),
                     kind: kind.to_string(),
-                    help: std::mem::take(&mut help),
+                    help: help.take(),
                     samples: Vec::new(),
                 });
+            } else if is_read_exactly(line) {
+                lines.push(Ok(line.to_string()));
+                owners.push(families.len().saturating_sub(1));
             } else {
-                samples += 1;
-                // Each family begins with its TYPE.
-                match (reading(line), families.last_mut()) {
-                    (Some(reading), Some(family)) => family.samples.push(reading),
-                    _ => {
-                        lost += 1;
-                        first.get_or_insert(line);
-                    }
-                }
+                inexact.push(line);
             }
         }
-        // Our own count of the same page, by its lexer.
+        // Without TYPE lines it keeps the samples of histograms and summaries as they are, in order.
+        let samples = Scrape::parse(lines.into_iter()).map_or_else(|_| Vec::new(), |scrape| scrape.samples);
+        let readings: Vec<_> = samples.iter().filter_map(reading).collect();
         let counted = promtext::count_samples(page.as_bytes());
-        if lost == 0 && counted == samples {
-            return Ok(Self { families, tally });
+        if readings.len() + inexact.len() != counted {
+            let read = readings.len() + inexact.len();
+            return Err(ReadingError::Count { read, counted });
         }
-        Err(ReadingError::Lost {
-            lines: lost.max(counted.abs_diff(samples)),
-            samples: counted,
-            first: first.unwrap_or_default().chars().take(SHOWN).collect(),
-        })
+        for (owner, reading) in owners.into_iter().zip(readings) {
+            if let Some(family) = families.get_mut(owner) {
+                family.samples.push(reading);
+            }
+        }
+        families.retain(|family| !family.samples.is_empty());
+        let mut left_out: Vec<_> = invalid_lines(body, &tally).into_iter().collect();
+        if let Some(first) = inexact.first() {
+            let what = match inexact.len() {
+                1 => "1 sample cannot be read exactly and is left out; it".to_string(),
+                several => format!("{several} samples cannot be read exactly and are left out; the first"),
+            };
+            left_out.push(format!("{what} is: {}", shown(first)));
+        }
+        Ok(Self { families, left_out })
     }
 
-    /// The value of the only sample of a name that has these labels, where it is a number at all.
+    /// The value of the only sample of this name with these labels, if it is a finite number.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let family = self.families.iter().find(|family| family.name == name)?;
         let fits = |reading: &&Reading| {
@@ -122,56 +123,71 @@ impl Readings {
     }
 }
 
-/// The families of a page that a filter fits, each whole, sorted by name, every value as it was written.
-pub fn select(body: &[u8], filter: &Filter) -> Result<(Vec<u8>, Tally), PageTooLong> {
-    let page = Page::index(body.to_vec(), Relabel::default())?;
+/// The families of a page that a filter lets through, each whole, sorted by name, every value as it was written.
+pub fn select(body: &[u8], filter: &Filter) -> Result<(Vec<u8>, Tally), promtext::Error> {
+    let page = Page::read(body.to_vec(), Relabel::default())?;
     let tally = page.tally();
     Ok((Merge::new(vec![page], filter).into_bytes(), tally))
 }
 
-/// Reads a line that is in the one form that every reader takes; `None` where something of it is lost.
-fn reading(line: &str) -> Option<Reading> {
-    let scrape = Scrape::parse(iter::once(Ok(line.to_string()))).ok()?;
-    let mut samples = scrape.samples.into_iter();
-    let (Some(sample), None) = (samples.next(), samples.next()) else {
-        return None;
+/// Says which lines of a page are invalid, if there are some.
+pub fn invalid_lines(body: &[u8], tally: &Tally) -> Option<String> {
+    let first = tally.first?;
+    let what = match tally.lost {
+        0 => "not every HELP and TYPE comment is valid; the first that is not".to_string(),
+        1 => "1 line is not a valid sample and is left out; it".to_string(),
+        lost => format!("{lost} lines are not valid samples and are left out; the first"),
     };
-    // Without its TYPE every sample is of this kind.
+    let line = body
+        .split(|&byte| byte == b'\n')
+        .nth(first.line.saturating_sub(1));
+    let line = String::from_utf8_lossy(line.unwrap_or_default());
+    Some(format!(
+        "{what} is line {}, {}: {}",
+        first.line,
+        first.fault,
+        shown(&line)
+    ))
+}
+
+fn shown(line: &str) -> String {
+    line.chars().take(SHOWN).collect()
+}
+
+/// Whether prometheus-parse 0.2.5 reads a line in promtext's plain form without loss: it ignores names with a colon,
+/// splits labels at every comma, equals sign and closing brace, and trims quotes.
+fn is_read_exactly(line: &str) -> bool {
+    let (name, labels) = match line.split_once('{') {
+        Some((name, rest)) => (name, rest.rsplit_once('}').map(|(labels, _)| labels)),
+        None => (line, None),
+    };
+    let is_whole = |label: &str| {
+        let value = label
+            .split_once("=\"")
+            .and_then(|(_, value)| value.strip_suffix('"'));
+        value.is_some_and(|value| !value.contains(['=', '"', '}']))
+    };
+    !name.contains(':') && labels.is_none_or(|labels| labels.split(',').all(is_whole))
+}
+
+/// A sample that was read without its TYPE line.
+fn reading(sample: &prometheus_parse::Sample) -> Option<Reading> {
     let Value::Untyped(value) = sample.value else {
         return None;
     };
-    let rest = line.strip_prefix(sample.metric.as_str())?;
-    let written = match rest.strip_prefix('{') {
-        // The last: a value may have one in it.
-        Some(rest) => rest.rsplit_once('}')?.0,
-        None => "",
-    };
-    let mut labels: Vec<_> = sample
-        .labels
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone()))
+    let labels = sample.labels.iter();
+    let mut labels: Vec<_> = labels
+        .map(|(name, value)| (name.clone(), unescape(value)))
         .collect();
     labels.sort();
-    // Each of them stands there as it was read, and nothing but they and the commas between them.
-    let parts: Vec<String> = labels
-        .iter()
-        .map(|(name, value)| format!("{name}=\"{value}\""))
-        .collect();
-    let length = parts.iter().map(String::len).sum::<usize>() + parts.len().saturating_sub(1);
-    if length != written.len() || !parts.iter().all(|part| written.contains(part.as_str())) {
-        return None;
-    }
-    for (_, value) in &mut labels {
-        *value = unescape(value);
-    }
     Some(Reading {
-        name: sample.metric,
+        name: sample.metric.clone(),
         labels,
         value,
     })
 }
 
-/// Resolves the three escapes of the format.
+/// Resolves the escapes of the format.
 fn unescape(text: &str) -> String {
     let mut resolved = String::with_capacity(text.len());
     let mut characters = text.chars();
@@ -211,10 +227,7 @@ mod tests {
         for (page, families) in [(GO, 72), (RUST, 19)] {
             let readings = Readings::read(page, &Filter::default()).unwrap();
             assert_eq!(readings.families.len(), families);
-            assert_eq!(
-                (readings.tally.samples, readings.tally.lost),
-                (lines(page).len(), 0)
-            );
+            assert_eq!(readings.left_out, Vec::<String>::new());
             let mut read: Vec<String> = Vec::new();
             for reading in readings.families.iter().flat_map(|family| &family.samples) {
                 let labels: Vec<_> = reading
@@ -255,7 +268,8 @@ mod tests {
         };
         let summary = family("go_gc_duration_seconds");
         assert_eq!(summary.kind, "summary");
-        assert!(summary.help.starts_with("A summary of the wall-time pause"));
+        let help = summary.help.as_deref().unwrap();
+        assert!(help.starts_with("A summary of the wall-time pause"));
         assert_eq!(
             summary.samples.last().unwrap().name,
             "go_gc_duration_seconds_count"
@@ -318,32 +332,55 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_lost_is_an_error_and_nothing_is_read() {
+    fn what_would_be_read_wrongly_is_left_out_and_named() {
         for line in [
             "a:b 1",
             "a{x=\"}\"} 1",
+            "a{x=\"} 2 \"} 1",
             "a{x=\"1,2\"} 1",
             "a{x=\"1=2\"} 1",
             "a{x=\"he said \\\"yes\\\"\"} 1",
             "a{x=\"\\\"\"} 1",
             "a{x=\",y=\"} 1",
+            "a{x=\"\\\",y=\\\"\"} 1",
         ] {
-            let page = format!("fine 1\n{line}\n");
-            match read(&page) {
-                Err(ReadingError::Lost {
-                    lines,
-                    samples,
-                    first,
-                }) => {
-                    assert_eq!((lines, samples, first.as_str()), (1, 2, line));
-                }
-                other => panic!("{line}: {other:?}"),
-            }
+            let readings = read(&format!("fine 1\n{line}\n")).unwrap();
+            let names: Vec<_> = readings.families.iter().map(|family| &family.name).collect();
+            assert_eq!(names, ["fine"], "{line}");
+            let what = format!("1 sample cannot be read exactly and is left out; it is: {line}");
+            assert_eq!(readings.left_out, [what]);
         }
     }
 
     #[test]
-    fn what_the_format_allows_beside_is_read() {
+    fn invalid_lines_are_counted_and_the_first_is_named() {
+        let readings = read("# TYPE x what\nx 1\nx one\n?\n").unwrap();
+        assert_eq!(readings.families[0].samples.len(), 1);
+        let what =
+            "2 lines are not valid samples and are left out; the first is line 3, no valid value: x one";
+        assert_eq!(readings.left_out, [what]);
+        let readings = read("# TYPE x what\nx 1\n").unwrap();
+        assert_eq!(readings.families[0].kind, "untyped");
+        assert!(
+            readings.left_out[0].ends_with("is line 1, unknown type in a TYPE comment: # TYPE x what"),
+            "{:?}",
+            readings.left_out
+        );
+    }
+
+    #[test]
+    fn helps_are_unescaped_and_none_is_made_up() {
+        let readings = read("# HELP x A\\nb \\\\n\nx 1\ny 1\n# HELP z \nz 1\n").unwrap();
+        let helps: Vec<_> = readings
+            .families
+            .iter()
+            .map(|family| family.help.as_deref())
+            .collect();
+        assert_eq!(helps, [Some("A\nb \\n"), None, None]);
+    }
+
+    #[test]
+    fn other_valid_forms_are_read() {
         for (line, label, value) in [
             ("a {} 2", None, 2.0),
             ("a{ x = \"y\" , } 2.5e3", Some("y"), 2500.0),
@@ -363,16 +400,18 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_panics(page in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = Readings::read(&page, &Filter::default());
+            prop_assert!(Readings::read(&page, &Filter::default()).is_ok());
         }
 
-        /// Whatever a label says: it is read as it is, or the reading fails.
+        /// Whatever a label says, it is read as it is or left out.
         #[test]
         fn a_label_is_read_right_or_not_at_all(value in "[a,=}{\"\\\\ #é\n]{0,8}", other in "[a,=}\"\\\\]{0,4}") {
             let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             let page = format!("m{{k=\"{}\",z=\"{}\"}} 1\n", escape(&value), escape(&other));
-            if let Ok(readings) = read(&page) {
-                let sample = &readings.families[0].samples[0];
+            let readings = read(&page).unwrap();
+            prop_assert_eq!(readings.families.len() + readings.left_out.len(), 1);
+            if let Some(family) = readings.families.first() {
+                let sample = &family.samples[0];
                 prop_assert_eq!(sample.label("k"), Some(value.as_str()));
                 prop_assert_eq!(sample.label("z"), Some(other.as_str()));
                 prop_assert_eq!(sample.labels.len(), 2);

@@ -46,13 +46,20 @@ fn number(value: f64) -> String {
     }
 }
 
-/// `{"sandbox":…,"families":[{"name":…,"type":…,"help":…,"samples":[{"name":…,"labels":{…},"value":…}]}]}`
+/// `{"sandbox":…,"families":[{"name":…,"type":…,"help":…,"samples":[{"name":…,"labels":{…},"value":…}]}]}`; a family
+/// without a help text has no `help`.
 pub fn json(sandbox: &str, families: &[Family]) -> Vec<u8> {
     let families: Vec<Value> = families
         .iter()
         .map(|family| {
             let samples: Vec<Value> = family.samples.iter().map(sample).collect();
-            json!({"name": family.name, "type": family.kind, "help": family.help, "samples": samples})
+            let help = family.help.iter().map(|help| ("help", json!(help)));
+            let rest = [
+                ("name", json!(family.name)),
+                ("type", json!(family.kind)),
+                ("samples", samples.into()),
+            ];
+            help.chain(rest).collect()
         })
         .collect();
     json::line(&json!({"sandbox": sandbox, "families": families}))
@@ -125,6 +132,7 @@ load      gauge      item=a\\nb                 NaN
                 {"name": "load", "labels": {"item": "a\nb"}, "value": "NaN"},
             ]})
         );
+        assert_eq!(shown["families"][0].get("help"), None);
         assert_eq!(shown["families"][1]["samples"][1]["labels"]["le"], "+Inf");
         assert_eq!(shown["families"][1]["samples"][0]["value"].to_string(), "2");
         // As text: the reader above rounds.

@@ -290,6 +290,9 @@ fn in_guest(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> Vec
     .collect();
     match &now.scraped {
         Err(why) => missing.push(format!("guest: {why}")),
+        Ok((_, readings)) if !readings.left_out.is_empty() => {
+            missing.extend(readings.left_out.iter().map(|what| format!("guest: {what}")));
+        }
         Ok(_) if entries.is_empty() => {
             missing.push("guest: its families are not in the answer; it may be hung".to_string());
         }

@@ -1,13 +1,13 @@
-//! Pages by hands that mean no good. Names, labels and values are few, so that they meet.
+//! Pages from a malicious source. There are few names, labels and values, so that they collide.
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::{Page, Relabel};
+use promtext::{Page, Relabel};
 
 type Words = &'static [&'static str];
 
-/// Mostly one of the first, so that what is made of several of these is not always broken.
+/// Mostly a good one, so that what consists of several is not always invalid.
 fn mostly(good: Words, bad: Words) -> impl Strategy<Value = &'static str> + Clone {
     prop_oneof![20 => select(good), 1 => select(bad)]
 }
@@ -22,7 +22,7 @@ const NAMES: Words = &[
     "x_sum_sum",
     "x_sum_bucket",
     "go_a",
-    "kata_shim_go_a",
+    "shim_go_a",
     "a:b",
 ];
 const KINDS: Words = &[
@@ -98,7 +98,7 @@ fn sample() -> impl Strategy<Value = String> {
         })
 }
 
-/// Some lines that belong together, or one.
+/// A line, or several that belong together.
 fn lines() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let one = |line: String| vec![line.into_bytes()];
     let kind = (select(NAMES), mostly(KINDS, &["Histogram ", "info", ""]))
@@ -125,7 +125,14 @@ fn lines() -> impl Strategy<Value = Vec<Vec<u8>>> {
     });
     let garbage = prop::collection::vec(select(b" \t#{}\",=\\x1e.\r\0\xff\xc3TYPEHL".to_vec()), 0..12)
         .prop_map(|line| vec![line]);
-    let not_utf8 = Just(vec![b"x{a=\"\xff\"} 1".to_vec()]);
+    // Not UTF-8, and quoted names.
+    let refused = select(vec![
+        &b"x{a=\"\xff\"} 1"[..],
+        b"{\"x.y\"} 1",
+        b"x{\"a.b\"=\"1\"} 1",
+        b"# TYPE \"x.y\" gauge",
+    ])
+    .prop_map(|line| vec![line.to_vec()]);
     prop_oneof![
         12 => sample().prop_map(one),
         6 => kind,
@@ -133,7 +140,7 @@ fn lines() -> impl Strategy<Value = Vec<Vec<u8>>> {
         2 => histogram,
         2 => summary,
         1 => garbage,
-        1 => not_utf8,
+        1 => refused,
     ]
 }
 
@@ -148,25 +155,22 @@ pub fn body() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A page, and what it is served with.
+/// A page, and its changes.
 #[derive(Debug, Clone)]
 pub struct Hostile {
     pub body: Vec<u8>,
     pub labels: Vec<(&'static str, &'static str)>,
-    /// Whether `go_` gets the prefix `kata_shim_`.
+    /// Whether `go_` gets the prefix `shim_`.
     pub prefix: bool,
 }
 
 impl Hostile {
     pub fn page(&self) -> Page {
-        let mut relabel = Relabel::default();
-        for (name, value) in &self.labels {
-            relabel = relabel.label(name, value);
-        }
+        let mut relabel = Relabel::new(self.labels.iter().copied()).unwrap();
         if self.prefix {
-            relabel = relabel.prefix("kata_shim_", &["go_"]);
+            relabel = relabel.prefix("shim_", ["go_"]).unwrap();
         }
-        Page::index(self.body.clone(), relabel).unwrap()
+        Page::read(self.body.clone(), relabel).unwrap()
     }
 }
 

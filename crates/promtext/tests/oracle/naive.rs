@@ -1,5 +1,4 @@
-//! The format, read slowly: text is taken apart character by character and put into maps. Knows nothing of
-//! the real reader.
+//! A second reader of the format, simple and slow, that shares no code with the library.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -146,12 +145,12 @@ fn samples(body: &[u8]) -> impl Iterator<Item = Option<Sample>> {
     })
 }
 
-/// How many samples there are.
+/// Counts samples.
 pub fn count(body: &[u8]) -> usize {
     samples(body).flatten().count()
 }
 
-/// The series that a body must be served as, and how many of its lines are none.
+/// The series that must be written of a body, and how many of its lines are lost.
 pub fn read(body: &[u8], added: &[(&str, &str)], prefix: bool) -> (BTreeMap<Series, Number>, usize) {
     let mut kept = BTreeMap::new();
     let mut lost = 0;
@@ -180,7 +179,7 @@ pub fn read(body: &[u8], added: &[(&str, &str)], prefix: bool) -> (BTreeMap<Seri
         );
         labels.retain(|_, value| !value.is_empty());
         let name = if prefix && sample.name.starts_with("go_") {
-            format!("kata_shim_{}", sample.name)
+            format!("shim_{}", sample.name)
         } else {
             sample.name
         };
@@ -192,7 +191,7 @@ pub fn read(body: &[u8], added: &[(&str, &str)], prefix: bool) -> (BTreeMap<Seri
     (kept, lost)
 }
 
-/// The series of a page that is valid to the letter, or what is wrong with it.
+/// The series of a strictly valid page, or what is wrong with it.
 pub fn check_page(page: &[u8]) -> Result<BTreeMap<Series, Number>, String> {
     let page = std::str::from_utf8(page).map_err(|error| error.to_string())?;
     if !page.is_empty() && !page.ends_with('\n') {
@@ -202,13 +201,21 @@ pub fn check_page(page: &[u8]) -> Result<BTreeMap<Series, Number>, String> {
     let mut lines = page.split_terminator('\n').peekable();
     let mut last = String::new();
     let mut histograms: Vec<(String, &[&str])> = Vec::new();
-    while let Some(line) = lines.next() {
-        let (name, help) = line
-            .strip_prefix("# HELP ")
+    while let Some(mut line) = lines.next() {
+        let mut helped = None;
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            if help.trim().is_empty() || help.replace("\\\\", "").replace("\\n", "").contains('\\') {
+                return Err(format!("bad HELP: {line}"));
+            }
+            helped = Some(name);
+            line = lines.next().ok_or("HELP without TYPE")?;
+        }
+        let (name, kind) = line
+            .strip_prefix("# TYPE ")
             .and_then(|rest| rest.split_once(' '))
-            .ok_or_else(|| format!("no HELP: {line}"))?;
-        if help.trim().is_empty() || help.replace("\\\\", "").replace("\\n", "").contains('\\') {
-            return Err(format!("bad HELP: {line}"));
+            .ok_or_else(|| format!("no TYPE: {line}"))?;
+        if helped.is_some_and(|helped| helped != name) {
+            return Err(format!("HELP of another family before {line}"));
         }
         if name <= last.as_str() {
             return Err(format!("{name} after {last}"));
@@ -218,12 +225,8 @@ pub fn check_page(page: &[u8]) -> Result<BTreeMap<Series, Number>, String> {
             .iter()
             .any(|(base, ends)| ends.iter().any(|end| name == format!("{base}{end}")))
         {
-            return Err(format!("{name} would be read as part of a histogram or summary"));
+            return Err(format!("{name} is read as part of a histogram or summary"));
         }
-        let kind = lines
-            .next()
-            .and_then(|line| line.strip_prefix(&format!("# TYPE {name} ")))
-            .ok_or_else(|| format!("no TYPE: {name}"))?;
         let suffixes: &[&str] = match kind {
             "counter" | "gauge" | "untyped" => &[""],
             "histogram" => &["_bucket", "_sum", "_count"],

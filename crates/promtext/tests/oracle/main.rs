@@ -1,47 +1,27 @@
-//! The whole of it, against a slow reading of the same format written for this, and against promtool.
+//! The library as a whole, compared with a simple slow reader and with promtool.
+
+#![allow(clippy::restriction)] // A test may panic.
 
 mod hostile;
 mod naive;
+mod promtool;
 
+use promtext::{Filter, Kind, Merge, Page, Relabel, Value, Writer, count_samples};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::process::{Command, Stdio};
 
 use self::hostile::{body, pages};
-use super::{Filter, Kind, Merge, Page, Relabel, Value, Writer, count_samples};
 
-const GO: &str = include_str!("../../tests/fixtures/kata-3.30-go/metrics.txt");
-const RUST: &str = include_str!("../../tests/fixtures/kata-3.30-rs/metrics.txt");
+const GO: &str = include_str!("../fixtures/kata-3.30-go/metrics.txt");
+const RUST: &str = include_str!("../fixtures/kata-3.30-rs/metrics.txt");
 
-/// Fails if `promtool check metrics` finds an error in the page; what it calls advice is none. Returns the
-/// advice.
-fn promtool(page: &[u8]) -> String {
-    if !test_needs::can_check_with("promtool") {
-        return String::new();
-    }
-    let mut child = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    // It reads all before it says anything.
-    stdin.write_all(page).unwrap();
-    drop(stdin);
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_ne!(
-        output.status.code(),
-        Some(1),
-        "{said}\n{}",
-        String::from_utf8_lossy(page)
-    );
-    said
+/// Labels and a prefix.
+fn shim() -> Relabel {
+    let labels = Relabel::new([("id", "a"), ("name", "b")]).unwrap();
+    labels.prefix("shim_", ["go_", "process_"]).unwrap()
 }
 
-fn joined(pages: Vec<Page>) -> Vec<u8> {
+fn merged(pages: Vec<Page>) -> Vec<u8> {
     Merge::new(pages, &Filter::default()).into_bytes()
 }
 
@@ -49,26 +29,28 @@ fn lines(page: &[u8]) -> impl Iterator<Item = &str> {
     std::str::from_utf8(page).unwrap().lines()
 }
 
-/// Many sandboxes of both kinds: each of their samples is served once, with its labels and as it was written,
-/// and in order.
+/// Many pages of two kinds: each sample is written once, as it was, with its labels and in order.
 #[test]
-fn recorded_pages_are_joined_exactly() {
-    let sandboxes: Vec<_> = (0..20)
+fn recorded_pages_are_merged_exactly() {
+    let sources: Vec<_> = (0..20)
         .map(|at| (format!("{at:064x}"), if at % 3 == 0 { RUST } else { GO }))
         .collect();
-    let relabel = |id: &str| Relabel::kata(id, "7c312b48", "we\"b", "shop");
-    let pages = sandboxes
+    let relabel = |id: &str| {
+        let labels = Relabel::new([("id", id), ("name", "we\"b")]).unwrap();
+        labels.prefix("shim_", ["go_", "process_"]).unwrap()
+    };
+    let pages = sources
         .iter()
-        .map(|(id, body)| Page::index(*body, relabel(id)).unwrap())
+        .map(|(id, body)| Page::read(*body, relabel(id)).unwrap())
         .collect();
-    let page = joined(pages);
+    let page = merged(pages);
 
     let mut expected: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (id, body) in &sandboxes {
-        let labels = format!(r#"sandbox_id="{id}",cri_uid="7c312b48",cri_name="we\"b",cri_namespace="shop""#);
+    for (id, body) in &sources {
+        let labels = format!(r#"id="{id}",name="we\"b""#);
         for line in body.lines().filter(|line| !line.starts_with('#')) {
             let prefix = if line.starts_with("go_") || line.starts_with("process_") {
-                "kata_shim_"
+                "shim_"
             } else {
                 ""
             };
@@ -83,12 +65,11 @@ fn recorded_pages_are_joined_exactly() {
             expected.entry(id).or_default().push(labelled);
         }
     }
-    let served: Vec<_> = lines(&page).filter(|line| !line.starts_with('#')).collect();
-    assert_eq!(served.len(), 13 * 655 + 7 * 346);
+    let written: Vec<_> = lines(&page).filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(written.len(), 13 * 655 + 7 * 346);
     for (id, mut expected) in expected {
-        let mut own: Vec<_> = served.iter().copied().filter(|line| line.contains(id)).collect();
-        // The order of families is not the sandbox's, that within a family is: a stable sort by family shows
-        // it.
+        let mut own: Vec<_> = written.iter().copied().filter(|line| line.contains(id)).collect();
+        // Families are in another order, samples within a family are not: a stable sort by family shows it.
         let family = |line: &str| {
             let name = line.split(['{', ' ']).next().unwrap_or_default();
             let of_histogram = name.contains("histogram") || name.contains("gc_duration");
@@ -102,59 +83,58 @@ fn recorded_pages_are_joined_exactly() {
         assert_eq!(own, expected);
     }
     naive::check_page(&page).unwrap();
-    let advice = promtool(&page);
+    let advice = promtool::check(&page);
     assert!(!advice.contains("no help text"), "{advice}");
 }
 
 #[test]
 fn the_recordings_types_and_helps_are_kept() {
-    let page = joined(vec![Page::index(GO, Relabel::kata("", "", "", "")).unwrap()]);
+    let page = merged(vec![Page::read(GO, shim()).unwrap()]);
     let mut expected: Vec<_> = GO
         .lines()
         .filter(|line| line.starts_with('#'))
         .map(|line| {
             let (head, name) = line.split_at("# HELP ".len());
             let ours = name.starts_with("go_") || name.starts_with("process_");
-            format!("{head}{}{name}", if ours { "kata_shim_" } else { "" })
+            format!("{head}{}{name}", if ours { "shim_" } else { "" })
         })
         .collect();
-    let mut served: Vec<_> = lines(&page)
+    let mut written: Vec<_> = lines(&page)
         .filter(|line| line.starts_with('#'))
         .map(str::to_owned)
         .collect();
-    assert_eq!(served.len(), 144);
+    assert_eq!(written.len(), 144);
     expected.sort();
-    served.sort();
-    for (served, expected) in served.iter().zip(&expected) {
-        assert_eq!(served, expected);
+    written.sort();
+    for (written, expected) in written.iter().zip(&expected) {
+        assert_eq!(written, expected);
     }
 }
 
-/// Without relabelling, a page that is in order comes out as it went in.
 #[test]
-fn a_joined_page_joined_again_is_itself() {
-    let once = joined(vec![
-        Page::index(GO, Relabel::kata("a", "b", "c", "d")).unwrap(),
-        Page::index(RUST, Relabel::kata("b", "", "", "")).unwrap(),
+fn merging_a_merged_page_changes_nothing() {
+    let once = merged(vec![
+        Page::read(GO, shim()).unwrap(),
+        Page::read(RUST, Relabel::new([("id", "b")]).unwrap()).unwrap(),
     ]);
-    let twice = joined(vec![Page::index(once.clone(), Relabel::default()).unwrap()]);
+    let twice = merged(vec![Page::read(once.clone(), Relabel::default()).unwrap()]);
     assert_eq!(once, twice);
 }
 
 #[test]
-fn families_of_our_own_are_among_the_sandboxes() {
+fn own_families_are_merged_with_others() {
     let mut writer = Writer::default();
-    let mut up = writer.family("kata_guest_up", Kind::Gauge, "Whether the sandbox answered.");
+    let mut up = writer.family("kata_guest_up", Kind::Gauge, "Whether the source answered.");
     up.sample(&[("sandbox_id", "a")], true);
-    // A name that the sandbox has as well.
+    // The other page has this name too.
     let mut load = writer.family("kata_guest_load", Kind::Counter, "Ours.");
     load.sample(&[("node", "n")], Value::Nanoseconds(5));
-    let page = joined(vec![
-        writer.page().unwrap(),
-        Page::index(RUST, Relabel::default().label("sandbox_id", "a")).unwrap(),
+    let page = merged(vec![
+        Page::read(writer.into_text(), Relabel::default()).unwrap(),
+        Page::read(RUST, Relabel::new([("sandbox_id", "a")]).unwrap()).unwrap(),
     ]);
     naive::check_page(&page).unwrap();
-    promtool(&page);
+    promtool::check(&page);
     let load: Vec<_> = lines(&page)
         .filter(|line| line.contains("kata_guest_load"))
         .take(4)
@@ -170,16 +150,16 @@ fn families_of_our_own_are_among_the_sandboxes() {
     );
 }
 
-/// What prometheus-parse 0.2.5 loses is counted here, and served.
+/// prometheus-parse 0.2.5 loses all of these.
 #[test]
 fn samples_that_others_lose_are_kept() {
     let body = "# TYPE a:b gauge\na:b 1\na:b{c=\"}\"} 2\nd{} 3\ne {f=\"g\"} 4\nh{i=\"\\\\ \\\" \\n\"} 5\n\
                 # TYPE s summary\ns_sum 6\ns_count 18446744073709551615\n#\n";
     assert_eq!(count_samples(body.as_bytes()), 7);
-    let page = joined(vec![
-        Page::index(body, Relabel::default().label("id", "x")).unwrap(),
+    let page = merged(vec![
+        Page::read(body, Relabel::new([("id", "x")]).unwrap()).unwrap(),
     ]);
-    promtool(&page);
+    promtool::check(&page);
     for line in [
         "a:b{id=\"x\"} 1",
         "a:b{c=\"}\",id=\"x\"} 2",
@@ -190,18 +170,18 @@ fn samples_that_others_lose_are_kept() {
         "s_sum{id=\"x\"} 6",
         "s_count{id=\"x\"} 18446744073709551615",
     ] {
-        assert!(lines(&page).any(|served| served == line), "{line}");
+        assert!(lines(&page).any(|written| written == line), "{line}");
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
-    /// Every series that Prometheus reads is served once, with its value as written, and nothing else is; and
-    /// the page is valid to the letter.
+    /// Every series that Prometheus reads is written once, with its value as it was, and nothing else is; and the page is
+    /// strictly valid.
     #[test]
-    fn hostile_pages_are_joined_as_slowly_read(pages in pages()) {
-        let page = joined(pages.iter().map(hostile::Hostile::page).collect());
+    fn hostile_pages_are_merged_as_the_slow_reader_says(pages in pages()) {
+        let page = merged(pages.iter().map(hostile::Hostile::page).collect());
         let mut expected = BTreeMap::new();
         for hostile in &pages {
             let (kept, lost) = naive::read(&hostile.body, &hostile.labels, hostile.prefix);
@@ -217,22 +197,22 @@ proptest! {
 
     #[test]
     fn counting_agrees(body in body()) {
-        let page = Page::index(body.clone(), Relabel::default()).unwrap();
+        let page = Page::read(body.clone(), Relabel::default()).unwrap();
         prop_assert!(count_samples(&body) >= page.tally().samples);
         prop_assert_eq!(count_samples(&body), naive::count(&body));
     }
 
     #[test]
     fn no_bytes_do_harm(bodies in prop::collection::vec(any::<Vec<u8>>(), 0..4)) {
-        let page = |body: Vec<u8>| Page::index(body, Relabel::kata("a", "b", "c", "d")).unwrap();
-        naive::check_page(&joined(bodies.into_iter().map(page).collect())).map_err(TestCaseError::fail)?;
+        let page = |body: Vec<u8>| Page::read(body, shim()).unwrap();
+        naive::check_page(&merged(bodies.into_iter().map(page).collect())).map_err(TestCaseError::fail)?;
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-    /// A recording in which bytes have changed.
+    /// A recording with some bytes changed.
     #[test]
     fn damaged_recordings_do_no_harm(
         damage in prop::collection::vec((0..RUST.len(), prop_oneof![any::<u8>(), Just(b'\n'), Just(b'"'), Just(b'\\')]), 0..200),
@@ -244,14 +224,14 @@ proptest! {
         }
         body.truncate(end);
         let (kept, lost) = naive::read(&body, &[("id", "one")], false);
-        let page = Page::index(body, Relabel::default().label("id", "one")).unwrap();
+        let page = Page::read(body, Relabel::new([("id", "one")]).unwrap()).unwrap();
         prop_assert_eq!((page.tally().samples, page.tally().lost), (kept.len(), lost));
-        let found = naive::check_page(&joined(vec![page])).map_err(TestCaseError::fail)?;
+        let found = naive::check_page(&merged(vec![page])).map_err(TestCaseError::fail)?;
         prop_assert_eq!(found, kept);
     }
 
     #[test]
-    fn promtool_takes_what_hostile_pages_become(pages in pages()) {
-        promtool(&joined(pages.iter().map(hostile::Hostile::page).collect()));
+    fn promtool_accepts_merged_hostile_pages(pages in pages()) {
+        promtool::check(&merged(pages.iter().map(hostile::Hostile::page).collect()));
     }
 }
