@@ -1,4 +1,4 @@
-//! What can be wrong with a line or a page, and the limits.
+//! The limits, what can be wrong with a line or a page, and the count of it.
 
 /// The longest page that is read, in bytes: positions in it are 32-bit numbers. Whoever fetches a page should set a
 /// much lower limit.
@@ -89,4 +89,16 @@ pub struct LineFault {
     pub line: usize,
     /// What is wrong with it.
     pub fault: Fault,
+}
+
+/// What was found in a page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Samples that are kept.
+    pub samples: usize,
+    /// Lines that are left out: neither blank nor a comment, but not a valid sample, or a repeated one.
+    pub lost: usize,
+    /// The first line that is left out. If there is none, the first invalid HELP or TYPE comment: its family lacks a help
+    /// text or a type, but no sample.
+    pub first: Option<LineFault>,
 }

@@ -7,12 +7,11 @@ use std::hash::BuildHasher;
 use std::str::from_utf8;
 
 use crate::escape::mend_escapes;
-use crate::fault::{Fault, LineFault, MAX_NAMES};
+use crate::fault::{Fault, LineFault, MAX_NAMES, Tally};
 use crate::kind::Kind;
 use crate::layout::{Layout, Name, Shape, Span};
 use crate::lexer::{Label, Lexer, Line, Sample, lines};
 use crate::number::is_float;
-use crate::page::Tally;
 use crate::relabel::Relabel;
 
 /// What [`index`] finds.

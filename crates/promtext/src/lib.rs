@@ -19,11 +19,11 @@ mod reader;
 mod relabel;
 mod writer;
 
-pub use fault::{Error, Fault, LineFault, MAX_LABELS, MAX_LINE, MAX_NAMES, MAX_PAGE};
+pub use fault::{Error, Fault, LineFault, MAX_LABELS, MAX_LINE, MAX_NAMES, MAX_PAGE, Tally};
 pub use filter::Filter;
 pub use kind::Kind;
 pub use merge::Merge;
-pub use page::{Page, Tally};
+pub use page::Page;
 pub use reader::PageReader;
 pub use relabel::Relabel;
 pub use writer::{FamilyWriter, Value, Writer};

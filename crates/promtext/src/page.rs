@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memchr::memchr;
 
-use crate::fault::{Error, LineFault, MAX_LINE, MAX_PAGE};
+use crate::fault::{Error, MAX_LINE, MAX_PAGE, Tally};
 use crate::index::{Index, index};
 use crate::layout::{Layout, Span};
 use crate::number::is_float;
@@ -51,18 +51,6 @@ struct Values {
     text: Vec<u8>,
     /// Where in the text each of them ends.
     ends: Vec<u32>,
-}
-
-/// What was found in a page.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Samples that are kept.
-    pub samples: usize,
-    /// Lines that are left out: neither blank nor a comment, but not a valid sample, or a repeated one.
-    pub lost: usize,
-    /// The first line that is left out. If there is none, the first invalid HELP or TYPE comment: its family lacks a help
-    /// text or a type, but no sample.
-    pub first: Option<LineFault>,
 }
 
 impl Page {
