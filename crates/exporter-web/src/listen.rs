@@ -128,13 +128,34 @@ impl Listener {
     }
 }
 
-/// The next client of any of these.
-pub async fn accept(listeners: &[Listener]) -> io::Result<(Stream, String)> {
-    std::future::poll_fn(|cx| {
-        let next = listeners.iter().map(|listener| listener.poll_accept(cx));
-        next.into_iter().find(Poll::is_ready).unwrap_or(Poll::Pending)
-    })
-    .await
+/// Listeners that are accepted from in turn: a flood on one keeps out nobody who comes by another.
+pub struct Listeners {
+    all: Vec<Listener>,
+    next: usize,
+}
+
+impl Listeners {
+    pub fn new(all: Vec<Listener>) -> Self {
+        Self { all, next: 0 }
+    }
+
+    /// The next client of any of them, and its address.
+    pub async fn accept(&mut self) -> io::Result<(Stream, String)> {
+        std::future::poll_fn(|cx| {
+            let (first, last) = self.all.split_at(self.next % self.all.len().max(1));
+            let mut in_turn = last.iter().chain(first).enumerate();
+            let accepted = in_turn.find_map(|(after, listener)| match listener.poll_accept(cx) {
+                Poll::Ready(accepted) => Some((after, accepted)),
+                Poll::Pending => None,
+            });
+            let Some((after, accepted)) = accepted else {
+                return Poll::Pending;
+            };
+            self.next = (self.next + after + 1) % self.all.len().max(1);
+            Poll::Ready(accepted)
+        })
+        .await
+    }
 }
 
 /// The file of a unix socket, removed in the end where it is still ours.
@@ -241,12 +262,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_listener_is_accepted_from() {
-        let listeners = [bind("127.0.0.1:0").unwrap(), bind("127.0.0.1:0").unwrap()];
-        for listener in &listeners {
-            let client = tokio::net::TcpStream::connect(listener.address()).await.unwrap();
-            let (_stream, peer) = accept(&listeners).await.unwrap();
-            assert_eq!(peer, client.local_addr().unwrap().to_string());
+    async fn every_listener_is_accepted_from_in_turn() {
+        let all = vec![bind("127.0.0.1:0").unwrap(), bind("127.0.0.1:0").unwrap()];
+        let addresses = [all[0].address(), all[1].address()];
+        let mut listeners = Listeners::new(all);
+        // Two clients wait at the first, one at the second.
+        let mut clients = Vec::new();
+        for place in [0, 0, 1] {
+            clients.push(tokio::net::TcpStream::connect(&addresses[place]).await.unwrap());
         }
+        let mut accepted = Vec::new();
+        for _ in 0..3 {
+            accepted.push(listeners.accept().await.unwrap().1);
+        }
+        let expected = [&clients[0], &clients[2], &clients[1]];
+        assert_eq!(
+            accepted,
+            expected.map(|client| client.local_addr().unwrap().to_string())
+        );
     }
 }

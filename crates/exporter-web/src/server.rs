@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use crate::address::ListenAddress;
 use crate::connections::{Answering, Connections, Place};
 use crate::error::{Error, Event};
-use crate::listen::{self, Listener, Stream};
+use crate::listen::{Listener, Listeners, Stream};
 use crate::request::{Request, accepts_gzip};
 use crate::response::{Response, Sent};
 use crate::web_config::WebConfig;
@@ -280,10 +280,11 @@ impl Server {
         } = self;
         let site = Arc::new(Site { config, answer });
         let graceful = GracefulShutdown::new();
+        let mut listeners = Listeners::new(listeners);
         tokio::pin!(stop);
         loop {
             let accepted = tokio::select! {
-                accepted = listen::accept(&listeners) => accepted,
+                accepted = listeners.accept() => accepted,
                 () = &mut stop => break,
             };
             let Ok((stream, peer)) = accepted else {
