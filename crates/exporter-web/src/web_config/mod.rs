@@ -104,8 +104,13 @@ impl WebConfig {
 
     /// Tells what the file asks for and does not get.
     pub fn announce(&self) {
-        let rules = self.rules();
-        for (key, value) in rules.iter().flat_map(|rules| &rules.settings.not_offered) {
+        if let Some(rules) = self.rules() {
+            self.tell_not_offered(&rules);
+        }
+    }
+
+    fn tell_not_offered(&self, rules: &Rules) {
+        for (key, value) in &rules.settings.not_offered {
             let value = value.clone();
             (self.events)(Event::NotOffered { key, value });
         }
@@ -191,6 +196,9 @@ impl WebConfig {
                     None => Event::ConfigReloaded { path },
                 },
             });
+            if let Ok(rules) = &loaded.rules {
+                self.tell_not_offered(rules);
+            }
         }
         loaded.rules.as_ref().ok().cloned()
     }

@@ -6,12 +6,11 @@ cd "$(dirname "$0")"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-key() { # NAME [rsa]
-    if [ "${2-}" = rsa ]; then
-        openssl genrsa -out "$work/$1.key" 2048
-    else
-        openssl ecparam -name prime256v1 -genkey -noout -out "$work/$1.key"
-    fi
+key() { # NAME [ALGORITHM [OPTION...]]
+    local name=$1
+    shift
+    [ $# -gt 0 ] || set -- EC -pkeyopt ec_paramgen_curve:P-256
+    openssl genpkey -out "$work/$name.key" -algorithm "$@"
 }
 
 # certificate NAME ISSUER EXTENSIONS [OPTION...]: NAME.pem signed by ISSUER (- for itself); without extensions it is
@@ -54,8 +53,18 @@ keep_key self-signed-ca
 certificate self-signed - 'subjectKeyIdentifier=hash\n'
 certificate ca-v1 - ''
 certificate client-of-ca-v1 ca-v1 "$client"
-key client-rsa rsa
+key client-rsa RSA -pkeyopt rsa_keygen_bits:2048
 certificate client-rsa ca "$client"
+key ca-rsa RSA -pkeyopt rsa_keygen_bits:2048
+certificate ca-rsa - "$ca"
+certificate client-of-ca-rsa ca-rsa "$client"
+certificate client-of-ca-rsa-pss ca-rsa "$client" -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:32
+key ca-ed25519 ED25519
+certificate ca-ed25519 - "$ca" -md null
+certificate client-of-ca-ed25519 ca-ed25519 "$client" -md null
+key ca-p384 EC -pkeyopt ec_paramgen_curve:P-384
+certificate ca-p384 - "$ca"
+certificate client-of-ca-p384 ca-p384 "$client"
 certificate intermediate ca "$ca"
 certificate client-of-intermediate intermediate "$client"
 certificate ca-no-intermediates - "${ca/TRUE/TRUE,pathlen:0}"
@@ -64,6 +73,7 @@ certificate ca-constrained - "${ca}nameConstraints=critical,permitted;DNS:exampl
 certificate client-inside-constraints ca-constrained 'subjectAltName=DNS:a.example\n'
 
 # What Go refuses.
+certificate client-sha1 ca-rsa "$client" -md sha1
 SUBJECT=ca certificate ca-of-same-name - "$ca"
 certificate client-forged ca-of-same-name "$client"
 END=20210101000000Z certificate client-expired ca "$client"

@@ -41,6 +41,10 @@ fn what_go_accepts_is_accepted() {
         (&["ca"], &["client-is-ca"]),
         (&["ca"], &["client-any-usage"]),
         (&["ca"], &["client-rsa"]),
+        (&["ca-rsa"], &["client-of-ca-rsa"]),
+        (&["ca-rsa"], &["client-of-ca-rsa-pss"]),
+        (&["ca-ed25519"], &["client-of-ca-ed25519"]),
+        (&["ca-p384"], &["client-of-ca-p384"]),
         (&["ca"], &["client", "ca"]),
         (&["self-signed-ca"], &["self-signed-ca"]),
         (&["self-signed"], &["self-signed"]),
@@ -67,6 +71,7 @@ fn what_go_refuses_is_refused_with_the_reason() {
             "neither in client_ca_file nor signed",
         ),
         (&[], &["client"], "neither in client_ca_file nor signed"),
+        (&["ca-rsa"], &["client-sha1"], "its signature is not its issuer's"),
         (&["ca"], &["client-forged"], "its signature is not its issuer's"),
         (
             &["ca"],
