@@ -8,8 +8,6 @@ use shimstat::node::{BundleError, FindError, ReadError};
 use shimstat::shim::ShimError;
 use shimstat::survey::{AskError, MonitorError};
 
-use crate::output;
-
 /// The answer could not be given.
 const NO_ANSWER: u8 = 1;
 
@@ -72,11 +70,12 @@ impl Failure {
         self
     }
 
-    /// Prints the lines; the exit status comes back.
-    pub fn report(&self) -> ExitCode {
-        for line in &self.lines {
-            output::notice(line);
-        }
+    /// What is said of it on stderr. Untrusted text.
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
+    pub fn status(&self) -> ExitCode {
         ExitCode::from(self.status)
     }
 }

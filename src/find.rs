@@ -7,7 +7,7 @@ use shimstat::node::{Bundle, Container, FindError, IdError, Inventory, Wanted};
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::survey::{AskError, State, Survey};
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::{Failure, Remedy};
 
 /// How many candidates of an ambiguous text are listed.

@@ -15,6 +15,7 @@ use clap::error::ErrorKind;
 
 use crate::cli;
 use crate::exit::Failure;
+use crate::output;
 
 const NAME: &str = "kata-runtime";
 
@@ -28,7 +29,7 @@ pub fn run_or_exit(unparsed: clap::Error) -> ExitCode {
     if !is_ours(unparsed.kind(), &arguments)
         && let Some(failure) = hand_on(&arguments)
     {
-        return failure.report();
+        return output::report(&failure);
     }
     // A closed pipe is no reason to complain: there is nobody to complain to.
     let _ = unparsed.print();

@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod complete;
+mod context;
 mod descriptors;
 mod exit;
 mod exporter;
@@ -27,6 +28,6 @@ fn main() -> ExitCode {
     };
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => output::report(&failure),
     }
 }

@@ -1,6 +1,7 @@
 //! Writing answers to stdout and everything else to stderr.
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use crate::exit::Failure;
 use crate::show::text::escape;
@@ -19,4 +20,12 @@ pub fn answer(bytes: &[u8]) -> Result<(), Failure> {
 pub fn notice(line: &str) {
     // Nothing can be said where stderr is gone.
     let _ = writeln!(io::stderr().lock(), "{}", escape(line));
+}
+
+/// Says why there is no answer; the exit status comes back.
+pub fn report(failure: &Failure) -> ExitCode {
+    for line in failure.lines() {
+        notice(line);
+    }
+    failure.status()
 }

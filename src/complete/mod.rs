@@ -3,27 +3,13 @@
 //!
 //! Nothing here fails or waits: what cannot be told is not offered.
 
+mod candidate;
 mod node;
 
 use clap::{Arg, Command};
 
+pub use candidate::Candidate;
 pub use node::OnNode;
-
-/// A word that can stand at the cursor, and what it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    pub word: String,
-    pub about: String,
-}
-
-impl Candidate {
-    fn new(word: impl Into<String>, about: impl Into<String>) -> Self {
-        Self {
-            word: word.into(),
-            about: about.into(),
-        }
-    }
-}
 
 /// What can stand in place of the last word; the others are those before it, without the program's name. `on_node`
 /// tells what is on the node that these words are about.

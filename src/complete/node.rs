@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use shimstat::node::{Container, Node, Role, Wanted};
 
-use super::Candidate;
+use super::candidate::Candidate;
 use crate::show::name::short_id;
 
 /// Somebody waits at a prompt: what is not read by then is not offered.

@@ -19,7 +19,7 @@ use shimstat::node::Inventory;
 use self::routes::Routes;
 use self::scrape::Scraper;
 use crate::cli::Monitor;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Failure;
 use crate::{descriptors, output};
 

@@ -3,15 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shimstat::node::Container;
 use shimstat::rates::Rates;
 use shimstat::survey::{AskError, LastStatistics, NotRunning, Sample, Statistics, Survey};
 use tokio::sync::mpsc;
 
-use super::Subject;
 use crate::ticks::Ticks;
 
 /// The time between two samples that are taken for the rates of one answer.
 const BETWEEN: Duration = Duration::from_secs(1);
+
+/// A container that is followed.
+pub struct Subject {
+    /// As the user gave it; `None` where it was not named (`--all`).
+    pub given: Option<String>,
+    pub container: Arc<Container>,
+}
 
 /// What became known of a container.
 pub enum News {

@@ -13,14 +13,14 @@ use shimstat::survey::{AskError, Network, NotRunning, Statistics, Survey};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::{CONCURRENCY, Context};
 use crate::cli::{EventFormat, Events};
+use crate::context::{CONCURRENCY, Context};
 use crate::descriptors;
 use crate::exit::{self, Failure};
 use crate::find::{self, Found};
 use crate::interrupt;
 use crate::output;
-use follow::{Follower, News, Rounds};
+use follow::{Follower, News, Rounds, Subject};
 use show::Show;
 
 /// News that wait to be shown; followers wait where there are more.
@@ -45,13 +45,6 @@ pub async fn run(context: &Context, arguments: &Events) -> Result<(), Failure> {
     } else {
         run.those(&mut inventory).await
     }
-}
-
-/// A container that is followed.
-struct Subject {
-    /// As the user gave it; `None` where it was not named (`--all`).
-    given: Option<String>,
-    container: Arc<Container>,
 }
 
 /// One run of the command.
@@ -183,7 +176,7 @@ impl<'a> Run<'a> {
                 _ = looks.tick() => {
                     let failure = self.look(inventory, &mut followed).err();
                     if failure != said && let Some(failure) = &failure {
-                        failure.report();
+                        output::report(failure);
                     }
                     said = failure;
                 }
@@ -297,7 +290,7 @@ impl<'a> Run<'a> {
                 Ok(())
             }
             News::Trouble(error) if self.arguments.stats => {
-                self.fail(&subject.failure(&error, self.context));
+                self.fail(&no_answer(&subject.container, &error, self.context));
                 Ok(())
             }
             // The stream goes on: the next answer may come.
@@ -326,7 +319,7 @@ impl<'a> Run<'a> {
 
     /// Says what could not be answered; the rest goes on.
     fn fail(&mut self, failure: &Failure) {
-        failure.report();
+        output::report(failure);
         self.failed = true;
     }
 
@@ -335,13 +328,11 @@ impl<'a> Run<'a> {
     }
 }
 
-impl Subject {
-    fn failure(&self, error: &AskError, context: &Context) -> Failure {
-        let failure = Failure::of(&format!("container {}", self.container.id()), error);
-        match error {
-            AskError::Unanswered { .. } => failure.and(exit::wait_longer(context.timeout)),
-            _ => failure,
-        }
+fn no_answer(container: &Container, error: &AskError, context: &Context) -> Failure {
+    let failure = Failure::of(&format!("container {}", container.id()), error);
+    match error {
+        AskError::Unanswered { .. } => failure.and(exit::wait_longer(context.timeout)),
+        _ => failure,
     }
 }
 

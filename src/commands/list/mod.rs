@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use shimstat::node::{Bundle, Container, Pod, pods};
 use shimstat::survey::{State, Survey};
 
-use super::{CONCURRENCY, Context};
 use crate::cli::{List, ListFormat};
+use crate::context::{CONCURRENCY, Context};
 use crate::descriptors;
 use crate::exit::Failure;
 use crate::output;

@@ -11,8 +11,8 @@ use shimstat::survey::Survey;
 
 use self::readings::{ReadingError, Readings};
 use self::sandbox::Sandbox;
-use super::Context;
 use crate::cli::{Metrics, MetricsFormat};
+use crate::context::Context;
 use crate::exit::Failure;
 use crate::output;
 

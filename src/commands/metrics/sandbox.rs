@@ -7,7 +7,7 @@ use shimstat::shim::monitor::BODY_LIMIT;
 use shimstat::shim::{ShimError, dial_text};
 use shimstat::survey::{AskError, MonitorError, MonitorPage, MonitorQuestion, Survey};
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::{self, Failure, Remedy};
 use crate::find::{self, Found};
 use crate::output;

@@ -8,9 +8,9 @@ use shimstat::node::hypervisor::{self, VirtualMachine};
 use shimstat::node::{Container, HostProcesses, Inventory, host_processes};
 use shimstat::survey::{AskError, Network, NotRunning, Sample, State, Statistics, Survey};
 
-use crate::commands::Context;
 use crate::commands::metrics::readings::Readings;
 use crate::commands::metrics::sandbox::{Sandbox, not_running};
+use crate::context::Context;
 use crate::exit::Failure;
 
 /// What was seen of a sandbox.

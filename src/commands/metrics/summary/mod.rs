@@ -11,7 +11,7 @@ use self::look::Look;
 use self::model::Summary;
 use super::sandbox::Sandbox;
 use crate::cli::{Metrics, MetricsFormat};
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Failure;
 use crate::output;
 

@@ -1,0 +1,17 @@
+//! What completion offers.
+
+/// A word that can stand at the cursor, and what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    pub word: String,
+    pub about: String,
+}
+
+impl Candidate {
+    pub fn new(word: impl Into<String>, about: impl Into<String>) -> Self {
+        Self {
+            word: word.into(),
+            about: about.into(),
+        }
+    }
+}
