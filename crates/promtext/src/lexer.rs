@@ -126,16 +126,15 @@ impl<'a> Lexer<'a> {
         if !is_float(value) {
             return Err(Fault::BadValue);
         }
-        let gap = cursor.blanks();
-        let timestamp = cursor.word();
-        if !timestamp.is_empty() {
-            plain &= gap == b" ";
+        let mut timestamp = &[][..];
+        if cursor.peek() != b'\n' {
+            let gap = cursor.blanks();
+            timestamp = cursor.word();
+            plain &= gap == b" " && !timestamp.is_empty();
             plain &= cursor.no_blanks();
-            if cursor.peek() != b'\n' || !is_timestamp(timestamp) {
+            if cursor.peek() != b'\n' || !(timestamp.is_empty() || is_timestamp(timestamp)) {
                 return Err(Fault::BadTimestamp);
             }
-        } else {
-            plain &= gap.is_empty();
         }
         Ok(Line::Sample(Sample {
             name,

@@ -81,7 +81,7 @@ impl Page {
     /// Reads a body that differs from this page's only in the values of its samples; `None` if it differs otherwise. The
     /// new page shares everything else with this one, which must be [simple](Self::is_simple).
     ///
-    /// Kept beside [`index`]: it takes a fifth of its time, and of the memory a page of 47 KB keeps 8 KB.
+    /// Kept beside [`index`]: it takes a fifth of its time, and of the memory a page of 49 KB keeps 8 KB.
     pub(crate) fn like_this(&self, body: &[u8], relabel: &Relabel) -> Option<Page> {
         if !relabel.is_like(&self.relabel) {
             return None;
