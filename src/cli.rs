@@ -100,6 +100,9 @@ pub struct Events {
     /// How to print an event
     #[arg(long, value_enum, default_value_t = EventFormat::Pretty)]
     pub format: EventFormat,
+    /// Whom to ask about a container in a Kata guest [default: the guest, then the shim]
+    #[arg(long, value_enum, value_name = "WHOM")]
+    pub via: Option<EventSource>,
     /// Every container that runs; in a stream also those that are started meanwhile
     #[arg(long, conflicts_with = "containers")]
     pub all: bool,
@@ -117,6 +120,14 @@ pub enum EventFormat {
     Json,
     /// Rows for people, with what was used since the last one
     Table,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventSource {
+    /// The shim alone, whether the guest answers or not
+    Shim,
+    /// The agent in the guest alone; the shim tells the task's state
+    Guest,
 }
 
 #[derive(Args, Debug)]

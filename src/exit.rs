@@ -141,9 +141,12 @@ impl Remedy for AskError {
         match self {
             Self::Shim(error) => error.remedy(),
             Self::NoAddress(error) => error.remedy(),
-            Self::NotRunning(_) | Self::Unanswered { .. } | Self::Resting { .. } | Self::Decode { .. } => {
-                None
-            }
+            Self::NotRunning(_)
+            | Self::Unanswered { .. }
+            | Self::Resting { .. }
+            | Self::GuestHung { .. }
+            | Self::NoGuest { .. }
+            | Self::Decode { .. } => None,
         }
     }
 }

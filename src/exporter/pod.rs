@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use promtext::{Page, PageReader, Relabel};
 use shimstat::node::Pod;
-use shimstat::survey::{ConcurrencyLimit, Flight, MonitorQuestion, Network, Statistics, Survey};
+use shimstat::survey::{ConcurrencyLimit, Flight, MonitorQuestion, Network, Statistics, Survey, Via};
 
 use super::container_metrics;
 use super::reason::{NoAnswer, Reason};
@@ -136,6 +136,7 @@ impl Asker {
                     0 => Network::Interfaces,
                     _ => Network::None,
                 },
+                via: Via::Both,
             };
             let answer = self.survey.ask(container, question).await;
             let page = answer.map_err(NoAnswer::from).and_then(|sample| {

@@ -20,6 +20,8 @@ pub enum Reason {
     Unknown,
     /// It would be at risk from being asked.
     Risk,
+    /// The agent in its guest does not answer, so its shim was not asked.
+    GuestHung,
     /// Its page lacks what only the guest can tell.
     NoGuest,
     /// What it sent cannot be read.
@@ -40,6 +42,7 @@ impl Reason {
             Self::Gone => "gone",
             Self::Unknown => "unknown",
             Self::Risk => "risk",
+            Self::GuestHung => "guest_hung",
             Self::NoGuest => "no_guest",
             Self::Malformed => "malformed",
             Self::NoAddress => "no_address",
@@ -56,6 +59,8 @@ impl From<&AskError> for Reason {
             AskError::NotRunning(NotRunning::Unknown(_)) => Self::Unknown,
             AskError::Unanswered { .. } => Self::Timeout,
             AskError::Resting { .. } => Self::Resting,
+            AskError::GuestHung { .. } => Self::GuestHung,
+            AskError::NoGuest { .. } => Self::Error,
             AskError::NoAddress(_) => Self::NoAddress,
             AskError::Decode { .. } => Self::Malformed,
             AskError::Shim(error) => error.into(),

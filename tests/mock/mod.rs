@@ -318,7 +318,7 @@ pub fn frame(stream_id: u32, kind: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Serves HTTP on a socket: every connection gets these bytes, `after` a time, and is closed.
+/// Serves HTTP on a socket: every connection gets these bytes, `after` a time, and is closed; but see [`NO_AGENT`].
 pub fn serve_http(socket: &Path, after: Duration, bytes: Vec<u8>) -> Arc<Mutex<Vec<String>>> {
     let listener = UnixListener::bind(socket).unwrap();
     let requests = Arc::new(Mutex::new(Vec::new()));
@@ -331,6 +331,10 @@ pub fn serve_http(socket: &Path, after: Duration, bytes: Vec<u8>) -> Arc<Mutex<V
             if n == 0 {
                 continue; // Connected, and asked nothing.
             }
+            if is_agent_url(&request) {
+                let _ = stream.write_all(NO_AGENT);
+                continue;
+            }
             log.lock()
                 .unwrap()
                 .push(String::from_utf8_lossy(&request[..n]).into_owned());
@@ -339,6 +343,14 @@ pub fn serve_http(socket: &Path, after: Duration, bytes: Vec<u8>) -> Arc<Mutex<V
         }
     });
     requests
+}
+
+/// What a stand-in for a monitor answers when it is asked where the agent listens, whatever it does with other questions:
+/// a question that is harmless, and that is not noted.
+pub const NO_AGENT: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\nremote:///agent\n";
+
+pub fn is_agent_url(request: &[u8]) -> bool {
+    request.starts_with(b"GET /agent-url ")
 }
 
 /// An HTTP answer with a Content-Length.

@@ -325,8 +325,7 @@ fn one_sandbox_answers_for_itself_as_it_came() {
 #[test]
 fn the_other_pages_are_as_kata_monitors() {
     let node = Node::new();
-    let agent = b"vsock://2048:1024\n";
-    node.pod_with("pod1", recorded, Answer::Bytes(http_ok(agent)));
+    node.pod("pod1");
     node.pod("pod2");
     node.node.task("runc", |_| Reply::Hang);
     let monitor = node.monitor();
@@ -344,7 +343,7 @@ fn the_other_pages_are_as_kata_monitors() {
     assert!(html.text().contains("/metrics?sandbox=pod2") && html.text().contains("<td>shop</td>"));
 
     let url = monitor.get("/agent-url?sandbox=pod1");
-    assert_eq!((url.status, url.text()), (200, "vsock://2048:1024\n\n"));
+    assert_eq!((url.status, url.text()), (200, "remote:///agent\n\n"));
     assert_eq!(monitor.get("/agent-url").status, 400);
     assert_eq!(monitor.get("/agent-url?sandbox=none").status, 400);
 

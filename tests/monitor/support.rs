@@ -174,6 +174,10 @@ fn monitor_connection(mut stream: UnixStream, answer: &Answer, log: &Log) {
     if n == 0 {
         return; // Connected, and asked nothing.
     }
+    if mock::is_agent_url(&request) {
+        let _ = stream.write_all(mock::NO_AGENT);
+        return;
+    }
     let place = {
         let mut log = log.lock().unwrap();
         log.push(Asked {

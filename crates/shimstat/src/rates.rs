@@ -120,6 +120,7 @@ mod tests {
     use super::*;
     use crate::shim::task::{TaskState, TaskStatus};
     use crate::stats::{Blkio, BlkioEntry};
+    use crate::survey::Origin;
     use std::time::{Duration, Instant};
 
     fn sample(taken: Instant, change: impl FnOnce(&mut Stats)) -> Sample {
@@ -134,6 +135,7 @@ mod tests {
             },
             stats,
             taken,
+            origin: Origin::Shim,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Following one container: each has its own ticks, so that a slow or hung shim costs no other container a tick.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shimstat::node::Container;
@@ -18,6 +18,8 @@ pub struct Subject {
     /// As the user gave it; `None` where it was not named (`--all`).
     pub given: Option<String>,
     pub container: Arc<Container>,
+    /// Where its numbers come from, as far as that has been said.
+    pub origin: Mutex<String>,
 }
 
 /// What became known of a container.

@@ -5,15 +5,15 @@ mod show;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shimstat::node::{Container, Inventory, Wanted};
-use shimstat::survey::{AskError, Network, NotRunning, Statistics, Survey};
+use shimstat::survey::{AskError, Network, NotRunning, Origin, Sample, Statistics, Survey, Via};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use crate::cli::{EventFormat, Events};
+use crate::cli::{EventFormat, EventSource, Events};
 use crate::context::{CONCURRENCY, Context};
 use crate::descriptors;
 use crate::exit::{self, Failure};
@@ -77,6 +77,11 @@ impl<'a> Run<'a> {
                     // The table does not show sockets, and counting them costs time.
                     EventFormat::Table => Network::Interfaces,
                     EventFormat::Pretty | EventFormat::Json => Network::InterfacesAndSockets,
+                },
+                via: match arguments.via {
+                    None => Via::Both,
+                    Some(EventSource::Shim) => Via::Shim,
+                    Some(EventSource::Guest) => Via::Guest,
                 },
             },
             show: Show::new(arguments.format),
@@ -240,6 +245,7 @@ impl<'a> Run<'a> {
         let subject = Subject {
             given: given.map(str::to_string),
             container,
+            origin: Mutex::default(),
         };
         let (id, bundle) = (subject.container.id(), &subject.container.bundle);
         match &subject.container.endpoint {
@@ -279,7 +285,12 @@ impl<'a> Run<'a> {
     /// Shows what became known of a container.
     fn tell(&mut self, subject: &Subject, news: News) -> Result<(), Failure> {
         match news {
-            News::Stats { sample, rates } => self.show.stats(&subject.container, &sample, rates.as_ref()),
+            News::Stats { sample, rates } => {
+                if self.context.verbose {
+                    subject.tell_origin(&sample);
+                }
+                self.show.stats(&subject.container, &sample, rates.as_ref())
+            }
             News::OomKill => self.show.oom(&subject.container),
             News::Exit(why) => {
                 self.show.exit(&subject.container, &why)?;
@@ -332,7 +343,32 @@ fn no_answer(container: &Container, error: &AskError, context: &Context) -> Fail
     let failure = Failure::of(&format!("container {}", container.id()), error);
     match error {
         AskError::Unanswered { .. } => failure.and(exit::wait_longer(context.timeout)),
+        AskError::GuestHung { .. } => failure.and(
+            "--via shim asks the shim all the same, which may make whoever wants to end the sandbox wait for a minute",
+        ),
         _ => failure,
+    }
+}
+
+impl Subject {
+    /// Says where a sample's numbers come from, where that was not said yet.
+    fn tell_origin(&self, sample: &Sample) {
+        let origin = match &sample.origin {
+            Origin::Shim => "from its shim".to_string(),
+            Origin::ShimWithoutGuest(why) => format!("from its shim alone: its guest cannot be asked: {why}"),
+            Origin::Both { agent, fields } => {
+                format!(
+                    "from its shim, but from its guest ({agent}): {}",
+                    fields.join(", ")
+                )
+            }
+            Origin::Guest { agent } => format!("from its guest ({agent})"),
+        };
+        let mut told = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != origin {
+            output::notice(&format!("container {}: {origin}", self.container.id()));
+            *told = origin;
+        }
     }
 }
 

@@ -52,11 +52,15 @@ impl Row {
             Err(error) => {
                 self.status = match error {
                     AskError::Unanswered { .. } | AskError::Resting { .. } => "not answering",
+                    AskError::GuestHung { .. } => "guest hung",
                     AskError::NotRunning(NotRunning::Gone(_)) => "shim gone",
                     // It is being deleted, or (Kata) was killed and not deleted.
                     AskError::NotRunning(NotRunning::Unknown(_)) => TaskStatus::Unknown.as_str(),
                     AskError::NotRunning(NotRunning::Stopped(_)) => TaskStatus::Stopped.as_str(),
-                    AskError::Shim(_) | AskError::NoAddress(_) | AskError::Decode { .. } => "error",
+                    AskError::Shim(_)
+                    | AskError::NoGuest { .. }
+                    | AskError::NoAddress(_)
+                    | AskError::Decode { .. } => "error",
                 };
                 self.error = Some(error.to_string());
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use shimstat::node::Container;
-use shimstat::survey::{AskError, Network, Sample, Statistics, Survey};
+use shimstat::survey::{AskError, Network, Sample, Statistics, Survey, Via};
 use tokio::sync::{Notify, mpsc};
 
 pub type Answer = (Arc<Container>, Result<Sample, AskError>);
@@ -51,8 +51,11 @@ impl Asking {
             let container = container.clone();
             let (survey, sender, missing) = (self.survey.clone(), self.sender.clone(), self.missing.clone());
             tokio::spawn(async move {
-                let network = Network::Interfaces;
-                let answer = survey.ask(&container, Statistics { network }).await;
+                let question = Statistics {
+                    network: Network::Interfaces,
+                    via: Via::Both,
+                };
+                let answer = survey.ask(&container, question).await;
                 // Nobody listens any more where the view has ended.
                 let _ = sender.send((container, answer));
                 if missing.count.fetch_sub(1, Ordering::Relaxed) == 1 {

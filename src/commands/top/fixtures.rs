@@ -7,7 +7,7 @@ use shimstat::node::{BundleError, Container, CpuSpec, Description, PodNames, Rol
 use shimstat::shim::address::AddressError;
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::stats::{Interface, Stats};
-use shimstat::survey::{AskError, Sample};
+use shimstat::survey::{AskError, Origin, Sample};
 
 use super::row::Row;
 use super::tree::{Kind, Line, Tree};
@@ -109,6 +109,7 @@ pub fn sample(start: Instant, seconds: u64, change: impl FnOnce(&mut Stats)) -> 
         },
         stats,
         taken: start + Duration::from_secs(seconds),
+        origin: Origin::Shim,
     }
 }
 

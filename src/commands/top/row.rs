@@ -141,7 +141,11 @@ fn health(error: &AskError) -> Health {
             duration::show(*took),
             duration::show(*rest)
         )),
-        AskError::Shim(_) | AskError::NoAddress(_) | AskError::Decode { .. } => {
+        AskError::GuestHung { silence, .. } => Health::Hung(format!(
+            "guest hung: its agent has not answered for {}",
+            duration::show(silence.waited)
+        )),
+        AskError::Shim(_) | AskError::NoGuest { .. } | AskError::NoAddress(_) | AskError::Decode { .. } => {
             Health::Failed(error.to_string())
         }
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::address::GuestAddress;
-use super::connect::{self, Directories};
+use super::connect::ConnectGuest;
 use super::error::GuestError;
 use super::messages;
 use super::method::Method;
@@ -103,47 +103,13 @@ pub struct VolumeUsage {
 
 impl AgentConnection {
     /// Connects to the agent of a sandbox. Put a deadline around it.
-    pub async fn connect(address: &GuestAddress, sandbox: &str) -> Result<Self, GuestError> {
-        Self::connect_in(&Directories::default(), address, sandbox).await
-    }
-
-    /// Connects to the agent of a sandbox and checks its health, all within `limit`. If the error
-    /// [`is_hung`](GuestError::is_hung), do not ask the sandbox's shim for anything that needs the guest.
-    pub async fn connect_alive(
-        address: &GuestAddress,
-        sandbox: &str,
-        limit: Duration,
-    ) -> Result<Self, GuestError> {
-        Self::connect_alive_in(&Directories::default(), address, sandbox, limit).await
-    }
-
-    async fn connect_in(
-        directories: &Directories,
+    pub async fn connect(
+        connect: &dyn ConnectGuest,
         address: &GuestAddress,
         sandbox: &str,
     ) -> Result<Self, GuestError> {
-        let connection = connect::connect(address, sandbox, directories).await?;
+        let connection = connect.connect(address, sandbox).await?;
         Ok(Self::new(connection, address.clone()))
-    }
-
-    async fn connect_alive_in(
-        directories: &Directories,
-        address: &GuestAddress,
-        sandbox: &str,
-        limit: Duration,
-    ) -> Result<Self, GuestError> {
-        let alive = async {
-            let mut connection = Self::connect_in(directories, address, sandbox).await?;
-            connection.check(limit).await?;
-            Ok(connection)
-        };
-        match tokio::time::timeout(limit, alive).await {
-            Ok(connection) => connection,
-            Err(_elapsed) => Err(GuestError::Timeout {
-                address: address.clone(),
-                limit,
-            }),
-        }
     }
 
     /// Speaks over a connection that leads to the agent already.
@@ -154,7 +120,9 @@ impl AgentConnection {
         }
     }
 
-    /// Asks whether the agent lives. It needs no lock, neither the agent's nor the shim's.
+    /// Asks whether the agent lives. It needs no lock, neither the agent's nor the shim's. Where the answer does not come
+    /// in time, or the error [`is_hung`](GuestError::is_hung), do not ask the sandbox's shim for anything that needs the
+    /// guest.
     pub async fn check(&mut self, limit: Duration) -> Result<Health, GuestError> {
         let reply: messages::HealthCheckResponse = self.call(Method::Check, &[], limit).await?;
         Ok(match reply.status {

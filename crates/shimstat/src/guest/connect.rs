@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -79,8 +80,29 @@ const FIRECRACKER_ID: usize = 32;
 /// The most bytes to read of the answer to `CONNECT`. `OK`, a number of 32 bits and the end of the line are 14.
 const HANDSHAKE: usize = 64;
 
-/// Connects to the agent of a sandbox, as far as the guest: after that, ttrpc can be spoken.
-pub(super) async fn connect(
+/// What [`ConnectGuest::connect`] returns.
+pub type ConnectingGuest<'a> = Pin<Box<dyn Future<Output = Result<Connection, GuestError>> + Send + 'a>>;
+
+/// Makes connections to guests' agents. Tests and simulations bring their own.
+pub trait ConnectGuest: Send + Sync {
+    /// Connects to the agent of a sandbox, as far as the guest: after that, ttrpc can be spoken. Put a deadline around
+    /// it.
+    fn connect<'a>(&'a self, address: &'a GuestAddress, sandbox: &'a str) -> ConnectingGuest<'a>;
+}
+
+/// Connects to this machine's guests.
+#[derive(Default)]
+pub struct GuestSockets {
+    pub(super) directories: Directories,
+}
+
+impl ConnectGuest for GuestSockets {
+    fn connect<'a>(&'a self, address: &'a GuestAddress, sandbox: &'a str) -> ConnectingGuest<'a> {
+        Box::pin(connect(address, sandbox, &self.directories))
+    }
+}
+
+async fn connect(
     address: &GuestAddress,
     sandbox: &str,
     directories: &Directories,

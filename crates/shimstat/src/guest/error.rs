@@ -93,4 +93,14 @@ impl GuestError {
             _ => false,
         }
     }
+
+    /// Whether the agent answered, with something other than what was asked for: it lives, and can be asked for more
+    /// over the same connection.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Forbidden { .. } | Self::Unsupported { .. } | Self::NoContainer { .. } => true,
+            Self::Rpc { .. } => !self.is_hung(),
+            _ => false,
+        }
+    }
 }

@@ -23,19 +23,18 @@ pub struct Row {
     pub field: &'static str,
     pub rule: Rule,
     pub why: &'static str,
-    apply: fn(&mut Stats, &GuestStats),
+    /// Whether something of the guest's was taken.
+    apply: fn(&mut Stats, &GuestStats) -> bool,
 }
 
-/// Adds to a shim's statistics of a container what its guest's agent knows, by [`TABLE`].
+/// Adds to a shim's statistics of a container what its guest's agent knows, by [`TABLE`], and gives back the fields with
+/// numbers of the guest's.
 ///
 /// Both come from the same files in the guest, read at two moments: a sum or a difference of two fields can be off by
 /// what happened in between.
-pub fn merge(shim: Stats, guest: &GuestStats) -> Stats {
-    let mut merged = shim;
-    for row in TABLE {
-        (row.apply)(&mut merged, guest);
-    }
-    merged
+pub fn merge(shim: &mut Stats, guest: &GuestStats) -> Vec<&'static str> {
+    let taken = TABLE.iter().filter(|row| (row.apply)(shim, guest));
+    taken.map(|row| row.field).collect()
 }
 
 /// The decisions, in the order of [`Stats`]. `docs/guest-numbers.md` has their sources.
@@ -47,7 +46,7 @@ pub const TABLE: &[Row] = {
                 rule: Rule::$rule,
                 why: $why,
                 apply: |merged, guest| {
-                    merged.$first$(.$rest)*.combine(&guest.stats.$first$(.$rest)*, Rule::$rule);
+                    merged.$first$(.$rest)*.combine(&guest.stats.$first$(.$rest)*, Rule::$rule)
                 },
             }
         };
@@ -86,19 +85,21 @@ pub const TABLE: &[Row] = {
 
 /// A field that a shim and a guest may both know.
 trait Combine {
-    fn combine(&mut self, guest: &Self, rule: Rule);
+    /// Whether something of the guest's was taken.
+    fn combine(&mut self, guest: &Self, rule: Rule) -> bool;
 }
 
 impl<T: Clone> Combine for Option<T> {
-    fn combine(&mut self, guest: &Self, rule: Rule) {
+    fn combine(&mut self, guest: &Self, rule: Rule) -> bool {
         let guests = match rule {
-            Rule::Shim => self.is_none(),
+            Rule::Shim => self.is_none() && guest.is_some(),
             Rule::Guest => guest.is_some(),
             Rule::ShimOnly => false,
         };
         if guests {
             self.clone_from(guest);
         }
+        guests
     }
 }
 
@@ -106,15 +107,16 @@ impl<T: Clone> Combine for Option<T> {
 macro_rules! as_a_whole {
     ($type:ty) => {
         impl Combine for $type {
-            fn combine(&mut self, guest: &Self, rule: Rule) {
+            fn combine(&mut self, guest: &Self, rule: Rule) -> bool {
                 let guests = match rule {
-                    Rule::Shim => self.is_empty(),
+                    Rule::Shim => self.is_empty() && !guest.is_empty(),
                     Rule::Guest => !guest.is_empty(),
                     Rule::ShimOnly => false,
                 };
                 if guests {
                     self.clone_from(guest);
                 }
+                guests
             }
         }
     };
@@ -124,28 +126,32 @@ as_a_whole!(BTreeMap<Cow<'static, str>, u64>);
 
 /// Number by number from the shim, or all of them from the guest.
 impl Combine for MemoryEntry {
-    fn combine(&mut self, guest: &Self, rule: Rule) {
+    fn combine(&mut self, guest: &Self, rule: Rule) -> bool {
         match rule {
             Rule::Shim => {
-                self.limit.combine(&guest.limit, rule);
-                self.usage.combine(&guest.usage, rule);
-                self.max.combine(&guest.max, rule);
-                self.failcnt.combine(&guest.failcnt, rule);
+                self.limit.combine(&guest.limit, rule)
+                    | self.usage.combine(&guest.usage, rule)
+                    | self.max.combine(&guest.max, rule)
+                    | self.failcnt.combine(&guest.failcnt, rule)
             }
-            Rule::Guest if guest.usage.is_some() => self.clone_from(guest),
-            Rule::Guest | Rule::ShimOnly => {}
+            Rule::Guest if guest.usage.is_some() => {
+                self.clone_from(guest);
+                true
+            }
+            Rule::Guest | Rule::ShimOnly => false,
         }
     }
 }
 
 impl Combine for BTreeMap<String, Hugetlb> {
-    fn combine(&mut self, guest: &Self, rule: Rule) {
-        for (page_size, pages) in guest {
+    fn combine(&mut self, guest: &Self, rule: Rule) -> bool {
+        guest.iter().fold(false, |taken, (page_size, pages)| {
             let merged = self.entry(page_size.clone()).or_default();
-            merged.usage.combine(&pages.usage, rule);
-            merged.max.combine(&pages.max, rule);
-            merged.failcnt.combine(&pages.failcnt, rule);
-        }
+            taken
+                | merged.usage.combine(&pages.usage, rule)
+                | merged.max.combine(&pages.max, rule)
+                | merged.failcnt.combine(&pages.failcnt, rule)
+        })
     }
 }
 

@@ -5,8 +5,7 @@
 //! [`merge`] adds that to a shim's statistics. `docs/guest-numbers.md` lists what each number is.
 //!
 //! A guest is untrusted. Only the calls of [`Method`] are made, all of which read; answers are limited in size, depth and
-//! the length of texts; a hybrid socket is connected to only in the sandbox's own directory. Deadlines are the caller's,
-//! except that [`AgentConnection::connect_alive`] has its own.
+//! the length of texts; a hybrid socket is connected to only in the sandbox's own directory. Deadlines are the caller's.
 
 mod address;
 mod agent;
@@ -24,6 +23,7 @@ pub use address::{GuestAddress, GuestAddressError};
 pub use agent::{
     AgentConnection, AgentVersion, GuestDetails, GuestInterface, Health, VolumeStats, VolumeUsage,
 };
+pub use connect::{ConnectGuest, ConnectingGuest, GuestSockets};
 pub use error::{GuestError, NotOwnSocket};
 pub use merge::{Row, Rule, TABLE, merge};
 pub use method::Method;

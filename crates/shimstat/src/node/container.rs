@@ -1,6 +1,6 @@
 //! A container of this node: its bundle, the way to its shim, and what its spec says of it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::annotations::{PodNames, Role};
@@ -114,11 +114,15 @@ impl Container {
         *self.role() == Role::Sandbox
     }
 
-    /// The bundle of its sandbox, or its own where it is in none: what tells pods apart. A container's sandbox is in
+    /// The bundle of its sandbox, or its own where it is in none: its path tells pods apart. A container's sandbox is in
     /// the same namespace of the same containerd. There need not be a bundle at that path.
-    pub(super) fn pod_path(&self) -> PathBuf {
-        let directory = self.bundle.path.parent().unwrap_or(Path::new("/"));
-        directory.join(self.sandbox_id().unwrap_or(&self.bundle.id))
+    pub fn sandbox_bundle(&self) -> Bundle {
+        let mut bundle = self.bundle.clone();
+        if let Some(sandbox) = self.sandbox_id().filter(|sandbox| *sandbox != bundle.id) {
+            bundle.path = bundle.path.parent().unwrap_or(Path::new("/")).join(sandbox);
+            bundle.id = sandbox.to_string();
+        }
+        bundle
     }
 
     /// The runtime that runs it; `None` where nothing tells. Read anew each time: Kata's shim notes its hypervisor a

@@ -31,13 +31,15 @@ pub struct Pod {
 pub fn pods(containers: &[Arc<Container>]) -> Vec<Pod> {
     let mut pods: HashMap<PathBuf, Pod> = HashMap::with_capacity(containers.len());
     for container in containers {
-        let pod = pods.entry(container.pod_path()).or_insert_with_key(|key| Pod {
-            id: container.sandbox_id().unwrap_or(container.id()).to_string(),
-            key: key.clone(),
-            sandbox: None,
-            containers: Vec::new(),
-            monitor: Vec::new(),
-        });
+        let pod = pods
+            .entry(container.sandbox_bundle().path)
+            .or_insert_with_key(|key| Pod {
+                id: container.sandbox_id().unwrap_or(container.id()).to_string(),
+                key: key.clone(),
+                sandbox: None,
+                containers: Vec::new(),
+                monitor: Vec::new(),
+            });
         match container.role() {
             Role::Sandbox => pod.sandbox = Some(container.clone()),
             Role::InSandbox(_) | Role::Plain => pod.containers.push(container.clone()),

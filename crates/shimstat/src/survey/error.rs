@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::guest::{GuestAddress, GuestAddressError, GuestError};
 use crate::node::BundleError;
 use crate::node::hypervisor::Risk;
 use crate::shim::ShimError;
@@ -45,12 +46,74 @@ pub enum AskError {
         took: Duration,
         rest: Duration,
     },
+    /// The guest's agent does not answer. The shim would wait for it, and may hold up whoever wants to end the sandbox
+    /// meanwhile, so it was asked for the task's state alone.
+    #[error(
+        "the guest hangs: its agent at {} has not answered for {}, and its shim was not asked",
+        silence.address,
+        go_duration::show(silence.waited)
+    )]
+    GuestHung {
+        silence: Silence,
+        state: Option<TaskState>,
+    },
+    /// The guest was to be asked itself, and cannot be.
+    #[error("its guest cannot be asked: {why}")]
+    NoGuest {
+        why: Arc<NoGuest>,
+        state: Option<TaskState>,
+    },
     #[error(transparent)]
     Shim(ShimError),
     #[error("its shim's address cannot be told: {0}")]
     NoAddress(Arc<BundleError>),
     #[error("the shim at {address}: {source}")]
     Decode { address: Address, source: DecodeError },
+}
+
+/// A guest that does not answer.
+#[derive(Debug, Clone)]
+pub struct Silence {
+    /// Where its agent listens.
+    pub address: GuestAddress,
+    /// How long it was waited for.
+    pub waited: Duration,
+}
+
+impl Silence {
+    pub(super) fn error(self, state: Option<TaskState>) -> AskError {
+        AskError::GuestHung { silence: self, state }
+    }
+}
+
+/// Why a guest's agent cannot be asked, or did not tell what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum NoGuest {
+    #[error("it does not run in a Kata sandbox")]
+    NotKata,
+    #[error("nothing tells where its sandbox's monitor listens")]
+    NoMonitor,
+    #[error("its sandbox's monitor does not tell where the agent listens: {0}")]
+    Monitor(Box<MonitorError>),
+    #[error(
+        "its sandbox's monitor has not answered GET /agent-url for {}",
+        go_duration::show(*limit)
+    )]
+    SilentMonitor { limit: Duration },
+    #[error("{monitor} answered GET /agent-url: {source}")]
+    Address {
+        monitor: Address,
+        source: GuestAddressError,
+    },
+    #[error(transparent)]
+    Agent(GuestError),
+}
+
+impl NoGuest {
+    /// Whether it will most likely be the same in a moment.
+    pub(super) fn is_lasting(&self) -> bool {
+        !matches!(self, Self::Agent(_))
+    }
 }
 
 /// Why a sandbox's monitor gave no answer.

@@ -7,12 +7,15 @@ use protobuf::well_known_types::any::Any;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, oneshot};
 use tokio::time::Instant;
 
-use super::error::{AskError, NotRunning};
-use super::question::{Calls, Reply};
+use super::error::{AskError, NoGuest, NotRunning};
+use super::guest::{Guest, Told};
+use super::question::{Calls, Origin, Reply, Via};
+use super::terms::{BUSY, Terms};
+use crate::guest::{GuestStats, merge};
+use crate::shim::ShimError;
 use crate::shim::address::{Address, Endpoint};
 use crate::shim::task::{TaskConnection, TaskState, TaskStatus};
-use crate::shim::{Connect, ShimError};
-use crate::stats;
+use crate::stats::{self, Stats};
 
 /// runc's shim notices within milliseconds that a container's first process has ended.
 const NOTICING: [Duration; 3] = [
@@ -20,19 +23,6 @@ const NOTICING: [Duration; 3] = [
     Duration::from_millis(20),
     Duration::from_millis(100),
 ];
-
-/// A wake-up that is later than this means that this thread was busy or stopped, and not that the shim is slow.
-const BUSY: Duration = Duration::from_millis(20);
-
-/// How lanes are set up: what all lanes of a survey have in common.
-#[derive(Clone)]
-pub(super) struct Terms {
-    /// How long each answer is waited for.
-    pub limit: Duration,
-    /// Whether connections are kept for the next question.
-    pub keep_connections: bool,
-    pub connect: Arc<dyn Connect>,
-}
 
 /// The call in flight, and what is remembered of an earlier one.
 #[derive(Debug, Default, Clone, Copy)]
@@ -92,15 +82,16 @@ impl Lane {
         }
     }
 
-    /// Asks about a task. The calls are made in a task of their own, so that they are waited for to their end even
-    /// where the asker gives up: when one call has taken longer than the limit.
-    pub async fn ask(&self, id: &str, calls: Calls) -> Result<Reply, AskError> {
+    /// Asks about a task, and the guest that it runs in, if any. The calls are made in a task of their own, so that they
+    /// are waited for to their end even where the asker gives up: when one call has taken longer than the limit.
+    pub async fn ask(&self, id: &str, calls: Calls, guest: Option<Arc<Guest>>) -> Result<Reply, AskError> {
         let kept = self.turn().await?;
         let (asked, answered) = oneshot::channel();
         let visit = Visit {
             lane: self.clone(),
             kept,
             id: id.to_string(),
+            guest,
             asked,
         };
         tokio::spawn(visit.make(calls));
@@ -126,6 +117,22 @@ impl Lane {
             lane.rest_if_late().await;
             lane.end();
             // Free before the answer is out: whoever hears it finds the lane free.
+            drop(turn);
+            let _ = asked.send(answer);
+        });
+        self.wait(answered).await
+    }
+
+    /// Does something about the same sandbox for which its shim does not wait, when its turn comes: nothing is asked of
+    /// the sandbox meanwhile. It needs a deadline of its own, and is not dropped where the asker gives up.
+    pub async fn hold<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, AskError> {
+        let turn = self.turn().await?;
+        let (asked, answered) = oneshot::channel();
+        tokio::spawn(async move {
+            let answer = work.await;
             drop(turn);
             let _ = asked.send(answer);
         });
@@ -267,6 +274,7 @@ struct Visit {
     /// The lane's connection from earlier; put back where it can be used again.
     kept: OwnedMutexGuard<Option<TaskConnection>>,
     id: String,
+    guest: Option<Arc<Guest>>,
     asked: oneshot::Sender<Result<Reply, AskError>>,
 }
 
@@ -286,7 +294,7 @@ impl Visit {
         let (mut connection, state) = self.first_state().await?;
         let wants_stats = match calls {
             Calls::StateAlone => false,
-            Calls::StatsOfRunning => state.status != TaskStatus::Stopped,
+            Calls::StatsOfRunning(_) => state.status != TaskStatus::Stopped,
             Calls::StatsOfAny => true,
         };
         if !wants_stats {
@@ -295,6 +303,40 @@ impl Visit {
         }
         // After an answer to State that was late, a Stats might hold up everyone else.
         if self.lane.ended_late().await || self.asked.is_closed() {
+            *self.kept = Some(connection);
+            return Err(self.lane.unanswered());
+        }
+        // The guest has its own time.
+        self.lane.end();
+        let via = match calls {
+            Calls::StatsOfRunning(via) => via,
+            Calls::StateAlone | Calls::StatsOfAny => Via::Shim,
+        };
+        let told = match &self.guest {
+            Some(guest) => guest.stats(&self.id, &self.lane.terms).await,
+            None => Told::Nothing(Arc::new(NoGuest::NotKata)),
+        };
+        let told = match (told, via) {
+            (Told::Hung(silence), _) => {
+                *self.kept = Some(connection);
+                return Err(silence.error(Some(state)));
+            }
+            (Told::Answer(agent, guest), Via::Guest) => {
+                *self.kept = Some(connection);
+                let taken = Instant::now().into_std();
+                return Ok(Reply {
+                    state,
+                    stats: Some((guest.stats, taken, Origin::Guest { agent })),
+                });
+            }
+            (Told::Nothing(why), Via::Guest) => {
+                *self.kept = Some(connection);
+                let state = Some(state);
+                return Err(AskError::NoGuest { why, state });
+            }
+            (told, Via::Both | Via::Shim) => told,
+        };
+        if self.asked.is_closed() {
             *self.kept = Some(connection);
             return Err(self.lane.unanswered());
         }
@@ -319,17 +361,40 @@ impl Visit {
             source,
         });
         let stopped = match &stats {
-            Ok(stats) if calls == Calls::StatsOfRunning && stats.is_emptied() => {
+            Ok(stats) if matches!(calls, Calls::StatsOfRunning(_)) && stats.is_emptied() => {
                 self.noticed_end(&mut connection).await?
             }
             _ => None,
         };
         *self.kept = Some(connection);
-        let stats = Some((stats?, taken));
-        Ok(match stopped {
-            Some(state) => Reply { state, stats: None },
-            None => Reply { state, stats },
+        let mut stats = stats?;
+        if let Some(state) = stopped {
+            return Ok(Reply { state, stats: None });
+        }
+        let origin = self.complete(&mut stats, told).await;
+        Ok(Reply {
+            state,
+            stats: Some((stats, taken, origin)),
         })
+    }
+
+    /// Adds to a shim's statistics what the guest told.
+    async fn complete(&self, stats: &mut Stats, told: Told<GuestStats>) -> Origin {
+        match (told, &self.guest) {
+            (Told::Answer(agent, guest), _) => Origin::Both {
+                agent,
+                fields: merge(stats, &guest),
+            },
+            (Told::Nothing(why), Some(guest)) => {
+                if guest.has_told().await {
+                    // Kata's Go shim swaps the two. They would go up and down where they came from the guest before.
+                    stats.cpu.usage.kernel = None;
+                    stats.cpu.usage.user = None;
+                }
+                Origin::ShimWithoutGuest(why)
+            }
+            _ => Origin::Shim,
+        }
     }
 
     /// The state of a task whose cgroup had no process left, once its shim has noticed that it has stopped: the

@@ -5,33 +5,49 @@
 //! call in flight, `State` (which needs no guest) before `Stats`, no `Stats` where `State` does not answer in time,
 //! nothing new while a call past its time has not ended, and a rest after one that was late.
 //!
+//! And before the shim of a Kata sandbox is asked for anything that takes its guest, the agent in the guest is asked
+//! whether it lives, once a second at most: where it does not answer, the shim is left alone, and that is the answer
+//! ([`AskError::GuestHung`]).
+//!
 //! A [`Survey`] asks many shims at once, each on its lane: a hung one costs its own answer, never the others'.
 
 mod asking;
 mod concurrency;
 mod error;
+mod guest;
 mod lane;
 mod monitor;
+mod monitor_call;
 mod network;
 mod question;
 mod single_flight;
+mod terms;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::node::Container;
+use crate::guest::{ConnectGuest, GuestSockets};
+use crate::node::{Container, Pod};
 use crate::shim::address::{Address, Endpoint};
 use crate::shim::{Connect, Sockets};
 
 pub use asking::Asking;
 pub use concurrency::ConcurrencyLimit;
-pub use error::{AskError, MonitorError, NotRunning};
-pub use monitor::{MonitorPage, MonitorQuestion};
-pub use question::{LastStatistics, Network, Question, Sample, State, Statistics};
+pub use error::{AskError, MonitorError, NoGuest, NotRunning, Silence};
+pub use monitor::GuestMetrics;
+pub use monitor_call::{MonitorPage, MonitorQuestion};
+pub use question::{LastStatistics, Network, Origin, Question, Sample, State, Statistics, Via};
 pub use single_flight::{Flight, SingleFlight};
 
-use lane::{Lane, Terms};
+use guest::Guest;
+use lane::Lane;
+use question::Calls;
+use terms::Terms;
+
+/// How long what is known of a guest is kept for the next time.
+const GUEST_UNUSED: Duration = Duration::from_secs(600);
 
 /// Asks shims, many at once, and no shim twice at a time: a pod's containers share their sandbox's shim, and
 /// so its lane. Clones are the same survey.
@@ -40,6 +56,8 @@ pub struct Survey {
     terms: Terms,
     concurrency: ConcurrencyLimit,
     lanes: Arc<Mutex<HashMap<Address, Lane>>>,
+    /// By the path of the sandbox's bundle.
+    guests: Arc<Mutex<HashMap<PathBuf, Arc<Guest>>>>,
 }
 
 impl Survey {
@@ -49,17 +67,25 @@ impl Survey {
         Self::through(Arc::new(Sockets), limit, concurrency)
     }
 
-    /// The same over other connections than this machine's sockets.
+    /// The same over other connections to shims than this machine's sockets.
     pub fn through(connect: Arc<dyn Connect>, limit: Duration, concurrency: usize) -> Self {
         Self {
             terms: Terms {
                 limit,
                 keep_connections: false,
                 connect,
+                guests: Arc::new(GuestSockets::default()),
             },
             concurrency: ConcurrencyLimit::new(concurrency),
             lanes: Arc::default(),
+            guests: Arc::default(),
         }
+    }
+
+    /// Reaches guests by other connections than this machine's sockets.
+    pub fn reaching_guests_through(mut self, connect: Arc<dyn ConnectGuest>) -> Self {
+        self.terms.guests = connect;
+        self
     }
 
     /// Keeps the connections to shims for the next questions.
@@ -75,11 +101,16 @@ impl Survey {
             .as_ref()
             .map_err(|why| AskError::NoAddress(why.clone()))?;
         let lane = self.lane(endpoint);
+        let calls = question.calls();
+        let guest = match calls {
+            Calls::StatsOfRunning(Via::Both | Via::Guest) => self.guest(container),
+            Calls::StatsOfRunning(Via::Shim) | Calls::StateAlone | Calls::StatsOfAny => None,
+        };
         let mut reply = self
             .concurrency
-            .run(lane.ask(container.id(), question.calls()))
+            .run(lane.ask(container.id(), calls, guest))
             .await?;
-        if let Some((stats, _)) = &mut reply.stats
+        if let Some((stats, ..)) = &mut reply.stats
             && stats.network.is_none()
             && let Some(found) = network::look_up(reply.state.pid, question.network(), self.terms.limit).await
         {
@@ -97,10 +128,38 @@ impl Survey {
             .clone()
     }
 
-    /// Closes the connection to a container's shim where nothing is in flight.
+    /// The guest that a container runs in; `None` where it is not Kata's.
+    fn guest(&self, container: &Container) -> Option<Arc<Guest>> {
+        self.known_guest(container.sandbox_bundle().path, || Guest::of(container))
+    }
+
+    /// The guest of a pod that has a monitor.
+    fn guest_of_pod(&self, pod: &Pod) -> Arc<Guest> {
+        self.known_guest(pod.key.clone(), || Some(Guest::of_pod(pod)))
+            .unwrap_or_else(|| Arc::new(Guest::of_pod(pod)))
+    }
+
+    fn known_guest(&self, key: PathBuf, find: impl FnOnce() -> Option<Guest>) -> Option<Arc<Guest>> {
+        let mut guests = self.guests();
+        if let Some(guest) = guests.get(&key) {
+            guest.touch();
+            return Some(guest.clone());
+        }
+        let guest = Arc::new(find()?);
+        // The monitor of a sandbox that is starting may be found the next time.
+        if guest.has_monitor() {
+            guests.insert(key, guest.clone());
+        }
+        Some(guest)
+    }
+
+    /// Closes the connections to a container's shim and guest where nothing is in flight.
     pub fn hang_up(&self, container: &Container) {
         if let Ok(endpoint) = &container.endpoint {
             self.lane(endpoint).hang_up();
+        }
+        if let Some(guest) = self.guests().get(&container.sandbox_bundle().path) {
+            guest.hang_up();
         }
     }
 
@@ -108,14 +167,22 @@ impl Survey {
     pub fn keep(&self, wanted: impl Fn(&Address) -> bool) {
         self.lanes()
             .retain(|address, lane| wanted(address) || !lane.is_idle());
+        self.guests().retain(|_, guest| guest.unused() < GUEST_UNUSED);
     }
 
     /// Forgets what is idle: connections are closed, and only lanes on which a call is in flight, or that rest
-    /// from one, are kept for the next time.
+    /// from one, are kept for the next time. Where guests' agents listen is remembered.
     pub fn rest(&self) {
         let mut lanes = self.lanes();
         lanes.retain(|_, lane| !lane.is_idle());
         lanes.values().for_each(Lane::hang_up);
+        let mut guests = self.guests();
+        guests.retain(|_, guest| guest.unused() < GUEST_UNUSED);
+        guests.values().for_each(|guest| guest.hang_up());
+    }
+
+    fn guests(&self) -> MutexGuard<'_, HashMap<PathBuf, Arc<Guest>>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lanes(&self) -> MutexGuard<'_, HashMap<Address, Lane>> {

@@ -1,74 +1,50 @@
-//! Asking a sandbox's monitor, where that does not put the sandbox at risk.
-
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::Instant;
+//! Asking a sandbox's monitor, or the agent in its guest, where that does not put the sandbox at risk.
 
 use super::Survey;
 use super::error::{AskError, MonitorError, NotRunning};
+use super::guest::{Liveness, Told};
+use super::monitor_call::{MonitorCall, MonitorPage, MonitorQuestion};
 use super::question::State;
+use crate::guest::GuestAddress;
 use crate::node::Pod;
-use crate::node::hypervisor::{self, Risk};
 use crate::shim::address::{Address, Endpoint, TaskVersion};
-use crate::shim::task::TaskStatus;
-use crate::shim::{Connect, Connection, monitor};
+use crate::shim::task::{TaskState, TaskStatus};
 
-/// A question to a sandbox's monitor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MonitorQuestion {
-    /// `GET /metrics`. Some sandboxes die of it (see [`hypervisor::risk`]): those are not asked.
-    Metrics,
-    /// `GET /metrics`, even where the sandbox may die of it.
-    MetricsAtAnyRisk,
-    /// `GET /agent-url`: where the agent in the guest listens.
-    AgentUrl,
-}
-
-impl MonitorQuestion {
-    fn path(self) -> &'static str {
-        match self {
-            Self::Metrics | Self::MetricsAtAnyRisk => "/metrics",
-            Self::AgentUrl => "/agent-url",
-        }
-    }
-
-    fn call(self) -> &'static str {
-        match self {
-            Self::Metrics | Self::MetricsAtAnyRisk => "GET /metrics",
-            Self::AgentUrl => "GET /agent-url",
-        }
-    }
-}
-
-/// What a monitor answered, and where it listens.
+/// What a guest's agent tells of itself and the guest.
 #[derive(Debug)]
-pub struct MonitorPage {
-    pub address: Address,
-    pub body: Vec<u8>,
+pub struct GuestMetrics {
+    /// Where the agent listens.
+    pub address: GuestAddress,
+    /// Prometheus' text format, as the guest sent it. Untrusted.
+    pub text: String,
+    /// The pid of the sandbox's task, where its shim has told it.
+    pub task_pid: Option<u32>,
 }
 
 impl Survey {
     /// Asks the monitor of a pod's sandbox. Whether the sandbox runs is asked first: a stopped one may still have a
     /// shim that serves its own families, and one that does not answer this is not asked for more. A shim that is gone
-    /// is left for its monitor to tell. A body of more than `most` bytes is an error.
+    /// is left for its monitor to tell. For [`MonitorQuestion::Metrics`] the guest is asked next whether it lives: the
+    /// shim would wait for it. A body of more than `most` bytes is an error.
     pub async fn ask_monitor(
         &self,
         pod: &Pod,
         question: MonitorQuestion,
         most: usize,
     ) -> Result<MonitorPage, MonitorError> {
-        if let Some(main) = pod.main() {
-            match self.ask(main, State).await {
-                Ok(state) if state.status == TaskStatus::Stopped => {
-                    return Err(AskError::NotRunning(NotRunning::Stopped(state)).into());
-                }
-                Ok(_) | Err(AskError::NotRunning(NotRunning::Gone(_))) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let state = self.state_of(pod).await?;
         let lane = self.lane(&way_to(pod)?);
-        let call = Call {
+        let guest = match question {
+            MonitorQuestion::Metrics => {
+                let (guest, terms) = (self.guest_of_pod(pod), self.terms.clone());
+                Some(lane.hold(async move { guest.liveness(&terms).await }).await?)
+            }
+            MonitorQuestion::MetricsAtAnyRisk | MonitorQuestion::AgentUrl => None,
+        };
+        if let Some(Liveness::Hung(silence)) = guest {
+            return Err(silence.error(state).into());
+        }
+        let call = MonitorCall {
             connect: self.terms.connect.clone(),
             limit: self.terms.limit,
             sandbox: pod.id.clone(),
@@ -80,6 +56,38 @@ impl Survey {
         lane.call(question.call(), call.run())
             .await
             .map_err(|error| named(error, question.call(), monitor))?
+    }
+
+    /// Asks the agent in a pod's guest for its metrics and the guest's (`kata_agent_*`, `kata_guest_*`), as text that
+    /// was not checked. The shim is asked whether the sandbox runs, and for nothing else.
+    pub async fn guest_metrics(&self, pod: &Pod) -> Result<GuestMetrics, MonitorError> {
+        let state = self.state_of(pod).await?;
+        let lane = self.lane(&way_to(pod)?);
+        let (guest, terms) = (self.guest_of_pod(pod), self.terms.clone());
+        match lane.hold(async move { guest.metrics(&terms).await }).await? {
+            Told::Answer(address, text) => Ok(GuestMetrics {
+                address,
+                text,
+                task_pid: state.map(|state| state.pid),
+            }),
+            Told::Hung(silence) => Err(silence.error(state).into()),
+            Told::Nothing(why) => Err(AskError::NoGuest { why, state }.into()),
+        }
+    }
+
+    /// The state of a pod's sandbox, where it runs; `None` where its shim is gone or not known to containerd.
+    async fn state_of(&self, pod: &Pod) -> Result<Option<TaskState>, AskError> {
+        let Some(main) = pod.main() else {
+            return Ok(None);
+        };
+        match self.ask(main, State).await {
+            Ok(state) if state.status == TaskStatus::Stopped => {
+                Err(AskError::NotRunning(NotRunning::Stopped(state)))
+            }
+            Ok(state) => Ok(Some(state)),
+            Err(AskError::NotRunning(NotRunning::Gone(_))) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -106,70 +114,4 @@ fn way_to(pod: &Pod) -> Result<Endpoint, MonitorError> {
         })
     };
     shim.cloned().or_else(monitor).ok_or(MonitorError::NoAddress)
-}
-
-struct Call {
-    connect: Arc<dyn Connect>,
-    /// The time to connect. Once somebody listens, the answer is waited for to its end.
-    limit: Duration,
-    sandbox: String,
-    addresses: Vec<Address>,
-    question: MonitorQuestion,
-    most: usize,
-}
-
-impl Call {
-    async fn run(self) -> Result<MonitorPage, MonitorError> {
-        let (address, connection) = self.connect().await?;
-        if self.question == MonitorQuestion::Metrics {
-            check_risk(&self.sandbox, address, &connection)?;
-        }
-        let body = monitor::get(connection, address, self.question.path(), self.most)
-            .await
-            .map_err(MonitorError::Shim)?;
-        Ok(MonitorPage {
-            address: address.clone(),
-            body,
-        })
-    }
-
-    /// Connects to the first address at which somebody listens.
-    async fn connect(&self) -> Result<(&Address, Connection), MonitorError> {
-        let started = Instant::now();
-        let deadline = started + self.limit;
-        let mut first_failure = None;
-        for address in &self.addresses {
-            match tokio::time::timeout_at(deadline, self.connect.connect(address)).await {
-                Ok(Ok(connection)) => return Ok((address, connection)),
-                // Nobody there: the next place. If nobody is anywhere, the best place is the one to name.
-                Ok(Err(error)) if error.is_gone() => {
-                    first_failure.get_or_insert(MonitorError::Shim(error));
-                }
-                Ok(Err(error)) => return Err(MonitorError::Shim(error)),
-                Err(_elapsed) => {
-                    return Err(MonitorError::Ask(AskError::Unanswered {
-                        address: address.clone(),
-                        call: "the connect",
-                        waited: started.elapsed(),
-                    }));
-                }
-            }
-        }
-        Err(first_failure.unwrap_or(MonitorError::NoAddress))
-    }
-}
-
-fn check_risk(sandbox: &str, address: &Address, connection: &Connection) -> Result<(), MonitorError> {
-    match hypervisor::risk(sandbox, address) {
-        Risk::None => Ok(()),
-        // Only Kata's shim dies of it. Who listens is known once connected, and nothing was asked yet.
-        Risk::Unknown { .. }
-            if connection
-                .peer_pid()
-                .is_some_and(|pid| !hypervisor::is_kata_shim(pid)) =>
-        {
-            Ok(())
-        }
-        risk => Err(MonitorError::Risk(risk)),
-    }
 }

@@ -1,11 +1,12 @@
 //! What can be asked about a container, and what comes back.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::error::{AskError, NoGuest, NotRunning};
+use crate::guest::GuestAddress;
 use crate::shim::task::TaskState;
 use crate::stats::Stats;
-
-use super::error::{AskError, NotRunning};
 
 /// A question about a container: its state or its statistics. The shim is always asked for the state first.
 pub trait Question: Copy + Send + 'static {
@@ -36,6 +37,21 @@ pub struct State;
 pub struct Statistics {
     /// What is looked up in the task's network namespace, where the shim's reply has no network.
     pub network: Network,
+    /// Who is asked, where the container runs in a Kata guest.
+    pub via: Via,
+}
+
+/// Who is asked for the statistics of a container in a Kata guest. Of other containers it is always the shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Via {
+    /// The guest's agent first. Where it does not answer, the shim is not asked; where it cannot be asked, the shim is
+    /// asked alone. The numbers are those of [`guest::merge`](crate::guest::merge).
+    #[default]
+    Both,
+    /// The shim alone, whether the guest lives or not.
+    Shim,
+    /// The guest's agent alone. The shim is asked for the task's state.
+    Guest,
 }
 
 /// The statistics of a task even where it has stopped: runc's shim still has the last ones then, until the task is
@@ -59,6 +75,23 @@ pub struct Sample {
     pub stats: Stats,
     /// When the statistics arrived.
     pub taken: Instant,
+    pub origin: Origin,
+}
+
+/// Where statistics come from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// The shim. There is no guest, or it was not to be asked.
+    Shim,
+    /// The shim alone, because the guest's agent could not be asked, or did not tell.
+    ShimWithoutGuest(Arc<NoGuest>),
+    /// The shim; these fields of [`Stats`] from the guest's agent.
+    Both {
+        agent: GuestAddress,
+        fields: Vec<&'static str>,
+    },
+    /// The guest's agent.
+    Guest { agent: GuestAddress },
 }
 
 /// The calls that a question takes, after `State`.
@@ -67,7 +100,7 @@ pub struct Sample {
 pub enum Calls {
     StateAlone,
     /// `Stats`, where the task has not stopped.
-    StatsOfRunning,
+    StatsOfRunning(Via),
     /// `Stats`, even where it has.
     StatsOfAny,
 }
@@ -77,7 +110,7 @@ pub enum Calls {
 #[derive(Debug)]
 pub struct Reply {
     pub state: TaskState,
-    pub stats: Option<(Stats, Instant)>,
+    pub stats: Option<(Stats, Instant, Origin)>,
 }
 
 impl Question for State {
@@ -96,7 +129,7 @@ impl Question for Statistics {
     type Answer = Sample;
 
     fn calls(self) -> Calls {
-        Calls::StatsOfRunning
+        Calls::StatsOfRunning(self.via)
     }
 
     fn network(self) -> Network {
@@ -123,7 +156,12 @@ impl Question for LastStatistics {
 /// A shim is not asked for the statistics of a task that has stopped.
 fn sample(Reply { state, stats }: Reply) -> Result<Sample, AskError> {
     match stats {
-        Some((stats, taken)) => Ok(Sample { state, stats, taken }),
+        Some((stats, taken, origin)) => Ok(Sample {
+            state,
+            stats,
+            taken,
+            origin,
+        }),
         None => Err(AskError::NotRunning(NotRunning::Stopped(state))),
     }
 }

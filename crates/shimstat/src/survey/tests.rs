@@ -201,6 +201,7 @@ fn millis(millis: u64) -> Duration {
 
 const STATISTICS: Statistics = Statistics {
     network: Network::None,
+    via: Via::Both,
 };
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use promtext::Filter;
 use shimstat::node::hypervisor::{self, VirtualMachine};
 use shimstat::node::{Container, HostProcesses, Inventory, host_processes};
-use shimstat::survey::{AskError, Network, NotRunning, Sample, State, Statistics, Survey};
+use shimstat::survey::{AskError, Network, NotRunning, Sample, State, Statistics, Survey, Via};
 
 use crate::commands::metrics::readings::Readings;
 use crate::commands::metrics::sandbox::{Sandbox, not_running};
@@ -47,6 +47,7 @@ impl Look {
                 containers(context, sandbox)?,
                 Statistics {
                     network: Network::None,
+                    via: Via::Both,
                 },
             )
             .await;
@@ -58,7 +59,9 @@ impl Look {
             return Err(not_running(sandbox.id(), why));
         }
         let silent = answers.iter().find_map(|answer| match answer {
-            Err(error @ (AskError::Unanswered { .. } | AskError::Resting { .. })) => Some(error),
+            Err(
+                error @ (AskError::Unanswered { .. } | AskError::Resting { .. } | AskError::GuestHung { .. }),
+            ) => Some(error),
             _ => None,
         });
         let machine = hypervisor::virtual_machine(sandbox.id());

@@ -7,6 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
+use crate::guest::connect::{Directories, GuestSockets};
 use crate::guest::testing::{bytes, number};
 use crate::shim::connection;
 
@@ -334,7 +335,7 @@ fn texts_and_lists_of_a_guest_are_cut() {
 
 /// A sandbox with a hypervisor's socket.
 struct Sandbox {
-    directories: Directories,
+    sockets: GuestSockets,
     address: GuestAddress,
     listener: UnixListener,
     _dir: tempfile::TempDir,
@@ -349,9 +350,11 @@ impl Sandbox {
         std::fs::create_dir(&own).unwrap();
         let socket = own.join("ch-vm.sock");
         Self {
-            directories: Directories {
-                roots: [dir.path().into(), dir.path().into()],
-                users: dir.path().join("user"),
+            sockets: GuestSockets {
+                directories: Directories {
+                    roots: [dir.path().into(), dir.path().into()],
+                    users: dir.path().join("user"),
+                },
             },
             address: GuestAddress::parse(&format!("hvsock://{}:1024", socket.display())).unwrap(),
             listener: UnixListener::bind(&socket).unwrap(),
@@ -360,7 +363,17 @@ impl Sandbox {
     }
 
     async fn connect_alive(&self, limit: Duration) -> Result<AgentConnection, GuestError> {
-        AgentConnection::connect_alive_in(&self.directories, &self.address, Self::ID, limit).await
+        let alive = async {
+            let mut agent = AgentConnection::connect(&self.sockets, &self.address, Self::ID).await?;
+            agent.check(limit).await?;
+            Ok(agent)
+        };
+        timeout(limit, alive).await.unwrap_or_else(|_| {
+            Err(GuestError::Timeout {
+                address: self.address.clone(),
+                limit,
+            })
+        })
     }
 }
 
@@ -421,7 +434,7 @@ fn a_guest_that_lives_is_connected_to_and_one_that_hangs_is_given_up() {
 fn a_socket_outside_of_the_sandboxs_directory_is_not_connected_to() {
     block_on(async {
         let sandbox = Sandbox::new();
-        let connect = |id| AgentConnection::connect_in(&sandbox.directories, &sandbox.address, id);
+        let connect = |id| AgentConnection::connect(&sandbox.sockets, &sandbox.address, id);
         assert!(
             timeout(LIMIT, connect(Sandbox::ID)).await.is_err(),
             "no handshake"

@@ -16,6 +16,11 @@ fn shim(reply: &[u8]) -> Stats {
     decode("io.containerd.cgroups.v1.Metrics", reply).unwrap()
 }
 
+fn merge(mut shim: Stats, guest: &GuestStats) -> Stats {
+    super::merge(&mut shim, guest);
+    shim
+}
+
 fn guest() -> GuestStats {
     proto::parse::<StatsContainerResponse>(AGENT).unwrap().into()
 }
@@ -111,7 +116,13 @@ fn each_field_is_whose_the_table_says() {
     expected
         .hugetlb
         .extend(twos.hugetlb.into_iter().filter(|(size, _)| size == "2GB"));
-    assert_eq!(merge(every(1), &says), expected);
+    let mut merged = every(1);
+    let taken = super::merge(&mut merged, &says);
+    assert_eq!(merged, expected);
+    let expected = TABLE
+        .iter()
+        .filter(|row| row.rule == Rule::Guest || row.field == "hugetlb");
+    assert_eq!(taken, expected.map(|row| row.field).collect::<Vec<_>>());
 }
 
 #[test]
@@ -120,6 +131,7 @@ fn a_shim_that_says_nothing_is_filled_in_and_a_guest_that_says_nothing_changes_n
         assert_eq!(merge(shim(reply), &GuestStats::default()), shim(reply));
     }
     assert_eq!(merge(every(1), &GuestStats::default()), every(1));
+    assert!(super::merge(&mut every(1), &GuestStats::default()).is_empty());
     assert_eq!(merge(Stats::default(), &guest()), guest().stats);
 
     let mut expected = every(2);

@@ -7,6 +7,7 @@ use shimstat::node::{MachineKind, PodNames, ProcessMemory, ProcessUsage};
 use shimstat::shim::address::Address;
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::stats::Stats;
+use shimstat::survey::Origin;
 
 use super::*;
 use crate::fixtures::container;
@@ -49,7 +50,13 @@ fn task(
         exit_status: 0,
         exited_at: None,
     };
-    (container, Ok(Sample { state, stats, taken }))
+    let sample = Sample {
+        state,
+        stats,
+        taken,
+        origin: Origin::Shim,
+    };
+    (container, Ok(sample))
 }
 
 /// A look at a pod of a pause and an app that have used 50 and 1200 ms and hold 300 KiB and 20 MiB.

@@ -1,0 +1,21 @@
+//! What all that a survey asks has in common.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::guest::ConnectGuest;
+use crate::shim::Connect;
+
+/// A wake-up that is later than this means that this thread was busy or stopped, and not that who was asked is slow.
+pub(super) const BUSY: Duration = Duration::from_millis(20);
+
+/// How a survey asks.
+#[derive(Clone)]
+pub(super) struct Terms {
+    /// How long each answer is waited for.
+    pub limit: Duration,
+    /// Whether connections are kept for the next question.
+    pub keep_connections: bool,
+    pub connect: Arc<dyn Connect>,
+    pub guests: Arc<dyn ConnectGuest>,
+}
