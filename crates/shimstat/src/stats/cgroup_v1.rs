@@ -8,7 +8,7 @@ use containerd_shim_protos::cgroups::metrics::{
     BlkIOEntry, BlkIOStat, CPUStat, MemoryEntry as Entry, MemoryStat, Metrics, NetworkStat, PidsStat,
 };
 
-use super::{
+use super::model::{
     Blkio, BlkioEntry, Cpu, CpuUsage, Hugetlb, Interface, Memory, MemoryEntry, Pids, Stats, Throttling,
     reported,
 };

@@ -7,7 +7,7 @@ use containerd_shim_protos::cgroups_v2::metrics::{
     CPUStat, HugeTlbStat, IOEntry, IOStat, MemoryStat, Metrics, NetworkStat, PSIData, PSIStats, PidsStat,
 };
 
-use super::{
+use super::model::{
     Blkio, BlkioEntry, Cpu, CpuUsage, Hugetlb, Interface, Memory, MemoryEntry, Pids, Pressure, Psi, Stats,
     Throttling, reported,
 };

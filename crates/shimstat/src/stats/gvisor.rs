@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Cpu, CpuUsage, Interface, Memory, MemoryEntry, Pids, Stats, reported};
+use super::model::{Cpu, CpuUsage, Interface, Memory, MemoryEntry, Pids, Stats, reported};
 
 /// The result of `containerManager.Event`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -54,6 +54,7 @@ mod json;
 mod limits;
 mod model;
 mod network;
+mod schema;
 
 use containerd_shim_protos::{cgroups, cgroups_v2};
 use protobuf::Message;
@@ -63,6 +64,8 @@ use crate::wire;
 
 pub use cgroup_files::{CgroupVersion, ReadFile, from_files};
 pub use gvisor::GvisorEvent;
+pub(crate) use model::reported;
+
 pub use json::event;
 pub use limits::{Limit, Limits, shares_of_weight};
 pub use model::{
@@ -116,12 +119,6 @@ fn shown(type_url: &str) -> String {
         shown.push('…');
     }
     shown
-}
-
-/// A number of a reply in which zero may mean "not sent": `Some` if it is not zero, or if `measured`
-/// says that the zero was read somewhere.
-pub(crate) fn reported(value: u64, measured: bool) -> Option<u64> {
-    (measured || value != 0).then_some(value)
 }
 
 #[cfg(test)]

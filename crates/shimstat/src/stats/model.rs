@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::json;
+use super::schema;
 
 /// What a container uses.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -57,16 +57,16 @@ pub struct Cpu {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CpuUsage {
     /// All of it. A zero counts as not reported: starting a container takes time already.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub total: Option<u64>,
     /// By CPU. Empty where it was not reported (always on cgroup v2).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub percpu: Vec<u64>,
     /// In the kernel. `None` where both parts are zero: the runtime reports no split.
-    #[serde(serialize_with = "json::or_zero")]
+    #[serde(serialize_with = "schema::or_zero")]
     pub kernel: Option<u64>,
     /// In user mode. Kata's Go shim swaps it with `kernel` in its cgroup v2 replies.
-    #[serde(serialize_with = "json::or_zero")]
+    #[serde(serialize_with = "schema::or_zero")]
     pub user: Option<u64>,
 }
 
@@ -76,13 +76,13 @@ pub struct CpuUsage {
 #[serde(rename_all = "camelCase")]
 pub struct Throttling {
     /// Enforcement periods that have passed.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub periods: Option<u64>,
     /// Periods in which the container was throttled.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub throttled_periods: Option<u64>,
     /// For how long, in nanoseconds. `None` where throttled periods come with no time.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub throttled_time: Option<u64>,
 }
 
@@ -104,7 +104,7 @@ impl Throttling {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Memory {
     /// Page cache of the cgroup itself: `cache` on v1, `file` on v2.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub cache: Option<u64>,
     /// All memory that is charged to the container.
     pub usage: MemoryEntry,
@@ -174,17 +174,17 @@ impl Memory {
 pub struct MemoryEntry {
     /// As sent: "unlimited" is 9223372036854771712 from cgroup v1 and 2^64-1 from cgroup v2 (and from
     /// Kata's shims). A limit of 0, under which nothing could run, counts as not reported.
-    #[serde(serialize_with = "json::or_zero")]
+    #[serde(serialize_with = "schema::or_zero")]
     pub limit: Option<u64>,
     /// Now.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub usage: Option<u64>,
     /// The highest that `usage` has been.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub max: Option<u64>,
     /// How often the limit was hit; cgroup v1 only. A zero in a reply without a full `memory.stat` counts as
     /// not reported: runtimes in cgroup v2 guests send it because they have no such number.
-    #[serde(serialize_with = "json::or_zero")]
+    #[serde(serialize_with = "schema::or_zero")]
     pub failcnt: Option<u64>,
 }
 
@@ -203,10 +203,10 @@ impl MemoryEntry {
 pub struct Pids {
     /// How many there are. `Some(0)`: the cgroup is empty (see [`Stats::is_emptied`]). A reply in which both
     /// numbers are zero is one of a cgroup without the pids controller: `None`.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub current: Option<u64>,
     /// How many there may be. `None` when there is no limit, or none was reported.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub limit: Option<u64>,
 }
 
@@ -279,16 +279,16 @@ fn add(sum: &mut Option<u64>, part: u64) {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct BlkioEntry {
     /// Major number of the device.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub major: u64,
     /// Minor number of the device.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub minor: u64,
     /// `Read`, `Write`, `Sync`, `Async`, `Discard`, `Total`, or empty; as sent.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub op: String,
     /// The number.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub value: u64,
 }
 
@@ -310,13 +310,13 @@ pub struct DeviceIo {
 pub struct Hugetlb {
     /// Now. `None` where a reply says that both usage and limit are 0: containerd on cgroup v2 sends the same for
     /// a container that may use none and for one whose hugetlb controller is off.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub usage: Option<u64>,
     /// The highest that `usage` has been; cgroup v1 only.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub max: Option<u64>,
     /// How often the limit was hit.
-    #[serde(serialize_with = "json::or_zero")]
+    #[serde(serialize_with = "schema::or_zero")]
     pub failcnt: Option<u64>,
 }
 
@@ -336,13 +336,22 @@ pub struct Psi {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Pressure {
     /// Per cent of the last 10 seconds.
-    #[serde(serialize_with = "json::float", skip_serializing_if = "json::is_no_number")]
+    #[serde(
+        serialize_with = "schema::float",
+        skip_serializing_if = "schema::is_no_number"
+    )]
     pub avg10: f64,
     /// Per cent of the last 60 seconds.
-    #[serde(serialize_with = "json::float", skip_serializing_if = "json::is_no_number")]
+    #[serde(
+        serialize_with = "schema::float",
+        skip_serializing_if = "schema::is_no_number"
+    )]
     pub avg60: f64,
     /// Per cent of the last 300 seconds.
-    #[serde(serialize_with = "json::float", skip_serializing_if = "json::is_no_number")]
+    #[serde(
+        serialize_with = "schema::float",
+        skip_serializing_if = "schema::is_no_number"
+    )]
     pub avg300: f64,
     /// Microseconds in total.
     pub total: u64,
@@ -390,27 +399,27 @@ pub struct Sockets {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)] // The names of the states say it all.
 pub struct TcpCounts {
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub established: u64,
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub syn_sent: u64,
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub syn_recv: u64,
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub fin_wait1: u64,
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub fin_wait2: u64,
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub time_wait: u64,
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub close: u64,
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub close_wait: u64,
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub last_ack: u64,
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub listen: u64,
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub closing: u64,
 }
 
@@ -418,17 +427,23 @@ pub struct TcpCounts {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct UdpCounts {
     /// Sockets that are bound and not connected (state 07).
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub listen: u64,
     /// Packets dropped by the sockets that are open now.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub dropped: u64,
     /// Bytes waiting to be read.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub rx_queued: u64,
     /// Bytes waiting to be sent.
-    #[serde(skip_serializing_if = "json::is_zero")]
+    #[serde(skip_serializing_if = "schema::is_zero")]
     pub tx_queued: u64,
+}
+
+/// A number of a reply in which zero may mean "not sent": `Some` if it is not zero, or if `measured`
+/// says that the zero was read somewhere.
+pub(crate) fn reported(value: u64, measured: bool) -> Option<u64> {
+    (measured || value != 0).then_some(value)
 }
 
 #[cfg(test)]

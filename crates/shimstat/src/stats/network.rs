@@ -6,7 +6,7 @@
 
 use thiserror::Error;
 
-use super::{Interface, TcpCounts, UdpCounts};
+use super::model::{Interface, TcpCounts, UdpCounts};
 
 /// The longest line taken, in bytes. The kernel's are below 256.
 const LONGEST_LINE: usize = 1024;

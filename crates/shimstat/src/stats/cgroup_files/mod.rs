@@ -5,23 +5,13 @@
 //! [cgroup v2](https://docs.kernel.org/admin-guide/cgroup-v2.html) and
 //! [v1 memory](https://docs.kernel.org/admin-guide/cgroup-v1/memory.html) documentation.
 
+mod files;
 mod v1;
 mod v2;
 
-use std::collections::BTreeMap;
-
-use super::{Pids, Stats};
-
-/// The version of a cgroup, which decides on the names of its files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CgroupVersion {
-    V1,
-    V2,
-}
-
-/// The text of a cgroup's file by its name, such as `memory.stat`; `None` where there is none. On cgroup v1 the
-/// part of the name before the first dot names the controller, each of which has a directory of its own.
-pub type ReadFile<'a> = &'a dyn Fn(&str) -> Option<String>;
+use super::model::Stats;
+pub use files::{CgroupVersion, ReadFile};
+pub(super) use files::{Files, number};
 
 /// Reads the numbers of a cgroup, those of child cgroups included. `page_sizes` are the sizes of huge pages that
 /// this machine has, as the kernel names them in files of cgroups (`2MB`).
@@ -29,48 +19,6 @@ pub fn from_files(version: CgroupVersion, page_sizes: &[String], read: ReadFile<
     match version {
         CgroupVersion::V1 => v1::stats(&Files(read), page_sizes),
         CgroupVersion::V2 => v2::stats(&Files(read), page_sizes),
-    }
-}
-
-/// The files of one cgroup.
-pub(super) struct Files<'a>(pub ReadFile<'a>);
-
-impl Files<'_> {
-    /// A file of one word.
-    pub fn word(&self, name: &str) -> Option<String> {
-        let text = (self.0)(name)?;
-        let word = text.trim_end();
-        (!word.is_empty()).then(|| word.to_owned())
-    }
-
-    /// A file of one number, in which `max` is 2^64-1, as runtimes send it.
-    pub fn number(&self, name: &str) -> Option<u64> {
-        number(&self.word(name)?)
-    }
-
-    /// A file with a key and a number in each line. Lines of another form are left out.
-    pub fn keyed(&self, name: &str) -> Option<BTreeMap<String, u64>> {
-        let text = (self.0)(name)?;
-        let pairs = text.lines().filter_map(|line| {
-            let (key, value) = line.split_once(' ')?;
-            Some((key.to_owned(), value.trim_end().parse().ok()?))
-        });
-        Some(pairs.collect())
-    }
-
-    /// The same on both versions, where a file has all threads of the cgroup and its children.
-    fn pids(&self) -> Pids {
-        Pids {
-            current: self.number("pids.current"),
-            limit: self.number("pids.max").filter(|limit| *limit != u64::MAX),
-        }
-    }
-}
-
-pub(super) fn number(word: &str) -> Option<u64> {
-    match word {
-        "max" => Some(u64::MAX),
-        word => word.parse().ok(),
     }
 }
 

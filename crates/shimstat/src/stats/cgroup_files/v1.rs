@@ -1,6 +1,6 @@
 //! The files of cgroup v1's controllers.
 
-use super::Files;
+use super::files::Files;
 use crate::stats::{Blkio, BlkioEntry, Cpu, CpuUsage, Hugetlb, Memory, MemoryEntry, Stats, Throttling};
 
 /// A tick of `cpuacct.stat`: the kernel's USER_HZ is 100 on every architecture that runs containers.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Files;
+use super::files::Files;
 use crate::stats::{
     Blkio, BlkioEntry, Cpu, CpuUsage, Hugetlb, Memory, MemoryEntry, Pressure, Psi, Stats, Throttling,
 };
