@@ -170,7 +170,7 @@ pub struct Metrics {
     /// How to print them [default: raw, or with --summary: table]
     #[arg(long, value_enum)]
     pub format: Option<MetricsFormat>,
-    /// Families whose names begin so only, such as kata_guest_,kata_shim_fds
+    /// Only families whose names start with one of these, such as kata_guest_,kata_shim_fds
     #[arg(long, value_name = "PREFIX,...", conflicts_with = "summary")]
     pub filter: Option<String>,
     /// What the sandbox costs instead: CPU and memory of the VMM, virtiofsd, the shim, the guest and the containers
