@@ -14,9 +14,11 @@ fn main() {
     }
 }
 
-/// With the C library in it, at a fixed address. So the binary runs on nodes of any distribution, as those of Go do
-/// (containerd, runc, Kata's own kata-runtime), and there is nothing to find, map and bind at each start, and no table
-/// of pointers to mend: a fifth of what `events --stats` takes.
+/// As a static PIE. With the C library in it the binary runs on nodes of any distribution, as those of Go do
+/// (containerd, runc, Kata's own kata-runtime), and there is nothing to find, map and bind at each start: a fifth of
+/// what `events --stats` takes. It listens as root, so its addresses are not to be guessed. That costs nothing that
+/// can be measured where the pointers to mend at each start are packed: of 800 runs the fastest tenth took 2.15 ms,
+/// 2.16 ms at a fixed address, 2.29 ms with pointers that are not packed (which also take 290 KB), 1.42 ms in C.
 ///
 /// Rust's own `crt-static` cannot be set for one binary alone, and procedural macros do not build with it: this is
 /// what it does to the linker's command line. `None` where the library is not there to link with.
@@ -37,6 +39,7 @@ fn link_statically() -> Option<()> {
         let path = PathBuf::from(output(&linker, &[&format!("-print-file-name={archive}")])?);
         path.is_absolute().then(|| path.display().to_string())
     };
+    find("rcrt1.o")?;
     let [c, m, gcc, unwinder] = ["libc.a", "libm.a", "libgcc.a", "libgcc_eh.a"].map(find);
     let c_library = format!("GROUP({} {} {})", c?, unwinder.as_ref()?, gcc?);
     let dir = PathBuf::from(env::var_os("OUT_DIR")?);
@@ -45,10 +48,29 @@ fn link_statically() -> Option<()> {
     write("libc.so", &c_library).ok()?;
     write("libm.so", &format!("INPUT({})", m?)).ok()?;
     write("libgcc_s.so", &format!("INPUT({})", unwinder?)).ok()?;
-    for argument in ["-static", "-no-pie", &format!("-L{}", dir.display())] {
+    for argument in ["-static-pie", &format!("-L{}", dir.display())] {
         println!("cargo:rustc-link-arg-bins={argument}");
     }
+    if unpacks_pointers(&linker) {
+        println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
     Some(())
+}
+
+/// Whether the C library can start a program whose pointers are packed: glibc since 2.36.
+fn unpacks_pointers(compiler: &str) -> bool {
+    let macros = output(
+        compiler,
+        &["-E", "-dM", "-include", "features.h", "-x", "c", "/dev/null"],
+    );
+    let number = |name: &str| -> Option<u32> {
+        let line = macros
+            .as_ref()?
+            .lines()
+            .find_map(|line| line.strip_prefix("#define ")?.strip_prefix(name))?;
+        line.trim().parse().ok()
+    };
+    (number("__GLIBC__ "), number("__GLIBC_MINOR__ ")) >= (Some(2), Some(36))
 }
 
 fn note_commit() {
