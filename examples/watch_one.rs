@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use shimstat::node::{Container, Id, Node};
 use shimstat::rates::Rates;
-use shimstat::survey::{AskError, Network, Sample, Statistics, Survey};
+use shimstat::survey::{AskError, Network, Sample, Statistics, Survey, Via};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -24,6 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         seconds.tick().await;
         let question = Statistics {
             network: Network::Interfaces,
+            via: Via::Both,
         };
         let sample = match survey.ask(&container, question).await {
             Ok(sample) => sample,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use shimstat::node::{Inventory, Node};
 use shimstat::rates::Rates;
-use shimstat::survey::{Network, Statistics, Survey};
+use shimstat::survey::{Network, Statistics, Survey, Via};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -25,6 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let ask = async || {
         let question = Statistics {
             network: Network::None,
+            via: Via::Both,
         };
         let asking = survey.begin(containers.clone(), question).await;
         asking.answers(TIMEOUT).await
