@@ -34,7 +34,7 @@ pub struct Limits {
     /// `container_spec_cpu_period`.
     pub cpu_period: Option<u64>,
     /// Weight for CPU time in the unit of cgroup v1, 2 to 262144: v1 `cpu.shares`; on v2 converted from `cpu.weight`
-    /// (see [`shares_of_weight`]). cAdvisor's `container_spec_cpu_shares`.
+    /// by the inverse of runc's conversion, as cAdvisor does. cAdvisor's `container_spec_cpu_shares`.
     pub cpu_shares: Option<u64>,
     /// v2 `cpu.weight`, 1 to 10000.
     pub cpu_weight: Option<u64>,
@@ -126,7 +126,7 @@ fn limit(number: u64) -> Limit {
 /// × 9999 ÷ 262142) rounds down, so that 1024 shares come back as 998. Runtimes with version 0.0.3 or newer of
 /// opencontainers/cgroups convert along another curve, which maps 1024 to a weight of 100; that comes back as 2597,
 /// as it does from cAdvisor. A weight does not tell which of the two made it.
-pub fn shares_of_weight(weight: u64) -> Option<u64> {
+fn shares_of_weight(weight: u64) -> Option<u64> {
     (1..=10_000)
         .contains(&weight)
         .then(|| 2 + (weight - 1) * 262_142 / 9_999)

@@ -67,7 +67,7 @@ pub use gvisor::GvisorEvent;
 pub(crate) use model::reported;
 
 pub use json::event;
-pub use limits::{Limit, Limits, shares_of_weight};
+pub use limits::{Limit, Limits};
 pub use model::{
     Blkio, BlkioEntry, Cpu, CpuUsage, DeviceIo, Hugetlb, Interface, Memory, MemoryEntry, Pids, Pressure, Psi,
     Sockets, Stats, TcpCounts, Throttling, UdpCounts,
@@ -93,7 +93,7 @@ pub enum DecodeError {
     Malformed {
         /// The type that the reply names.
         schema: &'static str,
-        /// What the protobuf reader stumbled over.
+        /// What the protobuf reader reported.
         source: protobuf::Error,
     },
 }

@@ -114,8 +114,7 @@ pub struct SocketTable<Counts> {
 }
 
 impl<Counts: SocketCounts> SocketTable<Counts> {
-    /// Takes the next part of the text, cut anywhere. After an error there is no use in going on, and
-    /// each further call returns the same error.
+    /// Takes the next part of the text, cut anywhere. After an error, each further call returns the same error.
     pub fn feed(&mut self, part: &[u8]) -> Result<(), MalformedTable> {
         if let Some(malformed) = self.malformed {
             return Err(malformed);

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Cgroup, CgroupError, Directories};
+use super::reader::{Cgroup, Directories};
 use crate::node::files::{self, ReadError};
 use crate::node::mountinfo::{self, Mount};
 
@@ -14,6 +14,23 @@ const MOUNTINFO_LIMIT: u64 = 16 << 20;
 
 /// `/proc/<pid>/cgroup` has a line for each hierarchy, of which there are some fifteen.
 const MEMBERSHIP_LIMIT: u64 = 256 << 10;
+
+/// Why the cgroup of a container cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(
+        "process {pid} is in the cgroup {path}, which is not one of container {id}: its pid belongs to another \
+         process by now, or the container has no cgroup of its own"
+    )]
+    OtherContainer { pid: u32, path: String, id: String },
+    #[error(
+        "no mounted hierarchy has the cgroup {path} (see /proc/self/mountinfo): it is gone, or the host's \
+         /sys/fs/cgroup is not mounted here"
+    )]
+    NotFound { path: String },
+}
 
 /// Where the hierarchies of cgroups are mounted, and which huge pages this machine has. Neither changes while a node
 /// runs, so this is read once.

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::Cgroup;
+use super::reader::Cgroup;
 use crate::node::files;
 
 /// A line has at most 8 bytes: room for 100,000 processes.

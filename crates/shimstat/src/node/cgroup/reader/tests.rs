@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::node::cgroup::{CountBounds, ProcessCounts};
 use crate::stats::Limit;
 
 fn write(path: &Path, text: &str) {

@@ -1,0 +1,68 @@
+//! What the files of a container's cgroup say.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::node::files;
+use crate::stats::{self, CgroupVersion, Limits, Stats};
+
+/// The longest file is `io.stat`, with 100 bytes for each device.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// A container's cgroup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cgroup {
+    pub(super) directories: Directories,
+    pub(super) page_sizes: Arc<[String]>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Directories {
+    /// By controller. A controller that the container is not in has none.
+    V1(BTreeMap<String, PathBuf>),
+    V2(PathBuf),
+}
+
+impl Cgroup {
+    /// The version of its hierarchy.
+    pub fn version(&self) -> CgroupVersion {
+        match self.directories {
+            Directories::V1(_) => CgroupVersion::V1,
+            Directories::V2(_) => CgroupVersion::V2,
+        }
+    }
+
+    /// What the container uses, with its child cgroups; `None` where the cgroup is gone. A file that cannot be
+    /// read has no numbers. Reads about 20 files. There is no network in it.
+    pub fn stats(&self) -> Option<Stats> {
+        let stats = stats::from_files(self.version(), &self.page_sizes, &|name| self.text(name));
+        (stats != Stats::default()).then_some(stats)
+    }
+
+    /// What the container may use today.
+    pub fn limits(&self) -> Limits {
+        Limits::from_files(self.version(), &|name| self.text(name))
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        let directory = match &self.directories {
+            Directories::V1(directories) => directories.get(name.split('.').next()?)?,
+            Directories::V2(directory) => directory,
+        };
+        files::read_text(&directory.join(name), FILE_LIMIT).ok()
+    }
+
+    /// The directory with the container's processes: on cgroup v1 that of the cpu controller, as cAdvisor has it, or
+    /// any other one.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        match &self.directories {
+            Directories::V1(directories) => directories.get("cpu").or_else(|| directories.values().next()),
+            Directories::V2(directory) => Some(directory),
+        }
+        .map(PathBuf::as_path)
+    }
+}
+
+#[cfg(test)]
+mod tests;
