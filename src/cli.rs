@@ -10,13 +10,39 @@ use exporter_web::ListenAddress;
 
 use crate::kata_monitor_flags::{self, KataMonitorFlags};
 
-/// What a sandboxed container uses and what its sandbox costs, straight from its shim.
+/// What a command's status says; that of a stream is the same.
+macro_rules! exit_status {
+    () => {
+        "Exit status:
+  0  the answer was given; a stream ended because its containers did, or by Ctrl-C
+  1  the answer could not be given, or not all of it: the reason is on stderr
+  2  the command line is wrong"
+    };
+}
+
+macro_rules! examples {
+    ($examples:literal) => {
+        concat!("Examples:\n", $examples, "\n\n", exit_status!())
+    };
+}
+
+/// What sandboxed containers use, and what their sandboxes cost
+///
+/// The containers' shims are asked directly, for every runtime that containerd
+/// starts through shim v2 (Kata Containers, gVisor, runc, ...). containerd and
+/// the kubelet are not asked, and need not run. Only root may do this.
 #[derive(Parser, Debug)]
 #[command(
     name = "kata-runtime",
     version = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("KATA_RUNTIME_COMMIT"), ")"),
-    after_help = "Exit status: 0 when the answer was given, 1 when it could not be, 2 for wrong usage.\n\
-                  A subcommand that is not listed is handed to the next kata-runtime on PATH."
+    verbatim_doc_comment,
+    after_help = "`kata-runtime <COMMAND> --help` has examples.\n\
+                  A command that is not listed is passed to the next kata-runtime on PATH.",
+    after_long_help = concat!(
+        "`kata-runtime <COMMAND> --help` has examples.\n\
+         A command that is not listed is passed to the next kata-runtime on PATH.\n\n",
+        exit_status!()
+    )
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -27,8 +53,9 @@ pub struct Cli {
 
 /// Options of every command.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
-    /// containerd's state directory; may be given more than once [default: the usual ones that exist]
+    /// containerd's state directory; may be repeated [default: the usual ones that exist]
     #[arg(long = "state", value_name = "DIR", global = true)]
     pub state_dirs: Vec<PathBuf>,
     /// containerd's namespace (k8s.io, moby, default, ...) [default: all]
@@ -45,31 +72,28 @@ pub struct Global {
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration::parse_positive,
           allow_hyphen_values = true, global = true)]
     pub timeout: Duration,
-    /// Say on stderr what is found and asked
+    /// Print to stderr what is found and asked
     #[arg(short, long, global = true)]
     pub verbose: bool,
 }
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Statistics of containers: an event at once, then one every interval until they stop
     Events(Events),
-    /// The node's sandboxes with their containers, then the containers that are in none
     List(List),
-    /// Prometheus metrics of a sandbox, as its monitor sends them; a container leads to its sandbox
     Metrics(Metrics),
-    /// Serve metrics of all sandboxes and containers on this node, for Prometheus
     Monitor(Monitor),
-    /// A live view of everything on this node, in the terminal
     #[cfg(feature = "top")]
     Top(Top),
-    /// A script for a shell that completes commands, options and what is on the node
     Completion(Completion),
     #[command(name = "__complete", hide = true)]
     Complete(Complete),
 }
 
+/// Print a script that completes commands, options and names in a shell
 #[derive(Args, Debug)]
+#[command(after_long_help = examples!("  source <(kata-runtime completion bash)
+      Completes in this bash"))]
 pub struct Completion {
     #[arg(value_enum)]
     pub shell: Shell,
@@ -89,24 +113,38 @@ pub struct Complete {
     pub words: Vec<String>,
 }
 
+/// Print statistics of containers, once or as a stream
+///
+/// An event is printed for each container at once, and then at every interval
+/// until they have stopped. The JSON is that of `runc events`; a stream also
+/// has events of the types oom (a process was OOM-killed) and exit.
 #[derive(Args, Debug)]
+#[command(verbatim_doc_comment, after_long_help = examples!("  kata-runtime events --stats 5779b2366f47
+      One event of the container whose id starts with this
+  kata-runtime events --interval 1s --format json shop/web-0/nginx
+      A stream of a pod's container, one line per event
+  kata-runtime events --all --format table
+      Everything that runs, as a table"))]
 pub struct Events {
-    /// Time between two events, such as 500ms, 3s or 1h2m
+    /// Time between two events, such as 500ms, 3s or 1h2m; at least 100ms
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = interval, allow_hyphen_values = true)]
     pub interval: Duration,
-    /// One event, then exit
-    #[arg(long)]
+    /// Print one event per container, then exit
+    ///
+    /// With `--format table` each container is looked at twice, a second apart:
+    /// the rates are those of that second, as with `docker stats --no-stream`.
+    #[arg(long, verbatim_doc_comment)]
     pub stats: bool,
-    /// How to print an event
+    /// How to print events
     #[arg(long, value_enum, default_value_t = EventFormat::Pretty)]
     pub format: EventFormat,
     /// Whom to ask about a container in a Kata guest [default: the guest, then the shim]
     #[arg(long, value_enum, value_name = "WHOM")]
     pub via: Option<EventSource>,
-    /// Every container that runs; in a stream also those that are started meanwhile
+    /// All running containers; a stream follows new ones as well
     #[arg(long, conflicts_with = "containers")]
     pub all: bool,
-    /// Ids of containers or beginnings of them, or names: namespace/pod, namespace/pod/container, or a pod's alone
+    /// Container ids or unique prefixes of them, or names: namespace/pod/container, namespace/pod, pod
     // Not required for clap: the sentence that users know for a missing id is our own.
     #[arg(value_name = "CONTAINER")]
     pub containers: Vec<String>,
@@ -116,9 +154,9 @@ pub struct Events {
 pub enum EventFormat {
     /// JSON, indented by four spaces
     Pretty,
-    /// JSON, one line an event
+    /// JSON, one line per event
     Json,
-    /// Rows for people, with what was used since the last one
+    /// Rows for people, with rates since the row before
     Table,
 }
 
@@ -130,24 +168,31 @@ pub enum EventSource {
     Guest,
 }
 
+/// List the sandboxes on this node with their containers, then the other containers
 #[derive(Args, Debug)]
+#[command(after_long_help = examples!("  kata-runtime list --pod shop/web-0
+      A pod's sandbox and its containers
+  kata-runtime list --runtime kata --quiet
+      The ids of all containers that Kata runs
+  kata-runtime list --format json | jq '.[] | select(.status != \"running\")'
+      Everything that does not run"))]
 pub struct List {
-    /// Full ids only, a line each; no shim is asked
+    /// Print full ids only, one per line; no shim is asked
     #[arg(short, long)]
     pub quiet: bool,
     /// How to print the list
     #[arg(long, value_enum, default_value_t = ListFormat::Table)]
     pub format: ListFormat,
-    /// Show ids in full
+    /// Print full ids in the table
     #[arg(long)]
     pub no_trunc: bool,
-    /// Pods of this Kubernetes namespace only (--namespace is containerd's)
+    /// Only pods of this Kubernetes namespace (--namespace is containerd's)
     #[arg(long, value_name = "NS")]
     pub pod_namespace: Option<String>,
-    /// This pod only: its name, or namespace/name
+    /// Only this pod: its name, or namespace/name
     #[arg(long, value_name = "POD")]
     pub pod: Option<String>,
-    /// This runtime only (runc, kata, gvisor, ...), or Kata on this hypervisor (qemu, clh, ...)
+    /// Only this runtime (runc, kata, gvisor, ...), or Kata on this hypervisor (qemu, clh, ...)
     #[arg(long, value_name = "NAME")]
     pub runtime: Option<String>,
 }
@@ -158,28 +203,42 @@ pub enum ListFormat {
     Table,
     /// An array of objects, on one line
     Json,
-    /// The table with containerd's namespace, the pod's uid and the shim's socket
+    /// The table, with containerd's namespace, the pod's uid and the shim's socket
     Wide,
 }
 
+/// Print the Prometheus metrics of a sandbox, as its monitor serves them
+///
+/// Only Kata's sandboxes have a monitor. A container leads to its sandbox.
 #[derive(Args, Debug)]
+#[command(verbatim_doc_comment, after_long_help = examples!("  kata-runtime metrics shop/web-0
+      The metrics of a pod's sandbox
+  kata-runtime metrics --format table --filter kata_guest_ 5779b2366f47
+      Those of its guest, as a table
+  kata-runtime metrics --summary --interval 5s shop/web-0
+      What the sandbox costs beyond its containers, over five seconds"))]
 pub struct Metrics {
-    /// Ask even where Kata's Rust shim may abort for it, and take the sandbox down
-    #[arg(long)]
+    /// Ask even where that may kill the sandbox
+    ///
+    /// Up to 4.1, Kata's Rust shim aborts when it is asked for the metrics of a
+    /// sandbox on QEMU or Firecracker, and takes the sandbox down.
+    #[arg(long, verbatim_doc_comment)]
     pub force: bool,
-    /// How to print them [default: raw, or with --summary: table]
+    /// How to print them [default: raw, or table with --summary]
     #[arg(long, value_enum)]
     pub format: Option<MetricsFormat>,
-    /// Only families whose names start with one of these, such as kata_guest_,kata_shim_fds
+    /// Only families with one of these prefixes, such as kata_guest_,kata_shim_fds
     #[arg(long, value_name = "PREFIX,...", conflicts_with = "summary")]
     pub filter: Option<String>,
-    /// What the sandbox costs instead: CPU and memory of the VMM, virtiofsd, the shim, the guest and the containers
-    #[arg(long)]
+    /// Print instead what the sandbox costs: CPU and memory of each of its parts
+    ///
+    /// The parts are the VMM, virtiofsd, the shim, the guest and the containers.
+    #[arg(long, verbatim_doc_comment)]
     pub summary: bool,
-    /// With --summary: look twice, so long apart, and show what was used in between
+    /// With --summary: look twice, this long apart, and print what was used in between
     #[arg(long, value_name = "DURATION", value_parser = interval, requires = "summary", allow_hyphen_values = true)]
     pub interval: Option<Duration>,
-    /// The id of a sandbox or of a container in one, a beginning of it, or a name: namespace/pod, or a pod's alone
+    /// The id of a sandbox or of a container in it, a unique prefix of one, or a name: namespace/pod, pod
     #[arg(value_name = "SANDBOX", default_value = "", hide_default_value = true)]
     pub sandbox: String,
 }
@@ -194,46 +253,56 @@ pub enum MetricsFormat {
     Json,
 }
 
+/// Serve the metrics of all sandboxes and containers on this node to Prometheus
 #[derive(Args, Debug)]
+#[command(after_long_help = examples!("  kata-runtime monitor
+      Serves http://127.0.0.1:8090/metrics
+  kata-runtime monitor --listen-address :8090 --web.config.file web.yml
+      Serves every address of this machine, with TLS and passwords"))]
 pub struct Monitor {
-    /// Where to listen: HOST:PORT, :PORT for every address of this machine, or unix:///PATH; may be given more than
-    /// once. HOST is an IP address or a name in /etc/hosts: DNS is not asked
+    /// Where to listen: HOST:PORT, :PORT for every address, or unix:///PATH; may be repeated
+    ///
+    /// HOST is an IP address, or a name in /etc/hosts: DNS is not asked.
     #[arg(
         long,
         visible_alias = "web.listen-address",
         value_name = "ADDRESS",
-        default_value = "127.0.0.1:8090"
+        default_value = "127.0.0.1:8090",
+        verbatim_doc_comment
     )]
     pub listen_address: Vec<ListenAddress>,
-    /// Listen on the sockets that systemd passes instead (socket activation)
+    /// Listen on the sockets that systemd passes (socket activation) instead
     #[arg(long = "web.systemd-socket")]
     pub systemd_socket: bool,
-    /// TLS and passwords, in the format of Prometheus's own exporters; read again when it changes
+    /// TLS and passwords, in the format of Prometheus's own exporters; reread when it changes
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config_file: Option<PathBuf>,
-    /// How many shims to ask at once; those that take long make room for the next
+    /// How many shims to ask at once; a slow one makes room for the next
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     pub max_concurrent: usize,
     #[command(flatten)]
     pub kata_monitor: KataMonitorFlags,
 }
 
+/// Watch all containers on this node, live in the terminal
 #[cfg(feature = "top")]
 #[derive(Args, Debug)]
+#[command(after_long_help = examples!("  kata-runtime top --interval 1s
+      Looks every second; press ? for what the keys and columns are"))]
 pub struct Top {
-    /// Time between two looks at everything, such as 500ms, 2s or 1m
+    /// Time between two looks, such as 500ms, 2s or 1m; at least 100ms
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = interval, allow_hyphen_values = true)]
     pub interval: Duration,
 }
 
-/// The shortest interval: shims, and the guests behind them, have other things to do than to answer us.
+/// The shortest interval: a look costs every shim a call, and every guest behind them.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration::parse_positive(text)?;
     if interval < SHORTEST_INTERVAL {
         return Err(format!(
-            "an interval is at least {}, because every look costs every shim a call",
+            "it must be at least {}, because each look costs each shim a call",
             duration::show(SHORTEST_INTERVAL)
         ));
     }
@@ -252,4 +321,39 @@ pub fn subcommands() -> Vec<String> {
         .map(|command| command.get_name().to_string())
         .chain(["help".to_string()])
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_long_help_of_every_command_has_examples_that_are_taken_and_the_exit_statuses() {
+        let mut program = Cli::command();
+        program.build();
+        for command in program.get_subcommands_mut().filter(|command| {
+            // clap's own, and what shells call.
+            !command.is_hide_set() && command.get_name() != "help"
+        }) {
+            let long = command.render_long_help().to_string();
+            let examples = long.split("Examples:\n").nth(1).unwrap_or_default();
+            let (examples, statuses) = examples.split_once("\n\nExit status:\n").unwrap();
+            assert!(
+                examples.contains("kata-runtime ") && statuses.contains("  2  "),
+                "{long}"
+            );
+            for line in examples
+                .lines()
+                .filter(|line| line.starts_with("  kata-runtime "))
+            {
+                let words = line.split_whitespace().take_while(|word| *word != "|");
+                let parsed = Cli::try_parse_from(words);
+                assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+            }
+            let short = command.render_help().to_string();
+            assert!(!short.contains("Examples:"), "{short}");
+            assert!(long.lines().all(|line| line.chars().count() <= 100), "{long}");
+        }
+    }
 }
