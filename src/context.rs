@@ -9,12 +9,12 @@ use crate::cli::Global;
 use crate::exit::Failure;
 use crate::output;
 
-/// The most shims that are asked at once. An answer takes a millisecond or less, and those that take long make room.
+/// How many shims are asked at once. An answer takes about a millisecond; slow ones make room for others.
 pub const CONCURRENCY: usize = 256;
 
 pub struct Context {
     pub node: Node,
-    /// How long each answer is waited for.
+    /// How long to wait for each answer.
     pub timeout: Duration,
     pub verbose: bool,
 }
@@ -22,7 +22,7 @@ pub struct Context {
 impl Context {
     pub fn new(global: Global) -> Result<Self, Failure> {
         let namespace = global.namespace.filter(|namespace| !namespace.is_empty());
-        // containerd holds its namespaces to the same pattern as ids, and this one becomes part of a path.
+        // containerd requires the same pattern of namespaces as of ids, and this one becomes part of a path.
         if let Some(namespace) = &namespace {
             Id::parse(namespace).map_err(|e| Failure::usage(format!("--namespace {namespace:?}: {e}")))?;
         }
@@ -33,13 +33,13 @@ impl Context {
         })
     }
 
-    /// The bundles of all tasks. That there are none is an answer, but that there is nowhere to look is not.
+    /// The bundles of all tasks. No tasks are an answer; no state directory to look into is not.
     pub fn bundles(&self) -> Result<Vec<Bundle>, Failure> {
         self.check_that_the_node_is_there()?;
         self.node.bundles().map_err(Failure::from)
     }
 
-    /// All tasks, with what their bundles say, as [`bundles`](Self::bundles).
+    /// All tasks with what their bundles say; fails where [`bundles`](Self::bundles) does.
     pub fn read(&self, inventory: &mut Inventory) -> Result<Vec<Arc<Container>>, Failure> {
         self.check_that_the_node_is_there()?;
         Ok(inventory.read()?)
@@ -53,7 +53,7 @@ impl Context {
         }
     }
 
-    /// Says what is being done, where that was asked for.
+    /// Writes to stderr what is being done, with `--verbose`.
     pub fn note(&self, text: impl FnOnce() -> String) {
         if self.verbose {
             output::notice(&text());

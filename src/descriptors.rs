@@ -1,8 +1,8 @@
-//! Room for as many sockets as there are shims on a node.
+//! File descriptors for as many sockets as there are shims on a node.
 
-/// Raises the soft limit on open files to the hard one. Every shim that is asked costs a descriptor, and the usual
-/// soft limit of 1024 is there for programs that use `select`, which this one does not. Nothing is said where it
-/// cannot be raised: then the connections beyond it fail, each with its reason.
+/// Raises the soft limit on open files to the hard one. Each shim that is asked needs a descriptor, and the usual soft
+/// limit of 1024 is for programs that use `select`, which this one does not. If it cannot be raised, connections beyond
+/// it fail, each with its reason.
 pub fn allow_many() {
     let mut limit = libc::rlimit {
         rlim_cur: 0,

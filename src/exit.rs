@@ -11,7 +11,7 @@ use shimstat::survey::{AskError, MonitorError};
 /// The answer could not be given.
 const NO_ANSWER: u8 = 1;
 
-/// The command line asks for what cannot be; clap uses the same status.
+/// The command line is wrong; clap uses the same status.
 const WRONG_USAGE: u8 = 2;
 
 /// Lines for stderr and an exit status.
@@ -30,8 +30,8 @@ impl Failure {
         }
     }
 
-    /// The answer could not be given because of this error, met while dealing with `subject` (`container x`); with what
-    /// to do about it, where that is known.
+    /// The answer could not be given because of an error about `subject` (`container x`). What to do about it is added,
+    /// if that is known.
     pub fn of(subject: &str, error: &(impl Remedy + ?Sized)) -> Self {
         let failure = Self::new(format!("{subject}: {error}"));
         match error.remedy() {
@@ -40,7 +40,7 @@ impl Failure {
         }
     }
 
-    /// The command line asks for what cannot be.
+    /// The command line is wrong.
     pub fn usage(line: impl Into<String>) -> Self {
         Self {
             lines: vec![line.into()],
@@ -48,7 +48,7 @@ impl Failure {
         }
     }
 
-    /// Nobody is left to tell anything, and nothing went wrong.
+    /// The reader has gone away, and nothing went wrong.
     pub fn quiet() -> Self {
         Self {
             lines: Vec::new(),
@@ -56,21 +56,21 @@ impl Failure {
         }
     }
 
-    /// The answer could not be given, or not all of it, and that has been said.
-    pub fn told() -> Self {
+    /// The answer could not be given, or not all of it, and the reasons have been reported.
+    pub fn reported() -> Self {
         Self {
             lines: Vec::new(),
             status: NO_ANSWER,
         }
     }
 
-    /// One more line: what was found, or what to do.
+    /// Adds a line: what was found, or what to do.
     pub fn and(mut self, line: impl Into<String>) -> Self {
         self.lines.push(line.into());
         self
     }
 
-    /// What is said of it on stderr. Untrusted text.
+    /// What to write to stderr. Untrusted text.
     pub fn lines(&self) -> &[String] {
         &self.lines
     }
@@ -80,7 +80,7 @@ impl Failure {
     }
 }
 
-/// A directory of the node that could not be read.
+/// A directory on the node could not be read.
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         let failure = Self::new(error.to_string());
@@ -91,12 +91,12 @@ impl From<ReadError> for Failure {
     }
 }
 
-/// An error about which something can be done, depending on what it is.
+/// What to do about an error, if anything can be done.
 pub trait Remedy: std::error::Error {
     fn remedy(&self) -> Option<&'static str>;
 }
 
-const NOT_ROOT: &str = "containerd's state and the shims' sockets are root's: run this as root";
+const NOT_ROOT: &str = "only root may read containerd's state and connect to shims: run this as root";
 
 fn of_io(error: &io::Error) -> Option<&'static str> {
     (error.kind() == io::ErrorKind::PermissionDenied).then_some(NOT_ROOT)
@@ -156,7 +156,9 @@ impl Remedy for MonitorError {
         match self {
             Self::Ask(error) => error.remedy(),
             Self::Shim(error) => error.remedy(),
-            Self::Risk(_) => Some("--force asks anyway, and risks the sandbox with everything in it"),
+            Self::Risk(_) => {
+                Some("--force asks anyway, at the risk of killing the sandbox and everything in it")
+            }
             Self::NoAddress => None,
         }
     }

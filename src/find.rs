@@ -1,4 +1,4 @@
-//! The container that a command line means: by id, by the start of one, or by name.
+//! Which container a command line means: by id, by a prefix of one, or by name.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,23 +10,23 @@ use shimstat::survey::{AskError, State, Survey};
 use crate::context::Context;
 use crate::exit::{Failure, Remedy};
 
-/// How many candidates of an ambiguous text are listed.
+/// How many candidates for an ambiguous name are listed.
 const SHOWN: usize = 20;
 
-/// What a text led to.
+/// What was found.
 pub enum Found {
     Container(Arc<Container>),
-    /// There is no such task, or it is being created. The text says where was looked, or what to do.
+    /// There is no such task, or it is being created. The text says where we looked, or what to do.
     Nothing(String),
 }
 
-/// Checks a text from the command line, before anything is done with it.
+/// Checks an id or a name from the command line, before anything is done with it.
 pub fn wanted(given: &str) -> Result<Wanted, Failure> {
     Wanted::parse(given).map_err(|error| {
         let failure = Failure::usage(error.to_string());
         match error {
             IdError::Pattern => failure.and(
-                "nor is it the name of a pod (namespace/pod) or of a container in one (namespace/pod/container)",
+                "it is not the name of a pod (namespace/pod) or of a container in one (namespace/pod/container) either",
             ),
             IdError::TooLong => failure.and("for a pod with a name this long, give namespace/pod"),
             IdError::Empty => failure,
@@ -34,9 +34,9 @@ pub fn wanted(given: &str) -> Result<Wanted, Failure> {
     })
 }
 
-/// Finds the container. A full id is looked for first, without reading the inventory; then the only container whose id
-/// starts with the text or that has that name. Where several fit, none is chosen, unless they are generations of one
-/// pod of which only one runs.
+/// Finds the container: the one with this full id, for which the inventory need not be read; otherwise the only one
+/// whose id starts with it or that has this name. If several match, none is chosen, except among generations of a pod of
+/// which only one runs.
 pub async fn container(
     context: &Context,
     inventory: &mut Inventory,
@@ -44,7 +44,7 @@ pub async fn container(
     given: &str,
 ) -> Result<Found, Failure> {
     let (by_id, missing) = match wanted.id().map(|id| (id, context.node.find(id))) {
-        // Whole, or too long for a pod's name: names need not be read, which takes time on a full node.
+        // A full id, or too long for a pod's name: names need not be read, which takes time on a full node.
         Some((id, Ok(bundle))) if bundle.id == id.as_str() || wanted.is_surely_an_id() => {
             return Ok(read(bundle));
         }
@@ -93,13 +93,13 @@ fn read(bundle: Bundle) -> Found {
     }
 }
 
-/// What is said of a container that is being created, or deleted just now.
+/// The message for a container that is being created or deleted.
 fn no_shim(path: &Path) -> String {
     format!("no shim has been started in {}", path.display())
 }
 
-/// Of several containers of one name those that may run; where none does, the newest. A pod that was made anew can leave
-/// its old self behind, stopped and not deleted, and nobody means that one.
+/// Of several containers with the same name, those that may be running, or the newest if none is: a pod that was
+/// recreated can leave its predecessor behind, stopped and not deleted, and nobody means that one.
 async fn running(context: &Context, mut named: Vec<Arc<Container>>) -> Vec<Arc<Container>> {
     if named.len() < 2 {
         return named;
@@ -127,7 +127,7 @@ async fn running(context: &Context, mut named: Vec<Arc<Container>>) -> Vec<Arc<C
     named.pop().into_iter().collect()
 }
 
-/// Several containers fit: which, so that a better name for one can be chosen.
+/// Lists the containers that match, so that a better name can be chosen.
 fn ambiguous(given: &str, mut candidates: Vec<Bundle>, containers: &[Arc<Container>]) -> Failure {
     candidates.sort();
     let name = |bundle: &Bundle| {

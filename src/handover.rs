@@ -1,7 +1,7 @@
-//! Handing a command line that is not ours to the next `kata-runtime` on `PATH`.
+//! Passing a command line that is not ours to the next `kata-runtime` on `PATH`.
 //!
-//! Nodes with Kata Containers have one, with subcommands of its own (`check`, `env`, `exec`, …). Ours can so
-//! stand in front of it.
+//! Nodes with Kata Containers have one, with subcommands of its own (`check`, `env`, `exec`, …). This way ours can stand
+//! in front of it.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -19,11 +19,11 @@ use crate::output;
 
 const NAME: &str = "kata-runtime";
 
-/// The programs that a command line was handed on by, as `device:inode` pairs: two copies of this program on
-/// `PATH` must not hand it to each other for ever.
+/// The programs that have passed the command line on, as `device:inode` pairs: two copies of this program on `PATH` must
+/// not pass it to each other forever.
 const HANDED_ON_BY: &str = "KATA_RUNTIME_HANDED_ON_BY";
 
-/// Runs the command line elsewhere where it is not ours; else prints clap's message and gives its status.
+/// Passes the command line on if it is not ours; otherwise prints clap's message and returns its status.
 pub fn run_or_exit(unparsed: clap::Error) -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
     if !is_ours(unparsed.kind(), &arguments)
@@ -31,13 +31,13 @@ pub fn run_or_exit(unparsed: clap::Error) -> ExitCode {
     {
         return output::report(&failure);
     }
-    // A closed pipe is no reason to complain: there is nobody to complain to.
+    // A closed pipe is not an error: nobody is reading.
     let _ = unparsed.print();
     ExitCode::from(u8::try_from(unparsed.exit_code()).unwrap_or(2))
 }
 
-/// Whether what clap refuses was meant for us. An option that we do not know belongs to the other program
-/// where no subcommand of ours follows: Kata's has global options too (`--config`, `--rootless`, …).
+/// Whether what clap rejects was meant for us. An unknown option belongs to the other program unless one of our
+/// subcommands follows: Kata's has global options too (`--config`, `--rootless`, …).
 fn is_ours(kind: ErrorKind, arguments: &[OsString]) -> bool {
     match kind {
         ErrorKind::InvalidSubcommand => false,
@@ -52,7 +52,7 @@ fn is_ours(kind: ErrorKind, arguments: &[OsString]) -> bool {
     }
 }
 
-/// Becomes the next program of our name. Returns where there is none (`None`) or it cannot be run.
+/// Becomes the next program of our name. Returns `None` if there is none, and a failure if it cannot be run.
 fn hand_on(arguments: &[OsString]) -> Option<Failure> {
     let mut seen = env::var(HANDED_ON_BY).unwrap_or_default();
     if let Ok(own) = fs::metadata("/proc/self/exe") {
@@ -65,12 +65,12 @@ fn hand_on(arguments: &[OsString]) -> Option<Failure> {
         .env(HANDED_ON_BY, seen)
         .exec();
     Some(Failure::new(format!(
-        "run {}, to which this subcommand was handed: {error}",
+        "run {}, to which this command line was passed: {error}",
         next.display()
     )))
 }
 
-/// The first program of our name on the path that is not one of those seen.
+/// The first program of our name on the path that has not been seen yet.
 fn next_on(path: &OsStr, seen: &str) -> Option<PathBuf> {
     env::split_paths(path)
         .map(|directory| directory.join(NAME))
@@ -85,7 +85,7 @@ fn is_other(candidate: &Path, seen: &str) -> bool {
     })
 }
 
-/// Names a file, by whatever path it is reached.
+/// Identifies a file, whatever path leads to it.
 fn identity(metadata: &Metadata) -> String {
     format!("{}:{}", metadata.dev(), metadata.ino())
 }
@@ -114,7 +114,7 @@ mod tests {
         let path = env::join_paths([&ours, &link, &plain, &dir.path().join("missing"), &next]).unwrap();
         let seen = identity(&fs::metadata(&own).unwrap());
         assert_eq!(next_on(&path, &seen), Some(expected.clone()));
-        // It may have handed the command line on before.
+        // It may have passed the command line on before.
         let both = format!("{seen} {}", identity(&fs::metadata(&expected).unwrap()));
         assert_eq!(next_on(&path, &both), None);
     }

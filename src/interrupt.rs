@@ -1,7 +1,7 @@
 //! What Ctrl-C does to a stream.
 
-/// From now on Ctrl-C ends the program with status 0: a stream that the user has seen enough of has given its
-/// answer. It ends at once, even while it waits for a reader that does not read.
+/// From now on Ctrl-C ends the program with status 0: a stream has given its answer when the user has seen enough. It
+/// ends at once, even while it waits for a reader that does not read.
 pub fn ends_quietly() {
     extern "C" fn end(_signal: libc::c_int) {
         // SAFETY: _exit may be called in a signal handler. Events are flushed as they are written.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::exit::Failure;
 use crate::show::text::escape;
 
-/// Writes an answer to stdout at once. A reader that has gone away ends the program quietly, as `| head` wants.
+/// Writes an answer to stdout and flushes it. If the reader has gone away (`| head`), the program ends quietly.
 pub fn answer(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -16,13 +16,13 @@ pub fn answer(bytes: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Writes a line to stderr. What shims and files say is in it, so it is made safe for a terminal.
+/// Writes a line to stderr, made safe for a terminal: it can quote shims and files.
 pub fn notice(line: &str) {
-    // Nothing can be said where stderr is gone.
+    // Without stderr there is nowhere to report to.
     let _ = writeln!(io::stderr().lock(), "{}", escape(line));
 }
 
-/// Says why there is no answer; the exit status comes back.
+/// Writes a failure's lines to stderr and returns its exit status.
 pub fn report(failure: &Failure) -> ExitCode {
     for line in failure.lines() {
         notice(line);

@@ -1,12 +1,12 @@
-//! Regular times that neither drift nor pile up.
+//! Ticks that neither drift nor pile up.
 
 use std::time::{Duration, Instant};
 
-/// Ticks at whole multiples of an interval after the start. Those that pass while nobody waits are gone.
+/// Ticks at multiples of an interval from the start. Those that pass while nobody waits are skipped.
 pub struct Ticks {
     start: Instant,
     interval: Duration,
-    /// The number of the tick that comes next; `None` before the first, which is at once.
+    /// The number of the next tick; `None` before the first, which is immediate.
     next: Option<u128>,
 }
 
@@ -19,19 +19,19 @@ impl Ticks {
         }
     }
 
-    /// Waits for the next tick that is still to come.
+    /// Waits for the next tick.
     pub async fn tick(&mut self) {
         let next = self.after(self.start.elapsed());
         if let Some(at) = self.at(next) {
             tokio::time::sleep_until(at.into()).await;
         } else {
-            // Centuries from now.
+            // It is centuries away.
             std::future::pending::<()>().await;
         }
         self.next = Some(next + 1);
     }
 
-    /// The number of the next tick when so much time has passed.
+    /// The number of the next tick after this much time.
     fn after(&self, elapsed: Duration) -> u128 {
         match self.next {
             None => 0,

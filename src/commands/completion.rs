@@ -1,4 +1,4 @@
-//! `completion`: the scripts that make a shell offer what can follow, and what they call.
+//! `completion`: the scripts for shells, and `__complete`, which they call.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub fn script(arguments: &Completion) -> Result<(), Failure> {
     })
 }
 
-/// Prints what can stand at the cursor: a line a candidate, and after a tab what it is.
+/// Prints the candidates for the word at the cursor, one per line, each with a tab and a description.
 pub fn complete(arguments: &Complete) -> Result<(), Failure> {
     let mut program = Cli::command();
     program.build();
@@ -31,7 +31,7 @@ pub fn complete(arguments: &Complete) -> Result<(), Failure> {
     output::answer(text.as_bytes())
 }
 
-/// The node that a line is about, by its options.
+/// The node that a line refers to, by its options.
 fn on_node(line: &Line) -> OnNode {
     let state_dirs = line.given("state_dirs").map(PathBuf::from).collect();
     let given = line.given("namespace").last().map(str::to_string);

@@ -27,7 +27,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Asks the node, on a runtime of one thread: a multi-threaded one costs more than a question takes.
+/// Asks the node, on a runtime with one thread: starting several would take longer than most questions.
 fn ask(global: Global, question: impl AsyncFnOnce(&Context) -> Result<(), Failure>) -> Result<(), Failure> {
     let context = Context::new(global)?;
     let runtime = Builder::new_current_thread()
@@ -36,8 +36,8 @@ fn ask(global: Global, question: impl AsyncFnOnce(&Context) -> Result<(), Failur
         .build()
         .map_err(|error| Failure::new(format!("start: {error}")))?;
     let answer = runtime.block_on(question(&context));
-    // The process ends here, and what the runtime holds ends with it: taking it down piece by piece would cost a
-    // short question more than asking it.
+    // The process ends here, and everything that the runtime holds ends with it: taking it apart would cost more than
+    // a short question.
     #[allow(clippy::mem_forget)]
     std::mem::forget(runtime);
     answer

@@ -1,6 +1,6 @@
 //! What completion offers.
 
-/// A word that can stand at the cursor, and what it is.
+/// A word to offer at the cursor, and its description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     pub word: String,

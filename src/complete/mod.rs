@@ -1,7 +1,7 @@
-//! Shell completion: what can stand where the cursor is. The shells' scripts (`kata-runtime completion <shell>`) call
-//! `kata-runtime __complete -- <words>` and show its lines, each a candidate and, after a tab, what it is.
+//! Shell completion. The shells' scripts (`kata-runtime completion <shell>`) call `kata-runtime __complete -- <words>`
+//! and show its lines: each is a candidate and, after a tab, a description.
 //!
-//! Nothing here fails or waits: what cannot be told is not offered.
+//! Nothing here fails or waits: what is not known is not offered.
 
 mod candidate;
 mod node;
@@ -11,8 +11,8 @@ use clap::{Arg, Command};
 pub use candidate::Candidate;
 pub use node::OnNode;
 
-/// What can stand in place of the last word; the others are those before it, without the program's name. `on_node`
-/// tells what is on the node that these words are about.
+/// The candidates for the last word; the others are the words before it, without the program's name. `on_node` tells what
+/// is on the node that these words refer to.
 pub fn candidates(
     words: &[String],
     program: &Command,
@@ -60,7 +60,7 @@ pub fn candidates(
 #[derive(Default)]
 pub struct Line<'a> {
     subcommand: Option<&'a Command>,
-    /// The option whose value stands at the cursor.
+    /// The option whose value is at the cursor.
     awaits_value: Option<&'a Arg>,
     /// After a `--`.
     only_positionals: bool,
@@ -69,7 +69,7 @@ pub struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// `None` where a subcommand is not ours: what follows it is for another program.
+    /// `None` if the subcommand is not ours: what follows it is for another program.
     fn read(words: &'a [String], program: &'a Command) -> Option<Self> {
         let mut line = Self::default();
         for word in words {
@@ -106,7 +106,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// The options that can stand on the line: the subcommand's, those of every command among them.
+    /// The options that the line can have: the subcommand's and those of every command.
     fn options(&self, program: &'a Command) -> impl Iterator<Item = &'a Arg> {
         self.subcommand
             .unwrap_or(program)
@@ -114,7 +114,7 @@ impl<'a> Line<'a> {
             .filter(|arg| !arg.is_positional() && !arg.is_hide_set())
     }
 
-    /// The option that is called so, `--long` or `-s`.
+    /// The option with this name, `--long` or `-s`.
     fn option(&self, program: &'a Command, name: &str) -> Option<&'a Arg> {
         self.options(program)
             .find(|option| match (name.strip_prefix("--"), name.strip_prefix('-')) {
@@ -153,7 +153,7 @@ fn subcommands(program: &Command) -> impl Iterator<Item = Candidate> {
         .map(|command| Candidate::new(command.get_name(), about(command.get_about())))
 }
 
-/// The values that an argument can have, where they are few and always the same.
+/// The values of an argument that takes one of a fixed set.
 fn values(argument: &Arg) -> Vec<Candidate> {
     argument
         .get_possible_values()

@@ -8,7 +8,7 @@ use shimstat::node::{Container, Node, Role, Wanted};
 use super::candidate::Candidate;
 use crate::show::name::short_id;
 
-/// Somebody waits at a prompt: what is not read by then is not offered.
+/// Somebody is waiting at a prompt: what has not been read by then is not offered.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The containers that can be named.
@@ -29,8 +29,8 @@ impl OnNode {
         }
     }
 
-    /// What the argument of this id can be; `typed` is what is there already. Text from pods goes no further than
-    /// here unless Kubernetes would take it for a name: nothing in such a name means anything to a shell.
+    /// The values for an argument, by its id; `typed` is what has been typed of it. Text from pods is dropped here unless
+    /// Kubernetes would accept it as a name: nothing in such a name means anything to a shell.
     pub fn values(&self, argument: &str, typed: &str) -> Vec<Candidate> {
         let mut values = match argument {
             "containers" | "sandbox" => self.subjects(typed),
@@ -52,8 +52,8 @@ impl OnNode {
             .collect()
     }
 
-    /// Names for containers that have one, ids for the others; ids of all where one is being typed, and then names
-    /// of pods alone as well, where they are of one pod.
+    /// The names of containers, and the ids of those without one. Once something has been typed, also all ids and the
+    /// names of pods without their namespace, if only one pod has that name.
     fn subjects(&self, typed: &str) -> Vec<Candidate> {
         let mut found = BTreeMap::new();
         let mut alone: BTreeMap<&str, Vec<&Container>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! What a field is: something that is shown of a container or a pod, in one column of several views.
+//! What a field is: a property of a container or pod that can be a column in several views.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use shimstat::survey::Sample;
 
 use super::units::Unit;
 
-/// Something that is shown.
+/// A property that can be shown in a column.
 #[derive(Clone, Copy)]
 pub struct Field {
     pub heading: &'static str,
     pub value: Value,
     sum: Sum,
-    /// How `top` shows it, where it does.
+    /// How `top` shows it, if it does.
     pub top: Option<Narrow>,
 }
 
-/// Where a field's value comes from. What is `None` is shown as `-`.
+/// Where a field's value comes from. `None` is shown as `-`.
 #[derive(Clone, Copy)]
 pub enum Value {
     /// Untrusted text.
@@ -28,20 +28,20 @@ pub enum Value {
     Share(&'static Field, &'static Field),
 }
 
-/// How a pod's number comes from those of its containers that run, the sandbox's own among them.
+/// How a pod's number is computed from those of its running containers, including the sandbox's own.
 #[derive(Clone, Copy)]
 pub enum Sum {
-    /// Added up, where all of them have it.
+    /// Their sum, if all of them have the number.
     OfAll,
-    /// The same without the sandbox's own container, where there are others: it does nothing, and needs no limit.
+    /// The same without the sandbox's own container, if there are others: it does nothing, and needs no limit.
     OfMembers,
-    /// Added up, as far as they have it: the kernel counts it only once there is something to count.
+    /// The sum of those that have it: the kernel counts it only once there is something to count.
     OfKnown,
-    /// The largest: they share it, or it is about the one that is worst off.
+    /// The largest: they share what it counts, or the worst one matters.
     Largest,
 }
 
-/// What is known of a container, or of a sandbox of which nothing is there but its containers.
+/// What is known about a container, or about a sandbox that has no bundle of its own.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
     pub id: &'a str,
@@ -59,7 +59,7 @@ pub struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// What its bundle says of a container.
+    /// What a container's bundle says.
     pub fn of(container: &'a Container) -> Self {
         Self {
             container: Some(container),
@@ -67,7 +67,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// What a container in it says of a sandbox.
+    /// What a container in a sandbox says about the sandbox.
     pub fn of_sandbox(id: &'a str, container: &'a Container) -> Self {
         Self {
             id,
@@ -117,7 +117,7 @@ impl Field {
         self
     }
 
-    /// Its text in a wide table, which has to be made safe for a terminal.
+    /// The text for a wide table. Untrusted text.
     pub fn show(&self, facts: &Facts) -> String {
         let shown = match self.value {
             Value::Text(of) => of(facts),
@@ -127,7 +127,7 @@ impl Field {
         shown.unwrap_or_else(|| "-".to_string())
     }
 
-    /// Its number, where it is one.
+    /// The number, if the field is one.
     pub fn of(&self, facts: &Facts) -> Option<f64> {
         match self.value {
             Value::Text(_) => None,
@@ -136,7 +136,7 @@ impl Field {
         }
     }
 
-    /// The number of a pod, of which these run: its sandbox's own container, and the others.
+    /// A pod's number, from those of its containers that run: the sandbox's own, and the others.
     pub fn of_all_in_pod(&self, sandbox: Option<&Facts>, members: &[Facts]) -> Option<f64> {
         if let Value::Share(part, whole) = self.value {
             return share(
@@ -171,12 +171,12 @@ fn share(part: Option<f64>, whole: Option<f64>) -> Option<f64> {
 pub struct Narrow {
     pub heading: &'static str,
     pub width: u16,
-    /// What the help says of it.
+    /// Its line in the help.
     pub about: &'static str,
     pub sort: Option<SortKey>,
-    /// From which number on it stands out.
+    /// The number from which on it stands out.
     pub mark: Option<(f64, Mark)>,
-    /// Whether a pod's containers leave it to the pod.
+    /// Whether it is shown for the pod only, and not for each of its containers.
     pub shared_in_pod: bool,
 }
 
@@ -184,7 +184,7 @@ pub struct Narrow {
 #[derive(Clone, Copy)]
 pub struct SortKey {
     pub key: char,
-    /// What is added to the column's own number for that.
+    /// A number that is added to the column's own for sorting.
     pub with: Option<&'static Field>,
 }
 

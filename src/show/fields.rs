@@ -1,5 +1,5 @@
-//! Everything that is shown of containers in columns, each once: `list`, `events --format table` and `top` choose from
-//! it. A new column is an entry here, and its name in the list of each view that is to have it.
+//! Every property of containers that is shown in a column, once: `list`, `events --format table` and `top` choose from
+//! these. To add a column, add an entry here and name it in the list of each view that should have it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::units::Unit;
 /// The columns of `list`.
 pub static LIST: [&Field; 7] = [&ID, &POD, &CONTAINER, &RUNTIME, &STATUS, &PID, &AGE];
 
-/// What `list --format wide` has besides.
+/// The additional columns of `list --format wide`.
 pub static WIDE: [&Field; 3] = [&NAMESPACE, &POD_UID, &SHIM];
 
 /// The columns of `events --format table` after the name. Several fields can share one.
@@ -26,14 +26,14 @@ pub static EVENTS: [&[&Field]; 7] = [
     &[&WRITE],
 ];
 
-/// The columns of `top` after the name. Where there is no room for all, the last are left out.
+/// The columns of `top` after the name. If there is no room for all, the last are left out.
 pub static TOP: [&Field; 10] = [
     &CPU, &MEMORY, &OF_LIMIT, &RX, &TX, &READ, &WRITE, &PIDS, &THROTTLED, &OOM_KILLS,
 ];
 
 pub static ID: Field = Field::text("ID", |facts| Some(short_id(facts.id).to_string()));
 
-/// In place of it for `list --no-trunc`.
+/// Replaces [`ID`] with `list --no-trunc`.
 pub static FULL_ID: Field = Field::text("ID", |facts| Some(facts.id.to_string()));
 
 static POD: Field = Field::text("POD", |facts| facts.names.pod());
@@ -77,11 +77,8 @@ pub static LIMIT: Field = Field::number("LIMIT", Unit::Bytes, |facts| {
 })
 .of_pod(Sum::OfMembers);
 
-static OF_LIMIT: Field = Field::share("OF LIMIT", &MEMORY, &LIMIT).in_top(Narrow::new(
-    "OF LIMIT",
-    8,
-    "how much of its memory limit that is",
-));
+static OF_LIMIT: Field =
+    Field::share("OF LIMIT", &MEMORY, &LIMIT).in_top(Narrow::new("OF LIMIT", 8, "share of its memory limit"));
 
 pub static RX: Field = Field::number("NET IN", Unit::BytesPerSecond, |facts| facts.rates?.rx_bytes)
     .of_pod(Sum::Largest)

@@ -1,5 +1,4 @@
-//! JSON for people and pipelines alike: what a terminal would act on is escaped, which changes nothing of what the
-//! JSON says.
+//! JSON for people and pipelines: what a terminal would act on is escaped, which does not change what the JSON means.
 
 use std::fmt::Write;
 
@@ -30,7 +29,7 @@ fn write(value: &impl Serialize, formatter: impl Formatter) -> Vec<u8> {
 }
 
 /// Escapes what `serde_json` lets through: DEL, the C1 control characters (one of which is as good as an escape
-/// sequence), and what changes the direction of writing or is not seen. All of it can be in JSON's texts alone.
+/// sequence), and what is invisible or changes the direction of writing. All of it can only occur in JSON's strings.
 fn escape(json: Vec<u8>) -> Vec<u8> {
     let is_plain = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n');
     if json.iter().all(is_plain) {
@@ -38,13 +37,13 @@ fn escape(json: Vec<u8>) -> Vec<u8> {
     }
     let mut escaped = String::with_capacity(json.len() + 64);
     for character in String::from_utf8_lossy(&json).chars() {
-        // A line ends between values: within a text `serde_json` has escaped it.
+        // A line break is between values: in a string `serde_json` has escaped it.
         if character == '\n' || !is_active(character) {
             escaped.push(character);
             continue;
         }
         for unit in character.encode_utf16(&mut [0; 2]) {
-            // Writing to a text does not fail.
+            // Writing to a string does not fail.
             let _ = write!(escaped, "\\u{unit:04x}");
         }
     }

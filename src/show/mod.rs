@@ -1,4 +1,4 @@
-//! Everything that a person sees.
+//! How things are shown to people: columns, tables, JSON, names, numbers and times.
 
 // Narrow columns are for `top` alone.
 #![cfg_attr(not(feature = "top"), allow(dead_code))]

@@ -1,4 +1,4 @@
-//! What containers are called, for people.
+//! What containers are called when they are shown to people.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -6,28 +6,27 @@ use std::path::{Path, PathBuf};
 
 use shimstat::node::{Bundle, Container};
 
-/// The digits of a random id that are shown, as in `crictl ps` and `docker ps`.
+/// How many digits of a random id are shown, as in `crictl ps` and `docker ps`.
 const SHORT: usize = 12;
 
-/// An id with at least this many hex digits was made up at random, so its start is an id as well. Others are shown
-/// whole.
+/// An id of at least this many hex digits is random, so that its prefix identifies it too. Others are shown in full.
 const RANDOM: usize = 32;
 
-/// The start of an id that was made up at random, any other id as it is. Untrusted text.
+/// A prefix of a random id; any other id in full. Untrusted text.
 pub fn short_id(id: &str) -> &str {
     let random = id.len() >= RANDOM && id.bytes().all(|b| b.is_ascii_hexdigit());
     id.get(..SHORT).filter(|_| random).unwrap_or(id)
 }
 
-/// `namespace/pod/container`, `namespace/pod` for a sandbox, or the short id where those are not known. Untrusted text.
+/// `namespace/pod/container`, `namespace/pod` for a sandbox, or the short id if there are no such names. Untrusted text.
 pub fn label(container: &Container) -> String {
     container
         .name()
         .unwrap_or_else(|| short_id(container.id()).to_string())
 }
 
-/// Which labels more than one container has: ids, and the names of pods, are unique in one namespace of one containerd
-/// only.
+/// The labels that containers in several places share: ids, and names of pods, are only unique within one namespace of
+/// one containerd.
 #[derive(Debug, Default)]
 pub struct Labels(HashMap<String, Vec<Place>>);
 
@@ -35,7 +34,7 @@ pub struct Labels(HashMap<String, Vec<Place>>);
 type Place = (String, PathBuf);
 
 impl Labels {
-    /// The labels of all containers that are shown together.
+    /// Takes the labels of all containers that are shown together.
     pub fn new<'a>(labels: impl IntoIterator<Item = (String, &'a Bundle)>) -> Self {
         let mut places: HashMap<String, Vec<Place>> = HashMap::new();
         for (label, bundle) in labels {
@@ -49,13 +48,13 @@ impl Labels {
         Self(places)
     }
 
-    /// Whether a label is that of containers in several places.
+    /// Whether containers in several places share a label.
     pub fn any_is_shared(&self) -> bool {
         !self.0.is_empty()
     }
 
-    /// The label with as much before it as tells it from the same label elsewhere: `moby:web`. That is put before it
-    /// because long labels lose their ends.
+    /// The label, with a prefix if containers elsewhere share it: `moby:web`. It is a prefix because long labels are cut at
+    /// their ends.
     pub fn distinct<'a>(&self, label: &'a str, bundle: &Bundle) -> Cow<'a, str> {
         let (namespace, state_dir): (&str, &Path) = (&bundle.namespace, &bundle.state_dir);
         let Some(places) = self.0.get(label) else {

@@ -1,5 +1,4 @@
-//! Tables for people: columns as wide as they need be, two blanks between them, and every cell made safe for a
-//! terminal.
+//! Tables for people: columns as wide as necessary, two blanks between them, and every cell made safe for a terminal.
 
 use std::fmt;
 
@@ -10,7 +9,7 @@ use crate::show::text::escape;
 /// Between two columns.
 const GAP: &str = "  ";
 
-/// On which side of its column a text is.
+/// Which side of its column a text is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
     Left,
@@ -43,8 +42,7 @@ impl Table {
         table
     }
 
-    /// Adds a row with a cell for each column. Its texts may come from anywhere: they are made safe for a terminal
-    /// here.
+    /// Adds a row with a cell for each column. Cells may be untrusted text: they are made safe for a terminal here.
     pub fn row<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) {
         let mut cells = cells.into_iter();
         for column in &mut self.columns {
@@ -57,7 +55,7 @@ impl Table {
     }
 }
 
-/// A text that takes at least so many columns of a terminal, with blanks on one side of it.
+/// Pads a text with blanks to at least this many terminal columns.
 pub fn pad(text: &str, width: usize, align: Align) -> String {
     let blanks = " ".repeat(width.saturating_sub(text.width()));
     match align {
@@ -66,7 +64,7 @@ pub fn pad(text: &str, width: usize, align: Align) -> String {
     }
 }
 
-/// The lines, without blanks at their ends and without the last newline.
+/// The lines, without trailing blanks and without the last newline.
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = String::new();

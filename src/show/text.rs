@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-/// The text with every character escaped that a terminal would act on, or that would make it show another
-/// text than the one that is there: control characters, and those that change the direction of writing.
+/// Escapes every character that a terminal would act on, or that would make the text look like another: control
+/// characters, invisible ones, and those that change the direction of writing.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_active) {
         return Cow::Borrowed(text);
@@ -19,7 +19,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Whether a terminal acts on it, or it makes the text look like another.
+/// Whether a terminal acts on the character, or it makes the text look like another.
 pub fn is_active(character: char) -> bool {
     character.is_control()
         // Marks, embeddings, overrides and isolates of direction; line and paragraph separators; the byte

@@ -7,14 +7,14 @@ use chrono::{DateTime, SecondsFormat};
 /// The last second of the year 9999, the last that RFC 3339 can name.
 const LAST: i64 = 253_402_300_799;
 
-/// Seconds since 1970 as a time in UTC, as RFC 3339 has it: `2026-11-21T22:35:01Z`. `None` before 1970 and after the
-/// year 9999: a shim can say anything.
+/// Seconds since 1970 as a time in UTC in the format of RFC 3339: `2026-11-21T22:35:01Z`. `None` before 1970 and after
+/// the year 9999: a shim can send anything.
 pub fn rfc3339(seconds: i64) -> Option<String> {
     let time = DateTime::from_timestamp(seconds, 0).filter(|_| (0..=LAST).contains(&seconds))?;
     Some(time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
-/// The same for a time of the system's clock.
+/// The same for a time of the system clock.
 pub fn rfc3339_of(time: SystemTime) -> Option<String> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     rfc3339(i64::try_from(since.as_secs()).ok()?)

@@ -1,20 +1,20 @@
 //! Numbers as people read them: bytes, rates, shares and ages.
 //!
-//! Sizes have three significant digits and binary units (`12.3MiB`), the units of `docker stats` and of
-//! Kubernetes' `Mi`; ages look as in `kubectl get`. Waits and intervals are written by [`go_duration::show`].
+//! Sizes have three significant digits and binary units (`12.3MiB`), like `docker stats` and Kubernetes' `Mi`; ages look
+//! as in `kubectl get`. Waits and intervals are written by [`go_duration::show`].
 
 use std::time::Duration;
 
-/// What a number counts, and so how it is written. What nobody measured is no number.
+/// What a number measures, which decides how it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// `12.3MiB`; `12.3M` where there is little room.
+    /// `12.3MiB`, or `12.3M` in a narrow column.
     Bytes,
-    /// `1.5KiB/s`; `1.5K`.
+    /// `1.5KiB/s`, or `1.5K`.
     BytesPerSecond,
-    /// `49.6%`; `49.6`.
+    /// `49.6%`, or `49.6`.
     Percent,
-    /// 1 is a whole. `49.6%`; `50`.
+    /// 1 is all of it. `49.6%`, or `50`.
     Share,
     Count,
     /// In seconds: `3m12s`.
@@ -33,7 +33,7 @@ impl Unit {
         }
     }
 
-    /// For a narrow column, whose heading says what it counts.
+    /// For a narrow column, whose heading names the unit.
     pub fn narrow(self, number: f64) -> String {
         match self {
             Self::Bytes => compact(number as u64),
@@ -44,7 +44,7 @@ impl Unit {
         }
     }
 
-    /// The most columns that [`show`](Self::show) takes, but for counts and percentages that no machine reaches.
+    /// The most columns that [`show`](Self::show) needs, except for counts and percentages that are out of the ordinary.
     pub fn width(self) -> usize {
         match self {
             Self::Bytes => "1023KiB".len(),
@@ -60,13 +60,13 @@ const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 const SHORT_UNITS: [&str; 7] = ["B", "K", "M", "G", "T", "P", "E"];
 
-/// A size in bytes: `0B`, `1023B`, `1.5KiB`, `12.3MiB`, `128MiB`. Cut to three significant digits and not
-/// rounded up: what is below a limit never reads as the limit itself.
+/// A size in bytes: `0B`, `1023B`, `1.5KiB`, `12.3MiB`, `128MiB`. It is cut to three significant digits, not rounded up:
+/// what is below a limit never reads as the limit itself.
 pub fn bytes(bytes: u64) -> String {
     scaled(bytes, &UNITS)
 }
 
-/// The same for narrow columns, as `top` and `free -h` have it: `1023B`, `1.5K`, `12.3M`.
+/// The same for narrow columns, as in `top` and `free -h`: `1023B`, `1.5K`, `12.3M`.
 fn compact(bytes: u64) -> String {
     scaled(bytes, &SHORT_UNITS)
 }
@@ -78,7 +78,7 @@ fn scaled(bytes: u64, units: &[&str; 7]) -> String {
     }
     let whole = bytes >> (10 * unit);
     let rest = bytes & ((1 << (10 * unit)) - 1);
-    // Below 2^70, so that u128 is wide enough.
+    // Less than 2^70, which fits.
     let hundredths = ((u128::from(rest) * 100) >> (10 * unit)) as u64;
     let name = units.get(unit).copied().unwrap_or_default();
     match (whole, hundredths) {
@@ -92,11 +92,11 @@ fn scaled(bytes: u64, units: &[&str; 7]) -> String {
 
 /// Bytes per second: `0B/s`, `1.5KiB/s`.
 pub fn rate(bytes_per_second: f64) -> String {
-    // A float that is negative or no number becomes 0, one beyond u64 the largest: both are beyond any device.
+    // The cast saturates: a negative number or NaN becomes 0, one beyond u64 the largest.
     format!("{}/s", bytes(bytes_per_second.round() as u64))
 }
 
-/// Per cent: one digit after the point below 100 (`0.0%`, `99.9%`), none above (`100%`, `1600%`).
+/// A percentage, with one digit after the point below 100 (`0.0%`, `99.9%`), and none above (`100%`, `1600%`).
 pub fn percent(percent: f64) -> String {
     if percent.abs() < 99.95 {
         // No "-0.0%" for a tiny negative number.
@@ -136,7 +136,7 @@ pub fn age(age: Duration) -> String {
     }
 }
 
-/// Processor time: seconds with hundredths, the kernel's ticks; from two minutes on as an age.
+/// Processor time: in seconds with hundredths (the kernel's ticks), from two minutes on as an age.
 pub fn cpu_time(seconds: f64) -> String {
     if seconds < 120.0 {
         format!("{seconds:.2}s")

@@ -1,4 +1,4 @@
-//! Following one container: each has its own ticks, so that a slow or hung shim costs no other container a tick.
+//! Following one container. Each has ticks of its own, so that a slow or hung shim does not delay the others.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,36 +10,36 @@ use tokio::sync::mpsc;
 
 use crate::ticks::Ticks;
 
-/// The time between two samples that are taken for the rates of one answer.
+/// The time between the two samples of an answer with rates.
 const BETWEEN: Duration = Duration::from_secs(1);
 
-/// A container that is followed.
+/// A container to follow.
 pub struct Subject {
-    /// As the user gave it; `None` where it was not named (`--all`).
+    /// As the user named it; `None` with `--all`.
     pub given: Option<String>,
     pub container: Arc<Container>,
-    /// Where its numbers come from, as far as that has been said.
+    /// Where its numbers come from, as last reported.
     pub origin: Mutex<String>,
 }
 
-/// What became known of a container.
+/// What a follower found out.
 pub enum News {
-    /// Its statistics, and what it used since the last ones.
+    /// Its statistics, and the rates since the previous ones.
     Stats {
         sample: Box<Sample>,
         rates: Option<Rates>,
     },
-    /// A process in it was killed for want of memory since the last statistics.
+    /// A process in it was OOM-killed since the previous statistics.
     OomKill,
-    /// It ran, and no longer does.
+    /// It was running, and no longer is.
     Exit(NotRunning),
-    /// It did not run in the first place.
+    /// It was not running in the first place.
     NeverRan(NotRunning),
-    /// There is no answer this time.
-    Trouble(AskError),
+    /// There was no answer this time.
+    NoAnswer(AskError),
 }
 
-/// How often a container is asked.
+/// How often to ask a container.
 pub enum Rounds {
     One,
     /// Twice, for one answer with rates in it.
@@ -55,29 +55,29 @@ pub struct Follower {
     pub news: mpsc::Sender<(Arc<Subject>, News)>,
 }
 
-/// The news are no longer wanted.
-struct Unwanted;
+/// Nobody receives the news any more.
+struct Closed;
 
 impl Follower {
     pub async fn run(self, rounds: Rounds) {
-        // Nobody is left to be told of it.
-        let _: Result<(), Unwanted> = match rounds {
+        // Then there is nobody to report to.
+        let _: Result<(), Closed> = match rounds {
             Rounds::One => self.once().await,
             Rounds::Two => self.twice().await,
             Rounds::Every(interval) => self.stream(interval).await,
         };
-        // Not kept for later: another shim may listen there by then.
+        // Another shim may listen at this address later.
         self.survey.hang_up(&self.subject.container);
     }
 
-    async fn once(&self) -> Result<(), Unwanted> {
+    async fn once(&self) -> Result<(), Closed> {
         match self.sample().await {
             Ok(sample) => self.stats(Box::new(sample), None).await,
             Err(error) => self.no_sample(error, false).await,
         }
     }
 
-    async fn twice(&self) -> Result<(), Unwanted> {
+    async fn twice(&self) -> Result<(), Closed> {
         let first = match self.sample().await {
             Ok(first) => first,
             Err(error) => return self.no_sample(error, false).await,
@@ -88,12 +88,12 @@ impl Follower {
                 let rates = Rates::between(&first, &second);
                 self.stats(Box::new(second), Some(rates)).await
             }
-            // What was measured is shown, though it has no rates, and it stopped or hangs by now.
+            // It has stopped or hangs: what was measured before is shown, without rates.
             Err(_) => self.stats(Box::new(first), None).await,
         }
     }
 
-    async fn stream(&self, interval: Duration) -> Result<(), Unwanted> {
+    async fn stream(&self, interval: Duration) -> Result<(), Closed> {
         let mut last: Option<Box<Sample>> = None;
         let mut ticks = Ticks::every(interval);
         loop {
@@ -110,13 +110,13 @@ impl Follower {
                 }
                 Err(error @ AskError::NotRunning(_)) => {
                     if let Some(last) = &last
-                        && self.was_killed_in_the_end(last, &error).await
+                        && self.was_oom_killed_at_the_end(last, &error).await
                     {
                         self.tell(News::OomKill).await?;
                     }
                     return self.no_sample(error, last.is_some()).await;
                 }
-                Err(error) => self.tell(News::Trouble(error)).await?,
+                Err(error) => self.tell(News::NoAnswer(error)).await?,
             }
         }
     }
@@ -125,9 +125,9 @@ impl Follower {
         self.survey.ask(&self.subject.container, self.question).await
     }
 
-    /// Whether a process of a container that has stopped was killed for want of memory after its last sample: most
-    /// likely that is why it stopped. Only runc's shim can be asked for it without harm.
-    async fn was_killed_in_the_end(&self, last: &Sample, why: &AskError) -> bool {
+    /// Whether a process of a stopped container was OOM-killed after its last sample: most likely that is why it stopped.
+    /// Only runc's shim can be asked for this without harm.
+    async fn was_oom_killed_at_the_end(&self, last: &Sample, why: &AskError) -> bool {
         if !matches!(why, AskError::NotRunning(NotRunning::Stopped(_)))
             || !self.subject.container.bundle.has_runcs_shim()
         {
@@ -138,23 +138,23 @@ impl Follower {
         end.is_ok_and(|end| kills(last).is_some() && kills(&end) > kills(last))
     }
 
-    async fn stats(&self, sample: Box<Sample>, rates: Option<Rates>) -> Result<(), Unwanted> {
+    async fn stats(&self, sample: Box<Sample>, rates: Option<Rates>) -> Result<(), Closed> {
         self.tell(News::Stats { sample, rates }).await
     }
 
-    async fn no_sample(&self, error: AskError, ran: bool) -> Result<(), Unwanted> {
+    async fn no_sample(&self, error: AskError, ran: bool) -> Result<(), Closed> {
         self.tell(match error {
             AskError::NotRunning(why) if ran => News::Exit(why),
             AskError::NotRunning(why) => News::NeverRan(why),
-            error => News::Trouble(error),
+            error => News::NoAnswer(error),
         })
         .await
     }
 
-    async fn tell(&self, news: News) -> Result<(), Unwanted> {
+    async fn tell(&self, news: News) -> Result<(), Closed> {
         self.news
             .send((self.subject.clone(), news))
             .await
-            .map_err(|_| Unwanted)
+            .map_err(|_| Closed)
     }
 }

@@ -23,10 +23,10 @@ use crate::output;
 use follow::{Follower, News, Rounds, Subject};
 use show::Show;
 
-/// News that wait to be shown; followers wait where there are more.
+/// How much news can wait to be shown; beyond that followers wait.
 const WAITING: usize = 256;
 
-/// How often the node is looked at for new containers, at the least.
+/// How often to look for new containers, at least.
 const LOOK: Duration = Duration::from_secs(1);
 
 pub async fn run(context: &Context, arguments: &Events) -> Result<(), Failure> {
@@ -38,12 +38,12 @@ pub async fn run(context: &Context, arguments: &Events) -> Result<(), Failure> {
     if arguments.all {
         descriptors::allow_many();
         if arguments.stats {
-            run.everything_once().await
+            run.all_once().await
         } else {
-            run.everything(&mut inventory).await
+            run.all(&mut inventory).await
         }
     } else {
-        run.those(&mut inventory).await
+        run.named(&mut inventory).await
     }
 }
 
@@ -63,7 +63,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(context: &'a Context, arguments: &'a Events) -> Self {
         let (to_show, news) = mpsc::channel(WAITING);
-        // A stream asks again and again.
+        // A stream asks repeatedly.
         let survey = match arguments.stats {
             true => Survey::new(context.timeout, CONCURRENCY),
             false => Survey::new(context.timeout, CONCURRENCY).keeping_connections(),
@@ -74,7 +74,7 @@ impl<'a> Run<'a> {
             survey,
             question: Statistics {
                 network: match arguments.format {
-                    // The table does not show sockets, and counting them costs time.
+                    // The table has no sockets, and counting them takes time.
                     EventFormat::Table => Network::Interfaces,
                     EventFormat::Pretty | EventFormat::Json => Network::InterfacesAndSockets,
                 },
@@ -92,9 +92,9 @@ impl<'a> Run<'a> {
     }
 
     /// The containers that the user named, until all of them have stopped.
-    async fn those(mut self, inventory: &mut Inventory) -> Result<(), Failure> {
+    async fn named(mut self, inventory: &mut Inventory) -> Result<(), Failure> {
         let given: Vec<&str> = match self.arguments.containers.as_slice() {
-            // The sentence that users know for a missing id is our own.
+            // Users know our own message for a missing id.
             [] => vec![""],
             given => given.iter().map(String::as_str).collect(),
         };
@@ -105,7 +105,7 @@ impl<'a> Run<'a> {
         let mut subjects: Vec<Arc<Subject>> = Vec::new();
         for (wanted, given) in wanted.iter().zip(given) {
             match self.find(inventory, wanted, given).await {
-                // The same container by two names is one.
+                // Two names can mean the same container.
                 Ok(subject)
                     if subjects
                         .iter()
@@ -122,7 +122,7 @@ impl<'a> Run<'a> {
         self.tell_all().await
     }
 
-    /// Shows what followers find, until the last of them has ended or the user interrupts.
+    /// Shows what the followers find until the last of them has ended, or the user interrupts.
     async fn tell_all(mut self) -> Result<(), Failure> {
         // The channel closes with the last follower's sender.
         let (closed, _) = mpsc::channel(1);
@@ -133,15 +133,15 @@ impl<'a> Run<'a> {
         self.end()
     }
 
-    /// An answer about every container that runs. Each is asked as soon as its bundle is read.
-    async fn everything_once(mut self) -> Result<(), Failure> {
+    /// One event for each running container. Each is asked as soon as its bundle has been read.
+    async fn all_once(mut self) -> Result<(), Failure> {
         let bundles = self.context.bundles()?;
         if bundles.is_empty() {
             output::notice(&format!("no containers: {}", self.context.node.looked_in()));
         }
         let mut subjects = Vec::new();
         for bundle in bundles {
-            // One that is being created does not run yet.
+            // One that is being created is not running yet.
             if let Some(container) = Container::read(bundle)
                 && let Some(subject) = self.subject(Arc::new(container), None)
             {
@@ -162,8 +162,8 @@ impl<'a> Run<'a> {
         self.tell_all().await
     }
 
-    /// Every container that runs, and those that come, until the user interrupts.
-    async fn everything(mut self, inventory: &mut Inventory) -> Result<(), Failure> {
+    /// All running containers and new ones, until the user interrupts.
+    async fn all(mut self, inventory: &mut Inventory) -> Result<(), Failure> {
         let mut followed = HashMap::new();
         self.look(inventory, &mut followed)?;
         if followed.is_empty() {
@@ -171,12 +171,12 @@ impl<'a> Run<'a> {
         }
         let mut looks = tokio::time::interval(self.arguments.interval.min(LOOK));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first one is at once, and was.
+        // The first look, which is immediate, has been done.
         looks.tick().await;
         let mut said = None;
         loop {
             tokio::select! {
-                // A sender is kept here, so that the channel does not close.
+                // `self` holds a sender, so the channel stays open.
                 Some((subject, news)) = self.news.recv() => self.tell(&subject, news)?,
                 _ = looks.tick() => {
                     let failure = self.look(inventory, &mut followed).err();
@@ -189,7 +189,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Follows the containers that were not there the last time.
+    /// Follows the containers that are new since the last look.
     fn look(
         &mut self,
         inventory: &mut Inventory,
@@ -236,11 +236,11 @@ impl<'a> Run<'a> {
             Found::Container(container) => container,
             Found::Nothing(looked) => return Err(does_not_exist(given, looked)),
         };
-        // What is wrong with it has been said.
-        self.subject(container, Some(given)).ok_or_else(Failure::told)
+        // What is wrong has been reported.
+        self.subject(container, Some(given)).ok_or_else(Failure::reported)
     }
 
-    /// A container to follow; `None` where nothing tells the way to its shim, which is said.
+    /// A container to follow. `None`, which is reported, if its shim's address is not known.
     fn subject(&mut self, container: Arc<Container>, given: Option<&str>) -> Option<Arc<Subject>> {
         let subject = Subject {
             given: given.map(str::to_string),
@@ -282,7 +282,7 @@ impl<'a> Run<'a> {
         tokio::spawn(follower.run(rounds));
     }
 
-    /// Shows what became known of a container.
+    /// Shows what was found out about a container.
     fn tell(&mut self, subject: &Subject, news: News) -> Result<(), Failure> {
         match news {
             News::Stats { sample, rates } => {
@@ -300,19 +300,19 @@ impl<'a> Run<'a> {
                 ));
                 Ok(())
             }
-            News::Trouble(error) if self.arguments.stats => {
+            News::NoAnswer(error) if self.arguments.stats => {
                 self.fail(&no_answer(&subject.container, &error, self.context));
                 Ok(())
             }
-            // The stream goes on: the next answer may come.
-            News::Trouble(error) => {
+            // The stream continues: the next sample may succeed.
+            News::NoAnswer(error) => {
                 output::notice(&format!("container {}: {error}", subject.container.id()));
                 Ok(())
             }
             News::NeverRan(why) => {
                 match (&subject.given, &why) {
                     (Some(given), _) => self.fail(&does_not_exist(given, why.to_string())),
-                    // Of all containers it is those that run that are asked for.
+                    // --all means those that run.
                     (None, NotRunning::Gone(_)) => {
                         output::notice(&format!(
                             "container {} is not running: {why}",
@@ -328,14 +328,18 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Says what could not be answered; the rest goes on.
+    /// Reports what could not be answered; the rest continues.
     fn fail(&mut self, failure: &Failure) {
         output::report(failure);
         self.failed = true;
     }
 
     fn end(self) -> Result<(), Failure> {
-        if self.failed { Err(Failure::told()) } else { Ok(()) }
+        if self.failed {
+            Err(Failure::reported())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -343,15 +347,15 @@ fn no_answer(container: &Container, error: &AskError, context: &Context) -> Fail
     let failure = Failure::of(&format!("container {}", container.id()), error);
     match error {
         AskError::Unanswered { .. } => failure.and(exit::wait_longer(context.timeout)),
-        AskError::GuestHung { .. } => failure.and(
-            "--via shim asks the shim all the same, which may make whoever wants to end the sandbox wait for a minute",
-        ),
+        AskError::GuestHung { .. } => {
+            failure.and("--via shim asks the shim anyway, which can delay ending the sandbox by a minute")
+        }
         _ => failure,
     }
 }
 
 impl Subject {
-    /// Says where a sample's numbers come from, where that was not said yet.
+    /// Reports where a sample's numbers come from, if that has changed.
     fn tell_origin(&self, sample: &Sample) {
         let origin = match &sample.origin {
             Origin::Shim => "from its shim".to_string(),
@@ -372,7 +376,7 @@ impl Subject {
     }
 }
 
-/// The sentence that users of `kata-runtime events` know, then what was found.
+/// The message that users of `kata-runtime events` know, and what was found.
 fn does_not_exist(given: &str, found: String) -> Failure {
     Failure::new(format!("Container ID ({given}) does not exist")).and(found)
 }

@@ -19,10 +19,10 @@ use crate::show::table::{Align, pad};
 use crate::show::text::escape;
 use crate::show::{fields, json, time};
 
-/// The header is shown again after so many rows, where somebody watches.
+/// How often the header is repeated on a terminal, in rows.
 const ROWS_A_HEADER: usize = 40;
 
-/// The bounds of the first column's width: that of a short id, and half a wide terminal.
+/// The first column is at least as wide as a short id, and at most half a wide terminal.
 const NAME_WIDTH: std::ops::RangeInclusive<usize> = 12..=60;
 
 pub enum Show {
@@ -44,7 +44,7 @@ impl Show {
         }
     }
 
-    /// Prepares for rows of these containers.
+    /// Prepares for rows about these containers.
     pub fn expect<'a>(&mut self, containers: impl IntoIterator<Item = &'a Arc<Container>>) {
         if let Self::Table(table) = self {
             table.expect(containers);
@@ -99,7 +99,7 @@ fn answer(pretty: bool, event: &impl Serialize) -> Result<(), Failure> {
     })
 }
 
-/// An event other than statistics, its keys in alphabetical order as theirs are.
+/// An event other than statistics, with its keys in alphabetical order, too.
 #[derive(Serialize)]
 struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,7 +120,7 @@ impl<'a> Event<'a> {
     }
 }
 
-/// The `data` of an `exit` event, under the names of containerd's own exit event.
+/// The `data` of an `exit` event, with the names of containerd's own exit event.
 #[derive(Serialize)]
 struct Exit {
     #[serde(skip_serializing_if = "Option::is_none")]

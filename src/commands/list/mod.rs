@@ -23,7 +23,7 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
         output::notice(&format!("no containers: {}", context.node.looked_in()));
     }
     if arguments.quiet && !is_filtered(arguments) {
-        // Their names alone, and whether they are whole: no file need be read for that.
+        // The directories' names are enough, with whether each is complete: no file is read.
         let bundles = bundles.into_iter().filter(Bundle::is_complete);
         return output::answer(show::ids(bundles.map(|bundle| bundle.id)).as_bytes());
     }
@@ -39,7 +39,7 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
     let asking = survey.begin(wanted.map(Arc::new), State).await;
     let mut rows = Vec::with_capacity(asking.containers().len());
     for container in asking.containers() {
-        // Read while the shims are at work; their answers are taken in between.
+        // Files are read while the shims are at work; their answers are taken in between.
         rows.push(Row::read(container.clone()));
         tokio::task::yield_now().await;
     }
@@ -82,7 +82,7 @@ fn is_filtered(arguments: &List) -> bool {
 }
 
 fn is_wanted(container: &Container, arguments: &List) -> bool {
-    // Their spec is read only where a filter asks for it.
+    // A spec is read only if a filter needs it.
     let namespace = |wanted: &str| container.names().namespace.as_deref() == Some(wanted);
     let pod = |wanted: &str| container.names().name.as_deref() == Some(wanted);
     arguments.pod_namespace.as_deref().is_none_or(namespace)

@@ -1,4 +1,4 @@
-//! What is told of one container.
+//! What is listed about one container.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,12 +20,12 @@ pub struct Row {
     /// Of the task's first process, where it has not stopped. Kata answers with its hypervisor's.
     pub pid: Option<u32>,
     pub created: Option<SystemTime>,
-    /// What is wrong, at length.
+    /// What is wrong, in full.
     pub error: Option<String>,
 }
 
 impl Row {
-    /// What files tell.
+    /// What files say.
     pub fn read(container: Arc<Container>) -> Self {
         Self {
             runtime: container.runtime(),
@@ -38,7 +38,7 @@ impl Row {
         }
     }
 
-    /// What its shim told as well, or did not.
+    /// Adds what its shim said, or why it did not.
     pub fn with(mut self, state: Result<TaskState, AskError>) -> Self {
         match state {
             Ok(state) => {
@@ -118,7 +118,7 @@ impl Row {
     }
 }
 
-/// A row as JSON, its keys in alphabetical order; what is not known is left out.
+/// A row as JSON, with its keys in alphabetical order. What is not known is left out.
 #[derive(Serialize)]
 pub struct Object<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

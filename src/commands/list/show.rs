@@ -12,11 +12,11 @@ use crate::show::table::{Align, Table};
 use crate::show::text::escape;
 use crate::show::{fields, name};
 
-/// Ids, a line each.
+/// Ids, one per line.
 pub fn ids(ids: impl Iterator<Item = String>) -> String {
     let mut text = String::new();
     for id in ids {
-        // A directory can be called anything, and a line must be one id.
+        // A directory can have any name, and each line must be one id.
         text += &escape(&id);
         text.push('\n');
     }
@@ -60,7 +60,7 @@ fn columns(pods: &[(Pod, Vec<Row>)], whole_ids: bool, wide: bool) -> Vec<&'stati
     columns
 }
 
-/// The same id can be there in several of containerd's namespaces.
+/// Whether the same id exists in several of containerd's namespaces.
 fn some_ids_look_alike(pods: &[(Pod, Vec<Row>)]) -> bool {
     let bundles = pods
         .iter()
@@ -69,11 +69,11 @@ fn some_ids_look_alike(pods: &[(Pod, Vec<Row>)]) -> bool {
     Labels::new(bundles.map(|bundle| (name::short_id(&bundle.id).to_string(), bundle))).any_is_shared()
 }
 
-/// What stands over the containers of a sandbox that is not listed itself.
+/// The row over the containers of a sandbox that is not listed itself.
 fn heading(pod: &Pod) -> Option<Facts<'_>> {
     let first = pod.first().filter(|_| pod.sandbox.is_none() && !pod.is_plain())?;
     Some(Facts {
-        // Where its bundle is there, it was not asked for.
+        // If its bundle exists, a filter left it out.
         status: (!pod.key.exists()).then_some("not found"),
         ..Facts::of_sandbox(&pod.id, first)
     })

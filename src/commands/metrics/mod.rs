@@ -61,7 +61,7 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
     }
     let failure = problems
         .into_iter()
-        .fold(Failure::told(), |failure, line| failure.and(line));
+        .fold(Failure::reported(), |failure, line| failure.and(line));
     Err(failure)
 }
 
