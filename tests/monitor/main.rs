@@ -14,6 +14,7 @@ mod support;
 mod tsdb;
 
 mod clients;
+mod golden;
 mod hostile;
 mod pages;
 mod prometheus;
