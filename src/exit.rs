@@ -154,6 +154,9 @@ impl Remedy for AskError {
 impl Remedy for MonitorError {
     fn remedy(&self) -> Option<&'static str> {
         match self {
+            Self::Ask(AskError::GuestHung { .. }) => {
+                Some("--force asks the shim all the same, which waits for its guest")
+            }
             Self::Ask(error) => error.remedy(),
             Self::Shim(error) => error.remedy(),
             Self::Risk(_) => {

@@ -16,6 +16,7 @@ mod handover;
 mod interrupt;
 mod kata_monitor_flags;
 mod output;
+mod sandbox_page;
 mod show;
 mod ticks;
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use promtext::{Page, PageReader, Relabel};
 use shimstat::node::Pod;
-use shimstat::survey::{ConcurrencyLimit, Flight, MonitorQuestion, Network, Statistics, Survey, Via};
+use shimstat::survey::{ConcurrencyLimit, Flight, Network, Statistics, Survey, Via};
 
 use super::container_metrics;
 use super::reason::{NoAnswer, Reason};
-use crate::commands::metrics::{has_family, has_guest_family};
+use crate::sandbox_page::{self, MetricsSource, has_family, has_guest_family};
 
 /// The longest page that a sandbox may have, in bytes. Kata's have 17 to 135 KB. A sandbox that sends more is not
 /// to use up the memory that the others need.
@@ -29,7 +29,7 @@ pub struct Wish {
 }
 
 /// What is said of a sandbox whose page has no family of its guest.
-pub const NO_GUEST: &str =
+const NO_GUEST: &str =
     "its page has no family of the guest (kata_agent_*, kata_guest_*): the guest may be hung";
 
 /// An answer and how long it took.
@@ -43,7 +43,24 @@ pub struct Outcome<T> {
 #[derive(Debug, Clone)]
 pub struct SandboxPage {
     pub page: Arc<Page>,
-    pub has_guest: bool,
+    /// Why not all is in it.
+    pub shortfall: Option<NoAnswer>,
+}
+
+impl SandboxPage {
+    /// Whether its monitor or its agent has told it, and not the host alone.
+    pub fn is_told(&self) -> bool {
+        self.shortfall
+            .as_ref()
+            .is_none_or(|shortfall| shortfall.reason == Reason::NoGuest)
+    }
+
+    /// Whether its guest may be hung, as far as it shows.
+    fn lacks_guest(&self) -> bool {
+        self.shortfall
+            .as_ref()
+            .is_some_and(|shortfall| shortfall.reason == Reason::NoGuest)
+    }
 }
 
 /// What has come of asking a pod, so far.
@@ -76,7 +93,7 @@ impl Found {
     /// What is to be said where an answer is not there.
     pub fn missing(&self) -> NoAnswer {
         match &self.sandbox {
-            Some(Outcome { result: Ok(page), .. }) if !page.has_guest => {
+            Some(Outcome { result: Ok(page), .. }) if page.lacks_guest() => {
                 NoAnswer::new(Reason::NoGuest, NO_GUEST)
             }
             _ if self.begun => NoAnswer::new(Reason::Timeout, "it has not answered in time"),
@@ -116,7 +133,7 @@ impl Asker {
             let result = self.page(pod).await;
             // Asked for its statistics now, a shim would wait for its guest, and hold up whoever wants to end it.
             let hung = match &result {
-                Ok(page) => !page.has_guest,
+                Ok(page) => page.lacks_guest(),
                 Err(failure) => failure.reason == Reason::Timeout,
             };
             let took = started.elapsed();
@@ -158,16 +175,25 @@ impl Asker {
 
     /// A sandbox's page, for being served with others.
     async fn page(&self, pod: &Pod) -> Result<SandboxPage, NoAnswer> {
-        let answer = self
-            .survey
-            .ask_monitor(pod, MonitorQuestion::Metrics, MOST)
-            .await?;
+        let answer = sandbox_page::ask(&self.survey, pod, MOST).await?;
         let has_guest = !is_katas(&answer.body) || has_guest_family(&answer.body);
+        let shortfall = match answer.source {
+            MetricsSource::Monitor(_) | MetricsSource::Agent { .. } => {
+                (!has_guest).then(|| NoAnswer::new(Reason::NoGuest, NO_GUEST))
+            }
+            MetricsSource::Host { why, guest } => Some(NoAnswer {
+                reason: Reason::from(&why),
+                text: match guest {
+                    Some(guest) => format!("{why}; {guest}"),
+                    None => why.to_string(),
+                },
+            }),
+        };
         let relabel = Relabel::new(labels(pod))?.prefix("kata_shim_", PREFIXED)?;
         let page = self.reader.read(answer.body, relabel)?;
         Ok(SandboxPage {
             page: Arc::new(page),
-            has_guest,
+            shortfall,
         })
     }
 }

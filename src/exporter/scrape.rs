@@ -15,6 +15,7 @@ use super::pod::{self, Asker, Found, Outcome, SandboxPage, Wish};
 use super::reason::{NoAnswer, Reason};
 use super::self_metrics::Figures;
 use crate::output;
+use crate::sandbox_page::{self, MetricsSource, SandboxMetrics};
 
 /// How old an answer may be that a scraper shares with another that came a moment before.
 const FRESH: Duration = Duration::from_secs(1);
@@ -125,8 +126,21 @@ impl Scraper {
             None,
             |_| true,
             |flight| async move {
-                let page = survey.ask_monitor(&pod, question, pod::MOST).await;
-                *flight.found() = Some(page.map(|page| Bytes::from(page.body)).map_err(NoAnswer::from));
+                let body = match question {
+                    MonitorQuestion::Metrics => match sandbox_page::ask(&survey, &pod, pod::MOST).await {
+                        // A part is not the page of one sandbox.
+                        Ok(SandboxMetrics {
+                            source: MetricsSource::Host { why, .. },
+                            ..
+                        }) => Err(why),
+                        metrics => metrics.map(|metrics| metrics.body),
+                    },
+                    question => survey
+                        .ask_monitor(&pod, question, pod::MOST)
+                        .await
+                        .map(|page| page.body),
+                };
+                *flight.found() = Some(body.map(Bytes::from).map_err(NoAnswer::from));
             },
         );
         let ended = tokio::time::timeout_at(deadline.into(), flight.ended()).await;
@@ -250,13 +264,13 @@ impl Rows {
             let page = outcome.result.as_ref();
             writer
                 .family(up.0, Kind::Gauge, up.1)
-                .sample(&labels, page.is_ok());
+                .sample(&labels, page.is_ok_and(SandboxPage::is_told));
             let nanoseconds = u64::try_from(outcome.took.as_nanos()).unwrap_or(u64::MAX);
             writer
                 .family(took.0, Kind::Gauge, took.1)
                 .sample(&labels, Value::Nanoseconds(nanoseconds));
             let reason = match page {
-                Ok(page) => (!page.has_guest).then_some(Reason::NoGuest),
+                Ok(page) => page.shortfall.as_ref().map(|shortfall| shortfall.reason),
                 Err(failure) => Some(failure.reason),
             };
             if let Some(reason) = reason {
@@ -300,9 +314,10 @@ impl Rows {
         for (sandbox, outcome) in &self.sandboxes {
             match &outcome.result {
                 Err(failure) => output::notice(&format!("sandbox {}: {}", sandbox.id, failure.text)),
-                Ok(page) if !page.has_guest => {
-                    output::notice(&format!("sandbox {}: {}", sandbox.id, pod::NO_GUEST))
-                }
+                Ok(SandboxPage {
+                    shortfall: Some(shortfall),
+                    ..
+                }) => output::notice(&format!("sandbox {}: {}", sandbox.id, shortfall.text)),
                 Ok(page) => {
                     if let Some(first) = page.page.tally().first {
                         output::notice(&format!("sandbox {}: its page: {first}", sandbox.id));

@@ -12,6 +12,7 @@ mod tsdb;
 
 mod cgroup;
 mod events;
+mod guest;
 mod ids;
 mod list;
 mod many;

@@ -13,8 +13,9 @@ use self::readings::{ReadingError, Readings};
 use self::sandbox::Sandbox;
 use crate::cli::{Metrics, MetricsFormat};
 use crate::context::Context;
-use crate::exit::Failure;
+use crate::exit::{Failure, Remedy};
 use crate::output;
+use crate::sandbox_page::{MetricsSource, SandboxMetrics, has_guest_family};
 
 pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> {
     if arguments.summary {
@@ -22,14 +23,29 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
     }
     let sandbox = Sandbox::find(context, &arguments.sandbox).await?;
     let survey = Survey::new(context.timeout, 1);
-    let page = sandbox.scrape(context, &survey, arguments.force).await;
-    let body = page.map_err(|e| sandbox.failure(&e, context))?.body;
+    let metrics = sandbox.scrape(context, &survey, arguments.force).await;
+    let SandboxMetrics { body, source } = metrics.map_err(|e| sandbox.failure(&e, context))?;
     sandbox.announce();
-    if !has_guest_family(&body) {
-        output::notice(&format!(
+    let mut problems = Vec::new();
+    match &source {
+        MetricsSource::Monitor(_) if !has_guest_family(&body) => output::notice(&format!(
             "sandbox {}: the answer has no family of the guest (kata_agent_*, kata_guest_*): the guest may be hung",
             sandbox.id()
-        ));
+        )),
+        MetricsSource::Monitor(_) => {}
+        MetricsSource::Agent { agent, why } => output::notice(&format!(
+            "sandbox {}: its shim was not asked: {why}; these are the metrics of its guest, from the agent at {agent}, \
+             and of its processes, from /proc",
+            sandbox.id()
+        )),
+        MetricsSource::Host { why, guest } => {
+            problems.push(format!("sandbox {}: {why}", sandbox.id()));
+            if let Some(guest) = guest {
+                problems.push(format!("sandbox {}: {guest}", sandbox.id()));
+            }
+            problems.push("only the metrics of its processes, from /proc, are shown".to_string());
+            problems.extend(why.remedy().map(str::to_string));
+        }
     }
     let (answer, left_out) = match (arguments.format.unwrap_or(MetricsFormat::Raw), &arguments.filter) {
         // As it came, to the byte.
@@ -42,7 +58,6 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
         }
     };
     let id = sandbox.id();
-    let mut problems = Vec::new();
     match &arguments.filter {
         Some(prefixes) if answer.is_empty() => {
             problems.push(format!(
@@ -86,37 +101,4 @@ fn shown(
         families => show::table(families),
     };
     Ok((answer, left_out))
-}
-
-/// Whether a sandbox's metrics have a family of its guest. A Kata shim whose guest does not answer leaves those
-/// out, and says nothing of it.
-pub fn has_guest_family(body: &[u8]) -> bool {
-    has_family(body, "kata_agent_") || has_family(body, "kata_guest_")
-}
-
-/// Whether a sandbox's metrics have a sample whose name starts with `prefix`.
-pub fn has_family(body: &[u8], prefix: &str) -> bool {
-    let line = format!("\n{prefix}");
-    body.starts_with(prefix.as_bytes()) || memchr::memmem::find(body, line.as_bytes()).is_some()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hung_guest_shows_by_its_missing_families() {
-        let healthy = include_str!("../../../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
-        assert!(has_guest_family(healthy.as_bytes()));
-        let hung: String = healthy
-            .lines()
-            .filter(|line| !line.starts_with("kata_agent_") && !line.starts_with("kata_guest_"))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        assert!(
-            hung.contains("kata_guest_"),
-            "its HELP and TYPE alone are no family"
-        );
-        assert!(!has_guest_family(hung.as_bytes()));
-    }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use shimstat::node::{Container, Id, Inventory, Pod, Role, monitor, pods};
 use shimstat::shim::monitor::BODY_LIMIT;
 use shimstat::shim::{ShimError, dial_text};
-use shimstat::survey::{AskError, MonitorError, MonitorPage, MonitorQuestion, Survey};
+use shimstat::survey::{AskError, MonitorError, MonitorQuestion, Survey};
 
 use crate::context::Context;
 use crate::exit::{self, Failure, Remedy};
 use crate::find::{self, Found};
 use crate::output;
+use crate::sandbox_page::{self, MetricsSource, SandboxMetrics};
 
 /// The sandbox that is asked about.
 pub struct Sandbox {
@@ -154,7 +155,7 @@ impl Sandbox {
         context: &Context,
         survey: &Survey,
         force: bool,
-    ) -> Result<MonitorPage, MonitorError> {
+    ) -> Result<SandboxMetrics, MonitorError> {
         let id = self.id();
         if let Some(Ok(endpoint)) = self.pod.main().map(|main| &main.endpoint) {
             context.note(|| format!("sandbox {id}: shim {} ({:?})", endpoint.address, endpoint.version));
@@ -163,13 +164,21 @@ impl Sandbox {
             let places: Vec<_> = self.pod.monitor.iter().map(ToString::to_string).collect();
             format!("sandbox {id}: its monitor may be at {}", places.join(", "))
         });
-        let question = match force {
-            true => MonitorQuestion::MetricsAtAnyRisk,
-            false => MonitorQuestion::Metrics,
+        let metrics = match force {
+            false => sandbox_page::ask(survey, &self.pod, BODY_LIMIT).await?,
+            true => {
+                let question = MonitorQuestion::MetricsAtAnyRisk;
+                let page = survey.ask_monitor(&self.pod, question, BODY_LIMIT).await?;
+                SandboxMetrics {
+                    body: page.body,
+                    source: MetricsSource::Monitor(page.address),
+                }
+            }
         };
-        let page = survey.ask_monitor(&self.pod, question, BODY_LIMIT).await?;
-        context.note(|| format!("sandbox {id}: {} sent {} bytes", page.address, page.body.len()));
-        Ok(page)
+        if let MetricsSource::Monitor(address) = &metrics.source {
+            context.note(|| format!("sandbox {id}: {address} sent {} bytes", metrics.body.len()));
+        }
+        Ok(metrics)
     }
 
     pub fn failure(&self, error: &MonitorError, context: &Context) -> Failure {

@@ -57,6 +57,25 @@ impl Cgroup {
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
+    /// A file of `key value` lines; empty where it cannot be read.
+    pub fn flat(&self, controller: &str, name: &str) -> HashMap<String, u64> {
+        self.file(controller, name)
+            .map(|path| flat(&path))
+            .unwrap_or_default()
+    }
+
+    /// A file with one number in it.
+    pub fn number(&self, controller: &str, name: &str) -> Option<u64> {
+        number(&self.file(controller, name)?)
+    }
+
+    fn file(&self, controller: &str, name: &str) -> Option<PathBuf> {
+        match self {
+            Self::V1(controllers) => Some(controllers.get(controller)?.join(name)),
+            Self::V2(directory) => Some(directory.join(name)),
+        }
+    }
+
     pub fn stats(&self) -> io::Result<Any> {
         let (name, bytes) = match self {
             Self::V1(controllers) => (

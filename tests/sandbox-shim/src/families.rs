@@ -47,6 +47,13 @@ pub fn page(monitor: &Monitor) -> String {
     page
 }
 
+/// What the agent itself tells, where there is a virtual machine.
+pub fn guest_page(monitor: &Monitor) -> String {
+    let writer = Writer { kind: Kind::Rust };
+    let families = monitor.vmm().map(|vmm| guest(monitor, &writer, vmm));
+    families.into_iter().flatten().map(|(_, text)| text).collect()
+}
+
 /// What both of Kata's shims say of themselves.
 fn shim(monitor: &Monitor, writer: &Writer) -> Families {
     let me = process::id();

@@ -15,13 +15,14 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::SystemTime,
 };
 
 use containerd_shim_protos::api::DeleteResponse;
 use protobuf::{Message, MessageField};
 
-use crate::{Args, container, flavour::Flavour, monitor::Monitor, service, spec::Spec};
+use crate::{Args, agent::Agent, container, flavour::Flavour, monitor::Monitor, service, spec::Spec};
 
 /// Where containerd's own shims have their sockets, whatever its `state` directory is.
 const SOCKETS: &str = "/run/containerd/s";
@@ -117,8 +118,12 @@ pub fn serve(args: &Args) -> io::Result<()> {
         .build()?;
     let socket = socket_path(args, &args.id);
     let outcome = runtime.block_on(async {
-        let agent_url = format!("unix://{}", socket.display());
-        let monitor = Monitor::start(&args.id, &bundle, &spec, agent_url)?;
+        let agent = Agent::of(&spec, Flavour::of(&spec).directory(&args.id)).map(Arc::new);
+        let agent_url = match &agent {
+            Some(agent) => agent.url(),
+            None => format!("unix://{}", socket.display()),
+        };
+        let monitor = Monitor::start(&args.id, &bundle, &spec, agent_url, agent)?;
         let outcome = service::serve(listener, monitor.clone()).await;
         monitor.stop()?;
         outcome

@@ -22,6 +22,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // containerd reads both to the end.
 
+mod agent;
 mod cgroup;
 mod container;
 mod families;

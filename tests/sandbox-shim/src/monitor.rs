@@ -29,6 +29,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::UnixListener, sync::watch};
 
 use crate::{
+    agent::Agent,
     families,
     flavour::{Flavour, Kind},
     lifecycle::remove_dir,
@@ -82,6 +83,7 @@ pub struct Monitor {
     sandbox: String,
     pub flavour: Flavour,
     agent_url: String,
+    pub agent: Option<Arc<Agent>>,
     netns: Option<String>,
     /// The process that stands for the hypervisor; 0 while there is none.
     vmm: AtomicU32,
@@ -96,7 +98,13 @@ pub struct Monitor {
 
 impl Monitor {
     /// Binds the socket, tells the bundle about it as the flavour does, and serves in the background.
-    pub fn start(sandbox: &str, bundle: &Path, spec: &Spec, agent_url: String) -> io::Result<Arc<Self>> {
+    pub fn start(
+        sandbox: &str,
+        bundle: &Path,
+        spec: &Spec,
+        agent_url: String,
+        agent: Option<Arc<Agent>>,
+    ) -> io::Result<Arc<Self>> {
         let flavour = Flavour::of(spec);
         let directory = flavour.directory(sandbox);
         remove_dir(&directory)?;
@@ -119,6 +127,7 @@ impl Monitor {
             sandbox: sandbox.to_owned(),
             flavour,
             agent_url,
+            agent,
             netns: spec.netns().map(str::to_owned),
             vmm: AtomicU32::new(0),
             scrapes: AtomicU64::new(0),
@@ -215,6 +224,9 @@ type Reply = Response<Either<Full<Bytes>, Chunks>>;
 fn answer(monitor: &Monitor, request: &Request<Incoming>) -> Reply {
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n".to_owned());
+    }
+    if let Some(agent) = &monitor.agent {
+        agent.note(&format!("monitor {}", request.uri().path()));
     }
     match request.uri().path() {
         "/metrics" => metrics(monitor),

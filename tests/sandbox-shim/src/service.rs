@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixListener,
     process,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -21,7 +21,7 @@ use containerd_shim_protos::{
 };
 use protobuf::MessageField;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use ttrpc::{
     Code, Error, Result,
     r#async::{Server, TtrpcContext, transport::Listener},
@@ -29,7 +29,9 @@ use ttrpc::{
 };
 
 use crate::{
+    agent::{self, Agent, Guest, Mode},
     container::{Container, Exit},
+    families,
     monitor::Monitor,
 };
 
@@ -41,6 +43,22 @@ struct Pod {
     monitor: Arc<Monitor>,
     containers: Mutex<HashMap<String, Arc<Container>>>,
     shutdown: Notify,
+    /// Kata's Go shim holds one for most calls, `State` excepted.
+    lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// How long Kata's Go shim waits for its agent, and holds its lock meanwhile. Here it is a tenth.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(6);
+
+impl Guest for Pod {
+    fn stats(&self, container: &str) -> Option<Vec<u8>> {
+        let container = self.container(container, "").ok()?;
+        Some(agent::stats(&container.cgroup))
+    }
+
+    fn metrics(&self) -> String {
+        families::guest_page(&self.monitor)
+    }
 }
 
 /// Serves until containerd calls `Shutdown` and no container is left.
@@ -50,7 +68,11 @@ pub async fn serve(listener: UnixListener, monitor: Arc<Monitor>) -> io::Result<
         monitor,
         containers: Mutex::default(),
         shutdown: Notify::new(),
+        lock: Arc::default(),
     });
+    if let Some(agent) = &pod.monitor.agent {
+        agent.clone().serve(pod.clone())?;
+    }
 
     // The crate generates v3 alone. v2's messages are the same, so the same handlers serve it under its name.
     let mut services = create_task(pod.clone());
@@ -118,6 +140,9 @@ impl Pod {
 
     async fn timed<T>(&self, action: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
         let begin = Instant::now();
+        if let Some(agent) = &self.monitor.agent {
+            agent.note(&format!("shim {action}"));
+        }
         let result = call.await;
         self.monitor.rpcs.observe(action, begin.elapsed());
         result
@@ -216,6 +241,10 @@ impl Task for Pod {
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Result<StatsResponse> {
         self.timed("stats", async {
+            let lock = self.lock.clone().lock_owned().await;
+            // A client that goes away does not end the wait.
+            let waiting = tokio::spawn(wait_for_agent(self.monitor.agent.clone(), lock));
+            let _lock = waiting.await.map_err(|e| failed(io::Error::other(e)))??;
             let container = self.container(&request.id, "")?;
             let stats = container.cgroup.stats().map_err(failed)?;
             Ok(StatsResponse {
@@ -263,6 +292,7 @@ impl Task for Pod {
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> Result<Empty> {
         self.timed("kill", async {
+            let _lock = self.lock.lock().await;
             let container = self.container(&request.id, &request.exec_id)?;
             if container.exit().is_some() {
                 return Err(status(
@@ -313,6 +343,21 @@ impl Task for Pod {
         }
         Ok(Empty::new())
     }
+}
+
+/// Waits while the agent hangs, but not without end, and holds the lock meanwhile.
+async fn wait_for_agent(agent: Option<Arc<Agent>>, lock: OwnedMutexGuard<()>) -> Result<OwnedMutexGuard<()>> {
+    let begin = Instant::now();
+    while agent.as_ref().is_some_and(|agent| agent.mode() == Mode::Hangs) {
+        if begin.elapsed() >= AGENT_TIMEOUT {
+            return Err(status(
+                Code::DEADLINE_EXCEEDED,
+                "StatsContainerRequest timed out".to_owned(),
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(lock)
 }
 
 fn status(code: Code, message: String) -> Error {

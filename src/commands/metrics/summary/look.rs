@@ -12,6 +12,7 @@ use crate::commands::metrics::readings::Readings;
 use crate::commands::metrics::sandbox::{Sandbox, not_running};
 use crate::context::Context;
 use crate::exit::Failure;
+use crate::sandbox_page::{MetricsSource, SandboxMetrics};
 
 /// What was seen of a sandbox.
 pub struct Look {
@@ -69,7 +70,12 @@ impl Look {
             // Its monitor would only add to what the shim waits for.
             Some(error) => Err(format!("{error}, and its monitor was not asked")),
             None => match sandbox.scrape(context, survey, force).await {
-                Ok(page) => Readings::read(&page.body, &Filter::default())
+                // What is on the host is read here, and more of it.
+                Ok(SandboxMetrics {
+                    source: MetricsSource::Host { why, guest },
+                    ..
+                }) => Err(guest.unwrap_or(why).to_string()),
+                Ok(metrics) => Readings::read(&metrics.body, &Filter::default())
                     .map(|readings| (Instant::now(), readings))
                     .map_err(|error| error.to_string()),
                 Err(error) if machine.is_none() => return Err(sandbox.failure(&error, context)),
