@@ -55,7 +55,7 @@ pub struct Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
-    /// containerd's state directory; may be repeated [default: the usual ones that exist]
+    /// containerd's state directory, or CRI-O's or podman's run root; may be repeated [default: the usual ones that exist]
     #[arg(long = "state", value_name = "DIR", global = true)]
     pub state_dirs: Vec<PathBuf>,
     /// containerd's namespace (k8s.io, moby, default, ...) [default: all]
@@ -192,9 +192,13 @@ pub struct List {
     /// Only this pod: its name, or namespace/name
     #[arg(long, value_name = "POD")]
     pub pod: Option<String>,
-    /// Only this runtime (runc, kata, gvisor, ...), or Kata on this hypervisor (qemu, clh, ...)
+    /// Only this runtime (runc, kata, gvisor, wasm, ...), or Kata on this hypervisor (qemu, clh, ...), by this shim (go,
+    /// rust) or on this kind of machine (confidential, tdx, peer-pod, ...)
     #[arg(long, value_name = "NAME")]
     pub runtime: Option<String>,
+    /// Where containers are looked for, and what is there, instead
+    #[arg(long, conflicts_with_all = ["quiet", "no_trunc", "pod_namespace", "pod", "runtime"])]
+    pub places: bool,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]

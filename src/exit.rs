@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use shimstat::node::cgroup::CgroupError;
 use shimstat::node::{BundleError, FindError, ReadError};
 use shimstat::shim::ShimError;
 use shimstat::survey::{AskError, MonitorError};
@@ -141,12 +142,16 @@ impl Remedy for AskError {
         match self {
             Self::Shim(error) => error.remedy(),
             Self::NoAddress(error) => error.remedy(),
+            Self::Cgroup(CgroupError::Read(error)) => error.remedy(),
+            Self::Starting { .. } => Some("try again in a moment"),
             Self::NotRunning(_)
             | Self::Unanswered { .. }
             | Self::Resting { .. }
             | Self::GuestHung { .. }
             | Self::NoGuest { .. }
-            | Self::Decode { .. } => None,
+            | Self::NoStatistics(_)
+            | Self::Decode { .. }
+            | Self::Cgroup(_) => None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shimstat::node::{Bundle, Container, CpuSpec, Description, PodNames, Role};
+use shimstat::node::{Bundle, Container, Description, Layout, PodNames, Role, Source};
 use shimstat::shim::address::Endpoint;
 
 /// A container in the namespace `k8s.io`, whose spec says this of it.
@@ -12,12 +12,13 @@ pub fn container(id: &str, role: Role, names: PodNames) -> Arc<Container> {
         namespace: "k8s.io".into(),
         id: id.into(),
         path: format!("/run/x/{id}").into(),
+        layout: Layout::Task,
     };
     let endpoint = Endpoint::from_address_file("unix:///run/s").unwrap();
     let description = Description {
         role,
         names,
-        cpu: CpuSpec::NONE,
+        ..Description::default()
     };
-    Arc::new(Container::new(bundle, Ok(endpoint), description))
+    Arc::new(Container::new(bundle, Ok(Source::Task(endpoint)), description))
 }

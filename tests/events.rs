@@ -141,7 +141,7 @@ fn hostile_ids_never_become_paths() {
         "..",
         "../default/x",
         "a/../b",
-        "A/b",
+        "A/b--c",
         "a/b/c/d",
         "/etc",
         "a b",
@@ -266,7 +266,8 @@ fn a_shim_that_speaks_grpc_is_told_apart() {
     let ran = node.run(&["events", "--stats", "g1"]);
     assert_eq!(ran.status, Some(1));
     assert!(
-        ran.stderr.contains("bootstrap.json: the shim speaks \"grpc\""),
+        ran.stderr
+            .contains("bootstrap.json: the shim at /run/g.sock speaks gRPC"),
         "{}",
         ran.stderr
     );

@@ -75,7 +75,8 @@ fn sandboxes_come_with_their_containers_under_them_and_plain_ones_after() {
         (false, "ID POD CONTAINER RUNTIME STATUS PID"),
         (false, "5a shop/web - kata running -"),
         (true, "6a shop/web nginx kata running -"),
-        (true, "6b shop/web proxy - running -"),
+        // What is not noted of its shim is in its sandbox's bundle.
+        (true, "6b shop/web proxy kata running -"),
         (false, "5b test/db - - running 4711"),
         (false, "plain - - runc stopped (137) -"),
     ];
@@ -122,7 +123,7 @@ fn filters_choose_by_namespace_pod_and_runtime() {
         (&["--pod", "shop/web"], "5a\n6a\n6b\n"),
         (&["--pod", "test/web"], ""),
         (&["--pod", "nobody"], ""),
-        (&["--runtime", "kata"], "5a\n6a\n"),
+        (&["--runtime", "kata"], "5a\n6a\n6b\n"),
         (&["--runtime", "runc"], "plain\n"),
         (&["--runtime", "runc", "--pod", "web"], ""),
     ] {
@@ -339,7 +340,7 @@ fn a_kata_sandbox_shows_its_hypervisor() {
     let (table, containers) = (list(&node, &[]), json(&node, &["--runtime", "clh"]));
     let others = list(&node, &["-q", "--runtime", "qemu"]);
     fs::remove_dir_all(&dir).unwrap();
-    assert!(table.contains("  kata (clh)  "), "{table}");
+    assert!(table.contains("  kata (clh, rust)  "), "{table}");
     assert_eq!(
         (&containers[0]["runtime"], &containers[0]["hypervisor"]),
         (&"kata".into(), &"clh".into())

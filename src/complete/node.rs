@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use shimstat::node::{Container, Node, Role, Wanted};
+use shimstat::node::{Container, Node, Role, Wanted, name_sandboxes};
 
 use super::candidate::Candidate;
 use crate::show::name::short_id;
@@ -20,13 +20,13 @@ impl OnNode {
     pub fn of(node: &Node) -> Self {
         let started = Instant::now();
         let bundles = node.bundles().unwrap_or_default();
-        Self {
-            containers: bundles
-                .into_iter()
-                .take_while(|_| started.elapsed() < PATIENCE)
-                .filter_map(Container::read)
-                .collect(),
-        }
+        let containers: Vec<_> = bundles
+            .into_iter()
+            .take_while(|_| started.elapsed() < PATIENCE)
+            .filter_map(Container::read)
+            .collect();
+        name_sandboxes(&containers);
+        Self { containers }
     }
 
     /// The values for an argument, by its id; `typed` is what has been typed of it. Text from pods is dropped here unless

@@ -30,7 +30,7 @@ pub fn labels(container: &Container) -> impl Iterator<Item = (&'static str, &str
         ("containerd_namespace", namespace),
         ("id", Some(id)),
         ("image", names.image.as_deref()),
-        ("name", Some(id)),
+        ("name", Some(names.own.as_deref().unwrap_or(id))),
         ("namespace", names.namespace.as_deref()),
         ("pod", names.name.as_deref()),
     ];
@@ -78,7 +78,7 @@ impl<'a> Row<'a> {
     fn new(container: &Container, stats: &'a Stats, taken: SystemTime) -> Self {
         let numbers = stats.blkio.as_ref().map(Blkio::devices).unwrap_or_default();
         // Only a cgroup of this machine has this machine's devices.
-        let is_local = !numbers.is_empty() && container.bundle.has_runcs_shim();
+        let is_local = !numbers.is_empty() && container.is_on_host();
         let name = |(major, minor): (u64, u64)| {
             let path = if is_local {
                 device::path(major, minor)

@@ -28,6 +28,10 @@ pub enum Reason {
     Malformed,
     /// Where it listens cannot be told.
     NoAddress,
+    /// Its virtual machine is being started.
+    Starting,
+    /// Its shim has no statistics of it.
+    Unsupported,
     /// Something else.
     Error,
 }
@@ -46,6 +50,8 @@ impl Reason {
             Self::NoGuest => "no_guest",
             Self::Malformed => "malformed",
             Self::NoAddress => "no_address",
+            Self::Starting => "starting",
+            Self::Unsupported => "unsupported",
             Self::Error => "error",
         }
     }
@@ -62,6 +68,9 @@ impl From<&AskError> for Reason {
             AskError::GuestHung { .. } => Self::GuestHung,
             AskError::NoGuest { .. } => Self::Error,
             AskError::NoAddress(_) => Self::NoAddress,
+            AskError::Starting { .. } => Self::Starting,
+            AskError::NoStatistics(_) => Self::Unsupported,
+            AskError::Cgroup(_) => Self::Error,
             AskError::Decode { .. } => Self::Malformed,
             AskError::Shim(error) => error.into(),
         }

@@ -38,7 +38,11 @@ pub static FULL_ID: Field = Field::text("ID", |facts| Some(facts.id.to_string())
 
 static POD: Field = Field::text("POD", |facts| facts.names.pod());
 
-static CONTAINER: Field = Field::text("CONTAINER", |facts| facts.container?.names().container.clone());
+static CONTAINER: Field = Field::text("CONTAINER", |facts| {
+    let names = facts.container?.names();
+    // A container in no pod may have a name of its own.
+    names.container.clone().or_else(|| names.own.clone())
+});
 
 static RUNTIME: Field = Field::text("RUNTIME", |facts| facts.runtime.map(Runtime::to_string));
 
@@ -60,8 +64,7 @@ pub static NAMESPACE: Field = Field::text("NAMESPACE", |facts| Some(facts.namesp
 static POD_UID: Field = Field::text("POD UID", |facts| facts.names.uid.clone());
 
 static SHIM: Field = Field::text("SHIM", |facts| {
-    let endpoint = facts.container?.endpoint.as_ref().ok()?;
-    Some(endpoint.address.to_string())
+    Some(facts.container?.endpoint()?.address.to_string())
 });
 
 pub static CPU: Field = Field::number("CPU", Unit::Percent, |facts| facts.rates?.cpu_percent)

@@ -89,6 +89,7 @@ mod tests {
             namespace: namespace.into(),
             id: "web".into(),
             path: format!("{state_dir}/{namespace}/web").into(),
+            layout: shimstat::node::Layout::Task,
         }
     }
 

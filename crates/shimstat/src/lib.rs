@@ -10,6 +10,7 @@
 
 pub mod guest;
 pub mod node;
+mod proto;
 pub mod rates;
 pub mod shim;
 pub mod stats;

@@ -130,7 +130,7 @@ mod tests {
             state: TaskState {
                 status: TaskStatus::Running,
                 pid: 7,
-                exit_status: 0,
+                exit_status: None,
                 exited_at: None,
             },
             stats,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use shimstat::node::Container;
+use shimstat::node::{Container, EndRecord, Ended};
 use shimstat::rates::Rates;
 use shimstat::survey::{AskError, LastStatistics, NotRunning, Sample, Statistics, Survey};
 use tokio::sync::mpsc;
@@ -22,6 +22,11 @@ pub struct Subject {
     pub origin: Mutex<String>,
 }
 
+/// How long a manager may take to note how a container has ended, once its shim no longer knows it. containerd's CRI
+/// deletes the task first, and writes a few milliseconds later.
+const NOTED_WITHIN: Duration = Duration::from_secs(1);
+const NOTED_CHECK: Duration = Duration::from_millis(50);
+
 /// What a follower found out.
 pub enum News {
     /// Its statistics, and the rates since the previous ones.
@@ -31,8 +36,8 @@ pub enum News {
     },
     /// A process in it was OOM-killed since the previous statistics.
     OomKill,
-    /// It was running, and no longer is.
-    Exit(NotRunning),
+    /// It was running, and no longer is; with what its manager has noted of its end.
+    Exit(NotRunning, Option<Ended>),
     /// It was not running in the first place.
     NeverRan(NotRunning),
     /// There was no answer this time.
@@ -55,6 +60,19 @@ pub struct Follower {
     pub news: mpsc::Sender<(Arc<Subject>, News)>,
 }
 
+/// What is noted of a container's end, waited for a moment.
+async fn noted_end(record: &EndRecord) -> Option<Ended> {
+    let noted = async {
+        loop {
+            match record.read() {
+                Some(ended) => return ended,
+                None => tokio::time::sleep(NOTED_CHECK).await,
+            }
+        }
+    };
+    tokio::time::timeout(NOTED_WITHIN, noted).await.ok()
+}
+
 /// Nobody receives the news any more.
 struct Closed;
 
@@ -73,14 +91,14 @@ impl Follower {
     async fn once(&self) -> Result<(), Closed> {
         match self.sample().await {
             Ok(sample) => self.stats(Box::new(sample), None).await,
-            Err(error) => self.no_sample(error, false).await,
+            Err(error) => self.no_sample(error).await,
         }
     }
 
     async fn twice(&self) -> Result<(), Closed> {
         let first = match self.sample().await {
             Ok(first) => first,
-            Err(error) => return self.no_sample(error, false).await,
+            Err(error) => return self.no_sample(error).await,
         };
         tokio::time::sleep(BETWEEN).await;
         match self.sample().await {
@@ -95,6 +113,8 @@ impl Follower {
 
     async fn stream(&self, interval: Duration) -> Result<(), Closed> {
         let mut last: Option<Box<Sample>> = None;
+        // Its bundle leads there, and is gone afterwards.
+        let record = EndRecord::of(&self.subject.container.bundle);
         let mut ticks = Ticks::every(interval);
         loop {
             ticks.tick().await;
@@ -109,13 +129,22 @@ impl Follower {
                     last = Some(sample);
                 }
                 Err(error @ AskError::NotRunning(_)) => {
-                    if let Some(last) = &last
-                        && self.was_oom_killed_at_the_end(last, &error).await
+                    let Some(last) = last else {
+                        return self.no_sample(error).await;
+                    };
+                    let ended = match &record {
+                        Some(record) => noted_end(record).await,
+                        None => None,
+                    };
+                    if ended.is_some_and(|ended| ended.oom_killed)
+                        || self.was_oom_killed_at_the_end(&last, &error).await
                     {
                         self.tell(News::OomKill).await?;
                     }
-                    return self.no_sample(error, last.is_some()).await;
+                    return self.exit(error, ended).await;
                 }
+                // There will be none.
+                Err(error @ AskError::NoStatistics(_)) => return self.no_sample(error).await,
                 Err(error) => self.tell(News::NoAnswer(error)).await?,
             }
         }
@@ -129,7 +158,7 @@ impl Follower {
     /// Only runc's shim can be asked for this without harm.
     async fn was_oom_killed_at_the_end(&self, last: &Sample, why: &AskError) -> bool {
         if !matches!(why, AskError::NotRunning(NotRunning::Stopped(_)))
-            || !self.subject.container.bundle.has_runcs_shim()
+            || !self.subject.container.has_runcs_shim()
         {
             return false;
         }
@@ -142,10 +171,17 @@ impl Follower {
         self.tell(News::Stats { sample, rates }).await
     }
 
-    async fn no_sample(&self, error: AskError, ran: bool) -> Result<(), Closed> {
+    async fn no_sample(&self, error: AskError) -> Result<(), Closed> {
         self.tell(match error {
-            AskError::NotRunning(why) if ran => News::Exit(why),
             AskError::NotRunning(why) => News::NeverRan(why),
+            error => News::NoAnswer(error),
+        })
+        .await
+    }
+
+    async fn exit(&self, error: AskError, ended: Option<Ended>) -> Result<(), Closed> {
+        self.tell(match error {
+            AskError::NotRunning(why) => News::Exit(why, ended),
             error => News::NoAnswer(error),
         })
         .await

@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
         *followed = there;
         let addresses: HashSet<_> = followed
             .values()
-            .filter_map(|container| container.endpoint.as_ref().ok())
+            .filter_map(|container| container.endpoint())
             .map(|endpoint| &endpoint.address)
             .collect();
         self.survey.keep(|address| addresses.contains(address));
@@ -248,16 +248,11 @@ impl<'a> Run<'a> {
             origin: Mutex::default(),
         };
         let (id, bundle) = (subject.container.id(), &subject.container.bundle);
-        match &subject.container.endpoint {
-            Ok(endpoint) => {
+        match &subject.container.source {
+            Ok(source) => {
                 let context = self.context;
                 context.note(|| format!("container {id}: bundle {}", bundle.path.display()));
-                context.note(|| {
-                    format!(
-                        "container {id}: shim {} ({:?})",
-                        endpoint.address, endpoint.version
-                    )
-                });
+                context.note(|| format!("container {id}: {}", show::source(source)));
                 Some(Arc::new(subject))
             }
             Err(error) => {
@@ -292,15 +287,21 @@ impl<'a> Run<'a> {
                 self.show.stats(&subject.container, &sample, rates.as_ref())
             }
             News::OomKill => self.show.oom(&subject.container),
-            News::Exit(why) => {
-                self.show.exit(&subject.container, &why)?;
+            News::Exit(why, ended) => {
+                self.show.exit(&subject.container, &why, ended)?;
                 output::notice(&format!(
                     "container {} is no longer running: {why}",
                     subject.container.id()
                 ));
                 Ok(())
             }
-            News::NoAnswer(error) if self.arguments.stats => {
+            // --all means those with statistics.
+            News::NoAnswer(error @ AskError::NoStatistics(_)) if subject.given.is_none() => {
+                self.context
+                    .note(|| format!("container {}: {error}", subject.container.id()));
+                Ok(())
+            }
+            News::NoAnswer(error) if self.arguments.stats || matches!(error, AskError::NoStatistics(_)) => {
                 self.fail(&no_answer(&subject.container, &error, self.context));
                 Ok(())
             }
@@ -358,6 +359,7 @@ impl Subject {
     /// Reports where a sample's numbers come from, if that has changed.
     fn tell_origin(&self, sample: &Sample) {
         let origin = match &sample.origin {
+            Origin::Cgroup => "from its cgroup: it has no shim".to_string(),
             Origin::Shim => "from its shim".to_string(),
             Origin::ShimWithoutGuest(why) => format!("from its shim alone: its guest cannot be asked: {why}"),
             Origin::Both { agent, fields } => {

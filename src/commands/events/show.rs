@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 
 use serde::Serialize;
-use shimstat::node::Container;
+use shimstat::node::{Container, Ended, Source};
 use shimstat::rates::Rates;
 use shimstat::stats;
 use shimstat::survey::{NotRunning, Sample};
@@ -77,17 +77,33 @@ impl Show {
         }
     }
 
-    pub fn exit(&mut self, container: &Container, why: &NotRunning) -> Result<(), Failure> {
+    /// `ended` is what the container's manager has noted of its end.
+    pub fn exit(
+        &mut self,
+        container: &Container,
+        why: &NotRunning,
+        ended: Option<Ended>,
+    ) -> Result<(), Failure> {
+        let exit = Exit::of(why, ended);
         match self {
-            Self::Json { pretty } => answer(*pretty, &Event::new("exit", container, Some(Exit::of(why)))),
+            Self::Json { pretty } => answer(*pretty, &Event::new("exit", container, Some(exit))),
             Self::Table(table) => table.row(
                 container,
-                &match why {
-                    NotRunning::Stopped(state) => format!("exited with status {}", state.exit_status),
-                    NotRunning::Gone(_) | NotRunning::Unknown(_) => "ended".to_string(),
+                &match exit.exit_status {
+                    Some(status) => format!("exited with status {status}"),
+                    None => "ended".to_string(),
                 },
             ),
         }
+    }
+}
+
+/// Who is asked about a container.
+pub fn source(source: &Source) -> String {
+    match source {
+        Source::Task(endpoint) => format!("shim {} ({:?})", endpoint.address, endpoint.version),
+        Source::Sandbox(endpoint) => format!("shim {} (sandbox service)", endpoint.address),
+        Source::Cgroup => "no shim: its cgroup and process are read".to_string(),
     }
 }
 
@@ -131,15 +147,18 @@ struct Exit {
 }
 
 impl Exit {
-    fn of(why: &NotRunning) -> Self {
+    /// As the shim says, or else as the container's manager has noted.
+    fn of(why: &NotRunning, ended: Option<Ended>) -> Self {
         let (state, reason) = match why {
             NotRunning::Stopped(state) => (Some(state), "stopped"),
             NotRunning::Unknown(_) => (None, "deleted"),
             NotRunning::Gone(_) => (None, "shim gone"),
         };
+        let ended = ended.unwrap_or_default();
+        let told = state.and_then(|state| state.exited_at);
         Self {
-            exit_status: state.map(|state| state.exit_status),
-            exited_at: state.and_then(|state| time::rfc3339(state.exited_at?)),
+            exit_status: state.and_then(|state| state.exit_status).or(ended.exit_status),
+            exited_at: told.or(ended.exited_at).and_then(time::rfc3339),
             reason,
         }
     }

@@ -1,5 +1,6 @@
 //! `list`: what is on the node, by pod.
 
+mod places;
 mod row;
 mod show;
 
@@ -7,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use shimstat::node::{Bundle, Container, Pod, pods};
+use shimstat::node::{Bundle, Container, Pod, name_sandboxes, pods};
 use shimstat::survey::{State, Survey};
 
 use crate::cli::{List, ListFormat};
@@ -18,6 +19,14 @@ use crate::output;
 use row::Row;
 
 pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
+    if arguments.places {
+        let places = context.node.places();
+        return output::answer(&match arguments.format {
+            ListFormat::Json => places::json(&places),
+            ListFormat::Table => places::table(&places, false),
+            ListFormat::Wide => places::table(&places, true),
+        });
+    }
     let bundles = context.bundles()?;
     if bundles.is_empty() {
         output::notice(&format!("no containers: {}", context.node.looked_in()));
@@ -27,10 +36,19 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
         let bundles = bundles.into_iter().filter(Bundle::is_complete);
         return output::answer(show::ids(bundles.map(|bundle| bundle.id)).as_bytes());
     }
-    let wanted = bundles
-        .into_iter()
-        .filter_map(Container::read)
-        .filter(|container| is_wanted(container, arguments));
+    let containers = bundles.into_iter().filter_map(Container::read);
+    let wanted: Box<dyn Iterator<Item = Container>> = if is_filtered(arguments) {
+        let containers: Vec<_> = containers.collect();
+        name_sandboxes(&containers);
+        Box::new(
+            containers
+                .into_iter()
+                .filter(|container| is_wanted(container, arguments)),
+        )
+    } else {
+        // Each is asked as soon as its address is read.
+        Box::new(containers)
+    };
     if arguments.quiet {
         return output::answer(show::ids(wanted.map(|container| container.bundle.id.clone())).as_bytes());
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
-use shimstat::node::{Container, Role, Runtime};
+use shimstat::node::{Container, Role, Runtime, Source};
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::survey::{AskError, NotRunning};
 
@@ -44,7 +44,7 @@ impl Row {
             Ok(state) => {
                 self.status = state.status.as_str();
                 if state.status == TaskStatus::Stopped {
-                    self.exit_status = Some(state.exit_status);
+                    self.exit_status = state.exit_status;
                 } else {
                     self.pid = Some(state.pid).filter(|pid| *pid != 0);
                 }
@@ -53,6 +53,7 @@ impl Row {
                 self.status = match error {
                     AskError::Unanswered { .. } | AskError::Resting { .. } => "not answering",
                     AskError::GuestHung { .. } => "guest hung",
+                    AskError::Starting { .. } => "starting",
                     AskError::NotRunning(NotRunning::Gone(_)) => "shim gone",
                     // It is being deleted, or (Kata) was killed and not deleted.
                     AskError::NotRunning(NotRunning::Unknown(_)) => TaskStatus::Unknown.as_str(),
@@ -60,7 +61,10 @@ impl Row {
                     AskError::Shim(_)
                     | AskError::NoGuest { .. }
                     | AskError::NoAddress(_)
-                    | AskError::Decode { .. } => "error",
+                    | AskError::Decode { .. }
+                    | AskError::Cgroup(_)
+                    // Nobody was asked for statistics.
+                    | AskError::NoStatistics(_) => "error",
                 };
                 self.error = Some(error.to_string());
             }
@@ -87,7 +91,8 @@ impl Row {
 
     pub fn object(&self, now: SystemTime) -> Object<'_> {
         let (bundle, names) = (&self.container.bundle, self.container.names());
-        let endpoint = self.container.endpoint.as_ref().ok();
+        let endpoint = self.container.endpoint();
+        let runtime = self.runtime.as_ref();
         Object {
             age_seconds: self.age(now).map(|age| age.as_secs()),
             bundle: bundle.path.to_string_lossy().into(),
@@ -100,6 +105,9 @@ impl Row {
                 .as_ref()
                 .and_then(|runtime| runtime.hypervisor.as_deref()),
             id: &bundle.id,
+            kata_shim: runtime.and_then(Runtime::kata_shim_word),
+            machine: runtime.and_then(Runtime::machine_word),
+            name: names.own.as_deref(),
             namespace: &bundle.namespace,
             pid: self.pid,
             pod: names.name.as_deref(),
@@ -113,6 +121,7 @@ impl Row {
             runtime: self.runtime.as_ref().map(|runtime| runtime.name.as_str()),
             sandbox: self.container.sandbox_id(),
             shim: endpoint.map(|endpoint| endpoint.address.to_string()),
+            source: matches!(self.container.source, Ok(Source::Cgroup)).then_some("cgroup"),
             status: self.status,
         }
     }
@@ -135,6 +144,12 @@ pub struct Object<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     hypervisor: Option<&'a str>,
     id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kata_shim: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    machine: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
     namespace: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
@@ -151,5 +166,8 @@ pub struct Object<'a> {
     sandbox: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     shim: Option<String>,
+    /// Left out where a shim is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'static str>,
     status: &'static str,
 }

@@ -157,7 +157,7 @@ impl Sandbox {
         force: bool,
     ) -> Result<SandboxMetrics, MonitorError> {
         let id = self.id();
-        if let Some(Ok(endpoint)) = self.pod.main().map(|main| &main.endpoint) {
+        if let Some(endpoint) = self.pod.main().and_then(|main| main.endpoint()) {
             context.note(|| format!("sandbox {id}: shim {} ({:?})", endpoint.address, endpoint.version));
         }
         context.note(|| {

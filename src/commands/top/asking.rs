@@ -86,7 +86,7 @@ impl Asking {
     pub fn keep<'a>(&self, containers: impl IntoIterator<Item = &'a Arc<Container>>) {
         let endpoints = containers
             .into_iter()
-            .filter_map(|container| container.endpoint.as_ref().ok());
+            .filter_map(|container| container.endpoint());
         let here: HashSet<_> = endpoints.map(|endpoint| &endpoint.address).collect();
         self.survey.keep(|address| here.contains(address));
     }

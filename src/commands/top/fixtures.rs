@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shimstat::node::{BundleError, Container, CpuSpec, Description, PodNames, Role};
+use shimstat::node::{BundleError, Container, Description, PodNames, Role};
 use shimstat::shim::address::AddressError;
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::stats::{Interface, Stats};
@@ -51,13 +51,12 @@ fn empty_address() -> Arc<BundleError> {
 
 /// Such a container.
 pub fn without_address(id: &str) -> Arc<Container> {
-    let description = Description {
-        role: Role::Plain,
-        names: PodNames::NONE,
-        cpu: CpuSpec::NONE,
-    };
     let bundle = row(id, None).container.bundle.clone();
-    Arc::new(Container::new(bundle, Err(empty_address()), description))
+    Arc::new(Container::new(
+        bundle,
+        Err(empty_address()),
+        Description::default(),
+    ))
 }
 
 /// These rows by pod.
@@ -104,7 +103,7 @@ pub fn sample(start: Instant, seconds: u64, change: impl FnOnce(&mut Stats)) -> 
         state: TaskState {
             status: TaskStatus::Running,
             pid: 4321,
-            exit_status: 0,
+            exit_status: None,
             exited_at: None,
         },
         stats,

@@ -32,7 +32,7 @@ impl HostSide {
         let machine = hypervisor::virtual_machine(&group.id);
         let task_pid = main.sample.as_ref().map(|sample| sample.state.pid);
         let taken = Instant::now();
-        let parts = host_processes(machine.as_ref(), main.container.bundle.shim_pid(), task_pid)
+        let parts = host_processes(machine.as_ref(), main.container.shim_pid(), task_pid)
             .into_iter()
             .map(|new| {
                 let cpu = before.and_then(|before| {

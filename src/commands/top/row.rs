@@ -42,6 +42,8 @@ pub enum Health {
     Answers(Option<&'static str>),
     /// Its shim keeps silent, or is left alone for having kept silent.
     Hung(String),
+    /// It runs, and its shim has no statistics of it.
+    Unmeasured,
     /// It does not run, and this is why.
     Stopped(String),
     /// Its shim answers something else than statistics.
@@ -86,6 +88,9 @@ impl Row {
             }
             Err(error) => {
                 self.rates = Rates::default();
+                if let AskError::NoStatistics(_) = error {
+                    self.sample = None;
+                }
                 self.health = health(&error);
             }
         }
@@ -104,12 +109,13 @@ impl Row {
 
     /// The same of one that runs, or may.
     pub fn facts_if_running(&self) -> Option<Facts<'_>> {
-        (!matches!(self.health, Health::Stopped(_))).then(|| self.facts())
+        (!matches!(self.health, Health::Stopped(_) | Health::Unmeasured)).then(|| self.facts())
     }
 
     /// The name of a container in its pod. Untrusted text.
     pub fn name_in_pod(&self) -> &str {
-        let name = self.container.names().container.as_deref();
+        let names = self.container.names();
+        let name = names.container.as_deref().or(names.own.as_deref());
         name.unwrap_or(short_id(self.container.id()))
     }
 
@@ -121,6 +127,7 @@ impl Row {
         [&bundle.id, &bundle.namespace, &pod]
             .into_iter()
             .chain(&names.container)
+            .chain(&names.own)
             .any(|text| text.to_lowercase().contains(&wanted))
     }
 }
@@ -128,9 +135,10 @@ impl Row {
 /// How a container is whose shim gave no statistics. Untrusted text.
 fn health(error: &AskError) -> Health {
     match error {
-        AskError::NotRunning(NotRunning::Stopped(state)) => {
-            Health::Stopped(format!("stopped, exit status {}", state.exit_status))
-        }
+        AskError::NotRunning(NotRunning::Stopped(state)) => Health::Stopped(match state.exit_status {
+            Some(status) => format!("stopped, exit status {status}"),
+            None => "stopped".to_string(),
+        }),
         AskError::NotRunning(NotRunning::Gone(why)) => Health::Stopped(format!("shim gone: {why}")),
         AskError::NotRunning(NotRunning::Unknown(_)) => Health::Stopped(format!("not running: {error}")),
         AskError::Unanswered { call, waited, .. } => {
@@ -145,8 +153,12 @@ fn health(error: &AskError) -> Health {
             "guest hung: its agent has not answered for {}",
             duration::show(silence.waited)
         )),
-        AskError::Shim(_) | AskError::NoGuest { .. } | AskError::NoAddress(_) | AskError::Decode { .. } => {
-            Health::Failed(error.to_string())
-        }
+        AskError::Starting { .. } => Health::Answers(Some("starting")),
+        AskError::NoStatistics(_) => Health::Unmeasured,
+        AskError::Shim(_)
+        | AskError::NoGuest { .. }
+        | AskError::NoAddress(_)
+        | AskError::Decode { .. }
+        | AskError::Cgroup(_) => Health::Failed(error.to_string()),
     }
 }

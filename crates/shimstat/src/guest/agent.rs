@@ -8,8 +8,8 @@ use super::connect::ConnectGuest;
 use super::error::GuestError;
 use super::messages;
 use super::method::Method;
-use super::proto::{self, Message};
 use super::stats::GuestStats;
+use crate::proto::{self, Message};
 use crate::shim::Connection;
 use crate::shim::ttrpc::{self, Call, CallError, Client};
 

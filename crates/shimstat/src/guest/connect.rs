@@ -10,12 +10,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
-use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-
 use super::address::GuestAddress;
 use super::error::{GuestError, NotOwnSocket};
+use crate::shim::vsock::{self, HandshakeError};
 use crate::shim::{Connection, connection, socket};
 
 /// The directories below which Kata's shims keep one for each sandbox.
@@ -77,9 +74,6 @@ impl Directories {
 /// How much of a sandbox's id Firecracker's directory is named by (`fc.go`: `truncateID`).
 const FIRECRACKER_ID: usize = 32;
 
-/// The most bytes to read of the answer to `CONNECT`. `OK`, a number of 32 bits and the end of the line are 14.
-const HANDSHAKE: usize = 64;
-
 /// What [`ConnectGuest::connect`] returns.
 pub type ConnectingGuest<'a> = Pin<Box<dyn Future<Output = Result<Connection, GuestError>> + Send + 'a>>;
 
@@ -112,7 +106,9 @@ async fn connect(
         source,
     };
     match address {
-        GuestAddress::Vsock { cid, port } => vsock(*cid, *port).await.map(connection).map_err(failed),
+        GuestAddress::Vsock { cid, port } => {
+            vsock::connect(*cid, *port).await.map(connection).map_err(failed)
+        }
         GuestAddress::Hybrid { socket: path, port } => {
             let refused = |reason| GuestError::NotOwnSocket {
                 address: address.clone(),
@@ -168,54 +164,20 @@ fn own_directory<'a>(path: &'a Path, sandbox: &str) -> Option<&'a Path> {
     })
 }
 
-/// Has the hypervisor connect us to a port of its guest: `CONNECT <port>`, then `OK <a port of the host>`.
-///
-/// Source: Firecracker's and Cloud Hypervisor's `docs/vsock.md`; Kata's `HybridVSockDialer`.
+/// Has the hypervisor connect us to a port of its guest.
 async fn handshake(stream: &mut Connection, address: &GuestAddress, port: u32) -> Result<(), GuestError> {
-    let failed = |source: io::Error| match source.kind() {
-        // A hypervisor whose guest does not listen at that port closes the connection.
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            GuestError::Closed {
-                address: address.clone(),
-            }
-        }
-        _ => GuestError::Io {
-            address: address.clone(),
+    let address = || address.clone();
+    vsock::handshake(stream, port).await.map_err(|error| match error {
+        HandshakeError::Closed => GuestError::Closed { address: address() },
+        HandshakeError::Io(source) => GuestError::Io {
+            address: address(),
             source,
         },
-    };
-    let request = format!("CONNECT {port}\n");
-    stream.write_all(request.as_bytes()).await.map_err(failed)?;
-    let mut answer = Vec::with_capacity(HANDSHAKE);
-    // Byte by byte: what comes after the line belongs to ttrpc.
-    loop {
-        let byte = stream.read_u8().await.map_err(failed)?;
-        if byte == b'\n' && answer.starts_with(b"OK ") {
-            return Ok(());
-        }
-        answer.push(byte);
-        if byte == b'\n' || answer.len() >= HANDSHAKE {
-            return Err(GuestError::Handshake {
-                address: address.clone(),
-                answer: String::from_utf8_lossy(&answer).into_owned(),
-            });
-        }
-    }
-}
-
-/// Connects to a port of a virtual machine. The kernel gives up after two seconds.
-async fn vsock(cid: u32, port: u32) -> io::Result<UnixStream> {
-    let socket = Socket::new(Domain::VSOCK, Type::STREAM.nonblocking(), None)?;
-    match socket.connect(&SockAddr::vsock(cid, port)) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
-        _ => {}
-    }
-    let stream = UnixStream::from_std(socket.into())?;
-    stream.writable().await?;
-    match stream.take_error()? {
-        Some(error) => Err(error),
-        None => Ok(stream),
-    }
+        HandshakeError::Answer(answer) => GuestError::Handshake {
+            address: address(),
+            answer,
+        },
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::proto::messages;
+use crate::proto::messages;
 
 messages! {
     /// `agent.proto`: `StatsContainerResponse`.

@@ -12,12 +12,11 @@ mod agent;
 mod connect;
 mod error;
 mod merge;
-mod messages;
+pub(crate) mod messages;
 mod method;
-mod proto;
 mod stats;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use address::{GuestAddress, GuestAddressError};
 pub use agent::{

@@ -1,14 +1,14 @@
 //! Protobuf messages by hand, for tests: field by field, as an agent would send them.
 
 /// A field that holds a number.
-pub(super) fn number(field: u32, value: u64) -> Vec<u8> {
+pub(crate) fn number(field: u32, value: u64) -> Vec<u8> {
     let mut bytes = varint(u64::from(field) << 3);
     bytes.extend(varint(value));
     bytes
 }
 
 /// A field that holds a text or a message.
-pub(super) fn bytes(field: u32, value: &[u8]) -> Vec<u8> {
+pub(crate) fn bytes(field: u32, value: &[u8]) -> Vec<u8> {
     let mut bytes = varint(u64::from(field) << 3 | 2);
     bytes.extend(varint(value.len() as u64));
     bytes.extend_from_slice(value);
@@ -16,7 +16,7 @@ pub(super) fn bytes(field: u32, value: &[u8]) -> Vec<u8> {
 }
 
 /// A map's entry.
-pub(super) fn entry(field: u32, key: &str, value: &[u8]) -> Vec<u8> {
+pub(crate) fn entry(field: u32, key: &str, value: &[u8]) -> Vec<u8> {
     bytes(field, &[bytes(1, key.as_bytes()), value.to_vec()].concat())
 }
 

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 /// What a bundle's container is to its pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Role {
     /// A container that no pod manager made (`ctr run`, Docker).
+    #[default]
     Plain,
     /// The sandbox of a pod.
     Sandbox,
@@ -28,6 +29,8 @@ pub struct PodNames {
     pub container: Option<String>,
     /// The image that it was made from, where the manager says so.
     pub image: Option<String>,
+    /// The name of a container that is in no pod: nerdctl's, Docker's, podman's.
+    pub own: Option<String>,
 }
 
 impl PodNames {
@@ -38,6 +41,7 @@ impl PodNames {
         uid: None,
         container: None,
         image: None,
+        own: None,
     };
 
     /// `namespace/name` of the pod, or as much of that as is known. Untrusted text.
@@ -57,6 +61,7 @@ struct Keys {
     sandbox_word: &'static str,
 }
 
+const CRIO_ROLE: &str = "io.kubernetes.cri-o.ContainerType";
 const CONTAINER_WORD: &str = "container";
 
 /// containerd's CRI and iSulad; CRI-O; the Docker shim.
@@ -67,7 +72,7 @@ const MANAGERS: [Keys; 3] = [
         sandbox_word: "sandbox",
     },
     Keys {
-        role: "io.kubernetes.cri-o.ContainerType",
+        role: CRIO_ROLE,
         sandbox_id: "io.kubernetes.cri-o.SandboxID",
         sandbox_word: "sandbox",
     },
@@ -96,6 +101,21 @@ const IMAGE: [&str; 3] = [
     "io.kubernetes.cri.podsandbox.image-name",
     "io.kubernetes.cri-o.ImageName",
 ];
+
+/// nerdctl's name of a container (<https://github.com/containerd/nerdctl/blob/main/pkg/labels/labels.go>).
+const OWN: &str = "nerdctl/name";
+
+/// The handler of a sandbox's runtime class: containerd's CRI since 2.0, CRI-O.
+const HANDLER: [&str; 2] = [
+    "io.containerd.cri.runtime-handler",
+    "io.kubernetes.cri-o.RuntimeHandler",
+];
+
+/// CRI-O's own names, of which it makes one text: `k8s_<pod>_<namespace>_<uid>_<attempt>`, and for a container
+/// `k8s_<container>_<pod>_<namespace>_<uid>_<attempt>`
+/// (<https://github.com/cri-o/cri-o/blob/main/internal/factory/container/container.go>). A Kubernetes name has no `_`.
+const CRIO_POD: &str = "io.kubernetes.cri-o.SandboxName";
+const CRIO_NAME: &str = "io.kubernetes.cri-o.Name";
 
 /// Annotation values longer than this are not names or ids.
 const MAX_VALUE: usize = 4096;
@@ -132,13 +152,47 @@ impl Annotations {
     pub fn names(&self) -> PodNames {
         let first = |keys: &[&str]| keys.iter().find_map(|key| self.get(key)).map(str::to_string);
         let [namespace, name, uid, container] = NAMES.map(|keys| first(&keys));
-        PodNames {
+        let mut names = PodNames {
             namespace,
             name,
             uid,
             container,
             image: first(&IMAGE),
+            own: first(&[OWN]),
+        };
+        self.add_crio_names(&mut names);
+        names
+    }
+
+    /// The kubelet's labels are on every sandbox of CRI-O, and on containers only where somebody set them.
+    fn add_crio_names(&self, names: &mut PodNames) {
+        let parts = |key| self.get(key).map(|text| text.split('_').collect::<Vec<_>>());
+        if let Some(["k8s", name, namespace, uid, _attempt]) = parts(CRIO_POD).as_deref() {
+            for (known, part) in [
+                (&mut names.name, name),
+                (&mut names.namespace, namespace),
+                (&mut names.uid, uid),
+            ] {
+                known.get_or_insert_with(|| part.to_string());
+            }
         }
+        match self.get(CRIO_ROLE) {
+            // It calls the sandbox's own container `POD`.
+            Some("sandbox") => names.container = None,
+            Some(CONTAINER_WORD) => {
+                if let Some(["k8s", container, _pod, _namespace, _uid, _attempt]) =
+                    parts(CRIO_NAME).as_deref()
+                {
+                    names.container.get_or_insert_with(|| container.to_string());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The handler of the sandbox's runtime class, such as `kata-qemu`.
+    pub fn handler(&self) -> Option<&str> {
+        HANDLER.iter().find_map(|key| self.get(key))
     }
 }
 
@@ -147,6 +201,8 @@ fn known_key(key: &str) -> Option<&'static str> {
     managers
         .chain(NAMES.into_iter().flatten())
         .chain(IMAGE)
+        .chain(HANDLER)
+        .chain([OWN, CRIO_POD, CRIO_NAME])
         .find(|known| *known == key)
 }
 
@@ -230,6 +286,7 @@ mod tests {
             uid: Some("11111111-2222-3333-4444-555555555555".into()),
             container: None,
             image: Some("localhost/pause:1".into()),
+            own: None,
         };
         assert_eq!(sandbox.names(), names);
         assert_eq!(
@@ -299,6 +356,45 @@ mod tests {
         assert_eq!(names.name.as_deref(), Some("web-1"));
         assert_eq!(names.uid.as_deref(), Some("u"));
         assert_eq!(names.container.as_deref(), Some("nginx"));
+    }
+
+    #[test]
+    fn names_without_the_kubelets_labels_are_crios() {
+        let sandbox = annotations(include_bytes!(
+            "../../tests/fixtures/crio-1.37/shimrunc-sandbox-bundle/config.json"
+        ));
+        let container = annotations(include_bytes!(
+            "../../tests/fixtures/crio-1.37/shimrunc-container-bundle/config.json"
+        ));
+        let names = PodNames {
+            namespace: Some("shop".into()),
+            name: Some("oshimrunc".into()),
+            uid: Some("uid-oshimrunc".into()),
+            image: Some("localhost/pause:1".into()),
+            ..PodNames::NONE
+        };
+        assert_eq!(sandbox.names(), names);
+        assert_eq!(sandbox.handler(), Some("shimrunc"));
+        let expected = PodNames {
+            container: Some("app".into()),
+            image: Some("localhost/busybox:1".into()),
+            ..names
+        };
+        assert_eq!(container.names(), expected);
+        let id = "b48803f77318d66779a46e2e69a221c88de6102c9b3cd43e23c98c2d88b3ec4c";
+        assert_eq!(container.role("05faa08f"), Role::InSandbox(id.into()));
+        for odd in ["k8s_a_b", "", "k8s_a_b_c_d_e_f", "_____"] {
+            let names = spec(&[(CRIO_ROLE, "container"), (CRIO_POD, odd), (CRIO_NAME, odd)]).names();
+            assert_eq!((names.name, names.container), (None, None), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn reads_nerdctls_name() {
+        assert_eq!(
+            spec(&[("nerdctl/name", "web_1")]).names().own.as_deref(),
+            Some("web_1")
+        );
     }
 
     #[test]

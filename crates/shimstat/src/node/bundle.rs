@@ -1,10 +1,13 @@
-//! A task's bundle: the directory that containerd keeps for it under its state directory.
+//! A container's bundle: the directory that containerd, CRI-O or podman keeps for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::conmon::Conmon;
 use super::files::{self, ReadError};
+use super::id::Id;
+use super::rootless;
 use super::spec::Spec;
 use crate::shim::address::{Address, AddressError, Endpoint};
 
@@ -13,17 +16,38 @@ use crate::shim::address::{Address, AddressError, Endpoint};
 const SPEC_LIMIT: u64 = 16 << 20;
 const ADDRESS_LIMIT: u64 = 64 << 10;
 
-/// The bundle of one task. Its files are read when they are asked for.
+/// conmon's note of a container's first process.
+const PID_FILE: &str = "pidfile";
+
+/// containers/storage's run root and its root, where they are not a user's.
+const RUN_ROOT: &str = "/run/containers/storage";
+const GRAPH_ROOT: &str = "/var/lib/containers/storage";
+
+/// The bundle of one container. Its files are read when they are asked for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bundle {
-    /// containerd's state directory, such as `/run/containerd`.
+    /// containerd's state directory, such as `/run/containerd`, or the run root of containers/storage.
     pub state_dir: PathBuf,
-    /// containerd's namespace, such as `k8s.io`.
+    /// containerd's namespace, such as `k8s.io`. `default` in containers/storage: CRI-O tells its shims so.
     pub namespace: String,
     /// The full id of the container, which is the task's.
     pub id: String,
     /// The directory itself.
     pub path: PathBuf,
+    pub layout: Layout,
+}
+
+/// Whose a bundle is, and so where it lies and what is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layout {
+    /// A task of containerd: `<state>/io.containerd.runtime.v2.task/<namespace>/<id>`.
+    Task,
+    /// A sandbox that containerd has its shim manage (`sandboxer = "shim"`):
+    /// `<state>/io.containerd.sandbox.controller.v1.shim/<namespace>/<id>`. It has no spec.
+    Sandbox,
+    /// A container of CRI-O or podman: `<run root>/<driver>-containers/<id>/userdata`. It has a shim only under CRI-O, for
+    /// runtimes of type `vm`.
+    Storage,
 }
 
 /// A bundle's file that could not be read, or that says what cannot be.
@@ -41,36 +65,81 @@ pub enum BundleError {
 }
 
 impl Bundle {
-    /// Where the task's shim listens; `None` for a task that is being created. `bootstrap.json` decides where
+    /// Where the container's shim listens; `None` where it has none, or is being created. `bootstrap.json` decides where
     /// both files are: containerd 2.x wrote it, and a bundle keeps its old `address` through an upgrade.
     pub fn endpoint(&self) -> Result<Option<Endpoint>, BundleError> {
         let path = self.path.join("bootstrap.json");
-        if let Some(json) = files::optional(files::read(&path, ADDRESS_LIMIT))? {
-            return Endpoint::from_bootstrap(&json)
+        let endpoint = match files::optional(files::read(&path, ADDRESS_LIMIT))? {
+            Some(json) => Endpoint::from_bootstrap(&json)
                 .map(Some)
-                .map_err(|source| BundleError::Address { path, source });
-        }
-        let path = self.path.join("address");
-        files::optional(files::read_text(&path, ADDRESS_LIMIT))?
-            .map(|text| {
-                Endpoint::from_address_file(&text).map_err(|source| BundleError::Address { path, source })
-            })
-            .transpose()
+                .map_err(|source| BundleError::Address { path, source })?,
+            None => {
+                let path = self.path.join("address");
+                files::optional(files::read_text(&path, ADDRESS_LIMIT))?
+                    .map(|text| {
+                        Endpoint::from_address_file(&text)
+                            .map_err(|source| BundleError::Address { path, source })
+                    })
+                    .transpose()?
+            }
+        };
+        Ok(endpoint.map(|endpoint| match rootless::run_dir(&self.state_dir) {
+            Some(own) => endpoint.moved("/run/containerd".as_ref(), own),
+            None => endpoint,
+        }))
     }
 
-    /// Whether the task has been created: its address file is written last. A bundle that may not be looked
-    /// into counts as created, so that reading it says why not.
+    /// Whether the container has been created: its address file is written last, and conmon's pid file where there is
+    /// no shim. A bundle that may not be looked into counts as created, so that reading it says why not.
     pub fn is_complete(&self) -> bool {
-        ["bootstrap.json", "address"]
+        let marks: &[&str] = match self.layout {
+            Layout::Task | Layout::Sandbox => &["bootstrap.json", "address"],
+            Layout::Storage => &["address", PID_FILE],
+        };
+        marks
             .iter()
             .any(|name| self.path.join(name).try_exists().unwrap_or(true))
     }
 
-    /// What the task's OCI spec says of it.
+    /// What the container's OCI spec says of it. A sandbox that its shim manages has none.
     pub fn spec(&self) -> Result<Spec, BundleError> {
-        let path = self.path.join("config.json");
+        let path = self.spec_path();
         let json = files::read(&path, SPEC_LIMIT)?;
         Spec::from_json(&json).map_err(|source| BundleError::Spec { path, source })
+    }
+
+    /// podman keeps its specs in the root of containers/storage, beside a pid file in the run root.
+    fn spec_path(&self) -> PathBuf {
+        const NAME: &str = "config.json";
+        let own = self.path.join(NAME);
+        if self.layout != Layout::Storage || own.exists() {
+            return own;
+        }
+        let below = self.path.strip_prefix(RUN_ROOT);
+        let usual = below.map(|below| Path::new(GRAPH_ROOT).join(below).join(NAME));
+        if let Ok(usual) = usual
+            && usual.exists()
+        {
+            return usual;
+        }
+        let told = self.conmon().and_then(|conmon| conmon.bundle);
+        told.map_or(own, |bundle| bundle.join(NAME))
+    }
+
+    /// The conmon that watches the container, where it has one instead of a shim.
+    pub fn conmon(&self) -> Option<Conmon> {
+        if self.layout != Layout::Storage {
+            return None;
+        }
+        // CRI-O's name for the file, and podman's.
+        let pid = self.pid("conmon-pidfile").or_else(|| self.pid("conmon.pid"))?;
+        Conmon::read(pid, &self.id)
+    }
+
+    /// The pid of a container that has no shim, as conmon noted it when it started. The process may be gone, and its pid
+    /// another's.
+    pub fn init_pid(&self) -> Option<u32> {
+        self.pid(PID_FILE)
     }
 
     /// A short text that a shim or containerd left in the bundle; `None` where it cannot be read.
@@ -82,25 +151,41 @@ impl Bundle {
         fs::symlink_metadata(self.path.join(name)).is_ok_and(|note| note.is_file() && note.len() == 0)
     }
 
-    /// Whether runc's shim runs the task, so that its statistics are those of a cgroup of this machine.
-    pub fn has_runcs_shim(&self) -> bool {
-        self.note("shim-binary-path").is_some_and(|path| {
-            let name = path.trim().rsplit('/').next();
-            name.is_some_and(|name| name.starts_with("containerd-shim-runc-"))
+    /// Whether it says itself which shim runs its container.
+    pub(super) fn names_its_shim(&self) -> bool {
+        self.path.join("shim-binary-path").exists()
+    }
+
+    /// The id of the sandbox whose shim the container was given to. containerd notes it since 2.3.
+    pub fn noted_sandbox(&self) -> Option<Id> {
+        Id::parse(self.note("sandbox")?.trim()).ok()
+    }
+
+    /// The file that is written once, when the container is created, and so tells it from a later one at the same path.
+    pub(super) fn birth_certificate(&self) -> PathBuf {
+        self.path.join(match self.layout {
+            Layout::Task => "config.json",
+            Layout::Sandbox => "shim-binary-path",
+            // podman has its spec elsewhere. conmon writes the other when a container starts.
+            Layout::Storage if self.path.join("config.json").exists() => "config.json",
+            Layout::Storage => PID_FILE,
         })
     }
 
-    /// When the task was created: the time of its spec, which is written once. containerd's state is in memory, so
+    /// When the container was created: the time of a file that is written once. containerd's state is in memory, so
     /// nothing is there from before the machine's start.
     pub fn created(&self) -> Option<SystemTime> {
-        fs::metadata(self.path.join("config.json")).ok()?.modified().ok()
+        fs::metadata(self.birth_certificate()).ok()?.modified().ok()
     }
 
-    /// The pid of the task's shim, which runc's and Kata's shims note in the bundle of the task that they were
+    /// The pid of the task's shim, which Kata's and gVisor's shims note in the bundle of the task that they were
     /// started for: for a pod, its sandbox's. The shim may be gone, and its pid another's.
     pub fn shim_pid(&self) -> Option<u32> {
-        let pid: u32 = self.note("shim.pid")?.trim().parse().ok()?;
-        (pid != 0).then_some(pid)
+        self.pid("shim.pid")
+    }
+
+    pub(super) fn pid(&self, name: &str) -> Option<u32> {
+        self.note(name)?.trim().parse().ok().filter(|pid| *pid != 0)
     }
 
     /// The monitor socket that Kata's Go shim noted in its sandbox's bundle.
@@ -110,11 +195,6 @@ impl Bundle {
             .map(|text| Address::parse(&text).map_err(|source| BundleError::Address { path, source }))
             .transpose()
     }
-}
-
-/// The directory of a state directory in which the bundles are, by namespace.
-pub(crate) fn tasks_dir(state_dir: &Path) -> PathBuf {
-    state_dir.join("io.containerd.runtime.v2.task")
 }
 
 #[cfg(test)]
@@ -132,6 +212,7 @@ mod tests {
             namespace: "default".into(),
             id: "c1".into(),
             path: dir.path().into(),
+            layout: Layout::Task,
         };
         (dir, bundle)
     }

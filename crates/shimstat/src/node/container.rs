@@ -1,11 +1,14 @@
-//! A container of this node: its bundle, the way to its shim, and what its spec says of it.
+//! A container of this node: its bundle, who answers for it, and what its spec says of it.
 
-use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::annotations::{PodNames, Role};
-use super::bundle::{Bundle, BundleError};
-use super::runtime::Runtime;
+use super::bundle::{Bundle, BundleError, Layout};
+use super::docker;
+use super::id::Id;
+use super::runtime::{Runtime, Traces};
+use super::shelf;
 use super::spec::{CpuSpec, Spec};
 use crate::shim::address::Endpoint;
 
@@ -16,13 +19,49 @@ use crate::shim::address::Endpoint;
 #[derive(Debug)]
 pub struct Container {
     pub bundle: Bundle,
-    /// Where its shim listens, or why that cannot be told.
-    pub endpoint: Result<Endpoint, Arc<BundleError>>,
+    /// Who answers for it, or why that cannot be told.
+    pub source: Result<Source, Arc<BundleError>>,
     description: OnceLock<Result<Description, BundleError>>,
+    /// The names of its pod, where its own spec does not say them.
+    pod: OnceLock<PodNames>,
+    /// Whether its shim has said that it has no statistics of it.
+    has_no_statistics: AtomicBool,
+}
+
+/// Who answers for a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The task service of its shim.
+    Task(Endpoint),
+    /// The sandbox service of its shim: a sandbox that its shim manages (`sandboxer = "shim"`).
+    Sandbox(Endpoint),
+    /// Nobody: it has no shim, and the kernel's files are all there is.
+    Cgroup,
+}
+
+impl Source {
+    /// Where a shim listens for it.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        match self {
+            Self::Task(endpoint) | Self::Sandbox(endpoint) => Some(endpoint),
+            Self::Cgroup => None,
+        }
+    }
+
+    fn read(bundle: &Bundle) -> Result<Option<Self>, BundleError> {
+        let endpoint = bundle.endpoint()?;
+        Ok(match bundle.layout {
+            Layout::Task => endpoint.map(Self::Task),
+            Layout::Sandbox => endpoint.map(Self::Sandbox),
+            Layout::Storage => endpoint
+                .map(Self::Task)
+                .or_else(|| bundle.init_pid().map(|_| Self::Cgroup)),
+        })
+    }
 }
 
 /// What a container's spec says of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Description {
     /// What it is to its pod.
     pub role: Role,
@@ -30,6 +69,10 @@ pub struct Description {
     pub names: PodNames,
     /// The CPU limits that it was created with.
     pub cpu: CpuSpec,
+    /// The name of the runtime class's handler, where the manager says so.
+    pub handler: Option<String>,
+    /// The cgroup that it was given, as the spec writes it (see [`CgroupMounts`](super::cgroup::CgroupMounts)).
+    pub cgroups_path: Option<String>,
 }
 
 /// Stands in for a spec that cannot be read.
@@ -37,32 +80,40 @@ static UNKNOWN: Description = Description {
     role: Role::Plain,
     names: PodNames::NONE,
     cpu: CpuSpec::NONE,
+    handler: None,
+    cgroups_path: None,
 };
 
+impl AsRef<Container> for Container {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl Container {
-    /// Reads where the shim of a bundle listens; `None` for a task that is being created or deleted.
+    /// Reads who answers for the container of a bundle; `None` for one that is being created or deleted.
     pub fn read(bundle: Bundle) -> Option<Self> {
-        let endpoint = match bundle.endpoint() {
-            Ok(endpoint) => Ok(endpoint?),
+        let source = match Source::read(&bundle) {
+            Ok(source) => Ok(source?),
             Err(error) => Err(Arc::new(error)),
         };
         Some(Self {
             bundle,
-            endpoint,
+            source,
             description: OnceLock::new(),
+            pod: OnceLock::new(),
+            has_no_statistics: AtomicBool::new(false),
         })
     }
 
     /// A container of which everything is known already.
-    pub fn new(
-        bundle: Bundle,
-        endpoint: Result<Endpoint, Arc<BundleError>>,
-        description: Description,
-    ) -> Self {
+    pub fn new(bundle: Bundle, source: Result<Source, Arc<BundleError>>, description: Description) -> Self {
         Self {
             bundle,
-            endpoint,
+            source,
             description: Ok(description).into(),
+            pod: OnceLock::new(),
+            has_no_statistics: AtomicBool::new(false),
         }
     }
 
@@ -71,29 +122,76 @@ impl Container {
         &self.bundle.id
     }
 
+    /// Where its shim listens; `None` where it has none, or that cannot be told.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.source.as_ref().ok().and_then(Source::endpoint)
+    }
+
     /// What its spec says of it, or why that cannot be read.
     pub fn description(&self) -> Result<&Description, &BundleError> {
         self.description
-            .get_or_init(|| {
-                let spec = self.bundle.spec()?;
-                Ok(Description::of(&spec, &self.bundle.id))
+            .get_or_init(|| match self.bundle.layout {
+                Layout::Sandbox => Ok(Description {
+                    role: Role::Sandbox,
+                    ..Description::default()
+                }),
+                Layout::Task | Layout::Storage => {
+                    let spec = self.bundle.spec()?;
+                    Ok(Description::of(spec, &self.bundle))
+                }
             })
             .as_ref()
     }
 
     /// What it is to its pod; [`Role::Plain`] where its spec cannot be read.
     pub fn role(&self) -> &Role {
-        &self.known().role
+        match self.bundle.layout {
+            Layout::Sandbox => &Role::Sandbox,
+            Layout::Task | Layout::Storage => &self.known().role,
+        }
     }
 
-    /// The names that people know it by; none where its spec cannot be read.
+    /// The names that people know it by; none where nothing says them.
     pub fn names(&self) -> &PodNames {
-        &self.known().names
+        match self.bundle.layout {
+            Layout::Sandbox => self.pod.get().unwrap_or(&self.known().names),
+            Layout::Task | Layout::Storage => &self.known().names,
+        }
+    }
+
+    /// Whether it is a sandbox without a spec, whose pod's names are not known yet.
+    pub(super) fn lacks_names(&self) -> bool {
+        self.bundle.layout == Layout::Sandbox && self.pod.get().is_none()
+    }
+
+    /// Takes its pod's names from a container in it.
+    pub(super) fn take_names(&self, of: &PodNames) {
+        // They are the same in every container of the pod.
+        let _ = self.pod.set(PodNames {
+            container: None,
+            image: None,
+            own: None,
+            ..of.clone()
+        });
+    }
+
+    /// Whether its shim has said that it has no statistics of it, which does not change.
+    pub(crate) fn has_no_statistics(&self) -> bool {
+        self.has_no_statistics.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_no_statistics(&self) {
+        self.has_no_statistics.store(true, Ordering::Relaxed);
     }
 
     /// The CPU limits that it was created with; none where its spec cannot be read.
     pub fn cpu(&self) -> &CpuSpec {
         &self.known().cpu
+    }
+
+    /// The cgroup that its spec gives it; `None` where it gives none, or cannot be read.
+    pub fn cgroups_path(&self) -> Option<&str> {
+        self.known().cgroups_path.as_deref()
     }
 
     fn known(&self) -> &Description {
@@ -115,29 +213,67 @@ impl Container {
     }
 
     /// The bundle of its sandbox, or its own where it is in none: its path tells pods apart. A container's sandbox is in
-    /// the same namespace of the same containerd. There need not be a bundle at that path.
+    /// the same namespace of the same containerd. There need not be a bundle at that path: that of a sandbox which its
+    /// shim manages is elsewhere.
     pub fn sandbox_bundle(&self) -> Bundle {
-        let mut bundle = self.bundle.clone();
-        if let Some(sandbox) = self.sandbox_id().filter(|sandbox| *sandbox != bundle.id) {
-            bundle.path = bundle.path.parent().unwrap_or(Path::new("/")).join(sandbox);
-            bundle.id = sandbox.to_string();
+        shelf::pod_bundle(&self.bundle, self.sandbox_id().unwrap_or(&self.bundle.id))
+    }
+
+    /// The bundle of its sandbox, where that is another one: it has what is noted of the shim. containerd 2.x notes it
+    /// there alone.
+    fn sandboxs_bundle(&self) -> Option<Bundle> {
+        let sandbox = match self.bundle.noted_sandbox() {
+            Some(noted) => noted,
+            None => Id::parse(self.sandbox_id()?).ok()?,
+        };
+        (sandbox.as_str() != self.bundle.id)
+            .then(|| shelf::existing_beside(&self.bundle, sandbox.as_str()))?
+    }
+
+    /// What is known of the shim that runs it.
+    fn traces(&self) -> Traces<'_> {
+        Traces {
+            bundle: &self.bundle,
+            // Mostly its own says all, and then no other is looked for.
+            sandboxs: if self.bundle.names_its_shim() {
+                None
+            } else {
+                self.sandboxs_bundle()
+            },
+            sandbox_id: self.sandbox_id(),
+            handler: self.known().handler.as_deref(),
+            address: self.endpoint().map(|endpoint| &endpoint.address),
         }
-        bundle
     }
 
     /// The runtime that runs it; `None` where nothing tells. Read anew each time: Kata's shim notes its hypervisor a
     /// moment after the bundle is there.
     pub fn runtime(&self) -> Option<Runtime> {
-        Runtime::of(&self.bundle, self.sandbox_id())
+        Runtime::of(&self.traces())
     }
 
-    /// `namespace/pod` for a sandbox, `namespace/pod/container` for a container in one; `None` where a part of that
-    /// is not known. Untrusted text.
+    /// Whether its statistics are those of a cgroup of this machine: runc's shim runs it, or it has none.
+    pub fn is_on_host(&self) -> bool {
+        matches!(self.source, Ok(Source::Cgroup)) || self.has_runcs_shim()
+    }
+
+    /// Whether runc's shim runs it.
+    pub fn has_runcs_shim(&self) -> bool {
+        self.traces().has_runcs_shim()
+    }
+
+    /// The pid of its shim, as far as that is noted (see [`Bundle::shim_pid`]).
+    pub fn shim_pid(&self) -> Option<u32> {
+        self.traces().shim_pid()
+    }
+
+    /// What people call it: `namespace/pod` for a sandbox, `namespace/pod/container` for a container in one, its own name
+    /// for a plain container; `None` where a part of that is not known. Untrusted text.
     pub fn name(&self) -> Option<String> {
         let names = self.names();
         let pod = || Some(format!("{}/{}", names.namespace.as_ref()?, names.name.as_ref()?));
         match self.role() {
-            Role::Plain => None,
+            Role::Plain => names.own.clone(),
             Role::Sandbox => pod(),
             Role::InSandbox(_) => Some(format!("{}/{}", pod()?, names.container.as_ref()?)),
         }
@@ -145,12 +281,23 @@ impl Container {
 }
 
 impl Description {
-    /// `id` is the container's own.
-    fn of(spec: &Spec, id: &str) -> Self {
+    fn of(spec: Spec, bundle: &Bundle) -> Self {
+        let role = spec.annotations.role(&bundle.id);
+        let mut names = spec.annotations.names();
+        if role == Role::Plain && names.own.is_none() {
+            names.own = match bundle.layout {
+                // Docker's namespace.
+                Layout::Task if bundle.namespace == "moby" => docker::name(bundle),
+                Layout::Storage => bundle.conmon().and_then(|conmon| conmon.name),
+                Layout::Task | Layout::Sandbox => None,
+            };
+        }
         Self {
-            role: spec.annotations.role(id),
-            names: spec.annotations.names(),
+            role,
+            names,
             cpu: spec.cpu,
+            handler: spec.annotations.handler().map(str::to_string),
+            cgroups_path: spec.cgroups_path,
         }
     }
 }
@@ -158,6 +305,7 @@ impl Description {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use std::path::Path;
 
     /// A container at `namespace/id`, with its pod's namespace and name and its own name in it.
     pub fn container(path: &str, role: Role, names: [Option<&str>; 3]) -> Arc<Container> {
@@ -168,6 +316,7 @@ pub(crate) mod tests {
             namespace: namespace.into(),
             id: id.into(),
             path: Path::new("/run/containerd/tasks").join(path),
+            layout: Layout::Task,
         };
         let names = PodNames {
             namespace: pod_namespace,
@@ -178,10 +327,10 @@ pub(crate) mod tests {
         let description = Description {
             role,
             names,
-            cpu: CpuSpec::NONE,
+            ..Description::default()
         };
         let endpoint = Endpoint::from_address_file(&format!("unix:///run/s/{id}")).unwrap();
-        Arc::new(Container::new(bundle, Ok(endpoint), description))
+        Arc::new(Container::new(bundle, Ok(Source::Task(endpoint)), description))
     }
 
     #[test]
@@ -192,6 +341,7 @@ pub(crate) mod tests {
             namespace: "default".into(),
             id: "c1".into(),
             path: dir.path().into(),
+            layout: Layout::Task,
         };
         assert!(Container::read(bundle.clone()).is_none(), "it is being created");
         std::fs::write(dir.path().join("address"), "unix:///run/s").unwrap();
@@ -201,7 +351,7 @@ pub(crate) mod tests {
         let error = container.description().unwrap_err().to_string();
         assert!(error.contains("config.json: not an OCI spec"), "{error}");
         std::fs::write(dir.path().join("bootstrap.json"), "{").unwrap();
-        let error = Container::read(bundle).unwrap().endpoint.unwrap_err().to_string();
+        let error = Container::read(bundle).unwrap().source.unwrap_err().to_string();
         assert!(error.contains("bootstrap.json"), "{error}");
     }
 

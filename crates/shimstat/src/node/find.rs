@@ -1,12 +1,14 @@
 //! Finding bundles: by full id, by the beginning of one, or all of them.
 
+use std::collections::HashSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::bundle::{Bundle, tasks_dir};
-use super::files::{self, ReadError};
+use super::bundle::{Bundle, Layout};
+use super::files::ReadError;
 use super::id::Id;
-use super::{Node, USUAL_STATE_DIRS};
+use super::shelf::{self, Shelf};
+use super::{Node, USUAL_PLACES};
 
 /// Why there is no one bundle to speak of.
 #[derive(Debug, thiserror::Error)]
@@ -26,27 +28,14 @@ pub enum FindError {
 }
 
 impl Node {
-    /// The bundle of the task with this id, or else of the only one whose id begins so. A task that is being
-    /// created is not found: nothing can be asked of it.
+    /// The bundle of the container with this id, or else of the only one whose id starts with it. A container that is
+    /// being created is not found: nothing can be asked of it.
     pub fn find(&self, wanted: &Id) -> Result<Bundle, FindError> {
-        let mut directories = Vec::new();
-        for state_dir in &self.state_dirs {
-            for namespace in self.namespaces(state_dir)? {
-                let directory = tasks_dir(state_dir).join(&namespace);
-                directories.push((state_dir, namespace, directory));
-            }
-        }
-        let bundle = |(state_dir, namespace, directory): &(&PathBuf, String, PathBuf), id: &str| Bundle {
-            state_dir: state_dir.to_path_buf(),
-            namespace: namespace.clone(),
-            id: id.to_string(),
-            path: directory.join(id),
-        };
-
+        let shelves = self.shelves()?;
         // A full id is found without listing a directory of thousands.
         let mut found = Vec::new();
-        for place in &directories {
-            let candidate = bundle(place, wanted.as_str());
+        for shelf in &shelves {
+            let candidate = shelf.bundle(wanted.as_str());
             match fs::symlink_metadata(&candidate.path) {
                 Ok(_) => found.push(candidate),
                 Err(source) => {
@@ -61,11 +50,11 @@ impl Node {
             }
         }
         if found.is_empty() {
-            for place in &directories {
-                let names = list(&place.2, |name| name.starts_with(wanted.as_str()))?;
-                found.extend(names.iter().map(|name| bundle(place, name)));
+            for shelf in &shelves {
+                found.extend(shelf.bundles_from(wanted.as_str())?);
             }
         }
+        let found = without_counterparts(found);
         let (mut complete, creating): (Vec<_>, Vec<_>) = found.into_iter().partition(Bundle::is_complete);
         match (complete.pop(), complete.is_empty()) {
             (Some(bundle), true) => Ok(bundle),
@@ -84,53 +73,41 @@ impl Node {
         }
     }
 
-    /// The bundles of all tasks, those being created too, in the order of state directory, namespace and id.
+    /// The bundles of all containers, those being created too, in the order of state directory, namespace and id.
     pub fn bundles(&self) -> Result<Vec<Bundle>, ReadError> {
         let mut bundles = Vec::new();
-        for state_dir in &self.state_dirs {
-            for namespace in self.namespaces(state_dir)? {
-                let directory = tasks_dir(state_dir).join(&namespace);
-                bundles.extend(list(&directory, |_| true)?.into_iter().map(|id| Bundle {
-                    state_dir: state_dir.clone(),
-                    namespace: namespace.clone(),
-                    path: directory.join(&id),
-                    id,
-                }));
-            }
+        for shelf in self.shelves()? {
+            bundles.extend(shelf.bundles()?);
         }
         bundles.sort();
-        Ok(bundles)
+        Ok(without_counterparts(bundles))
     }
 
     /// The directories in which bundles are, and those in which such directories are.
     pub(super) fn directories(&self) -> Result<Vec<PathBuf>, ReadError> {
-        let mut directories = Vec::new();
-        for state_dir in &self.state_dirs {
-            let tasks = tasks_dir(state_dir);
-            directories.extend(self.namespaces(state_dir)?.iter().map(|name| tasks.join(name)));
-            directories.push(tasks);
-        }
+        let mut directories: Vec<_> = self
+            .shelves()?
+            .iter()
+            .map(|shelf| shelf.path().to_path_buf())
+            // With a namespace given, it need not be there. Where it comes, the directory above changes.
+            .filter(|path| path.is_dir())
+            .collect();
+        directories.extend(self.state_dirs.iter().flat_map(|root| shelf::above(root)));
         Ok(directories)
     }
 
-    /// The bundle of another task beside this one, where there is one: a container's sandbox is in the same
+    /// The bundle of another container beside this one, where there is one: a container's sandbox is in the same
     /// namespace of the same containerd.
     pub fn sibling(&self, bundle: &Bundle, id: &Id) -> Option<Bundle> {
-        let path = bundle.path.with_file_name(id.as_str());
-        // One that may not be looked at is kept, so that reading it says why not.
-        let exists = path.try_exists().unwrap_or(true);
-        exists.then(|| Bundle {
-            id: id.to_string(),
-            path,
-            ..bundle.clone()
-        })
+        shelf::existing_beside(bundle, id.as_str())
     }
 
-    fn namespaces(&self, state_dir: &Path) -> Result<Vec<String>, ReadError> {
-        match &self.namespace {
-            Some(namespace) => Ok(vec![namespace.clone()]),
-            None => list(&tasks_dir(state_dir), |_| true),
+    fn shelves(&self) -> Result<Vec<Shelf>, ReadError> {
+        let mut shelves = Vec::new();
+        for root in &self.state_dirs {
+            shelves.extend(shelf::shelves(root, self.namespace.as_deref())?);
         }
+        Ok(shelves)
     }
 
     /// Where tasks are looked for, as a sentence for people.
@@ -138,13 +115,13 @@ impl Node {
         if self.state_dirs.is_empty() {
             return format!(
                 "no containerd state directory was found (looked for {}); name yours with --state",
-                USUAL_STATE_DIRS.join(", ")
+                USUAL_PLACES.map(|place| place.path).join(", ")
             );
         }
         let places: Vec<_> = self
             .state_dirs
             .iter()
-            .map(|dir| tasks_dir(dir).display().to_string())
+            .map(|dir| shelf::shown(dir).display().to_string())
             .collect();
         let namespace = self
             .namespace
@@ -155,28 +132,16 @@ impl Node {
     }
 }
 
-/// The names in a directory that are wanted, but for those that begin with a dot: containerd renames a bundle
-/// so before it deletes it. A directory that is not there has none.
-pub(super) fn list(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, ReadError> {
-    let error = |source| ReadError {
-        path: directory.to_path_buf(),
-        source,
-    };
-    let Some(entries) = files::optional(fs::read_dir(directory).map_err(error))? else {
-        return Ok(Vec::new());
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(error)?.file_name();
-        // A name that is no UTF-8 is none of containerd's.
-        if let Some(name) = name
-            .to_str()
-            .filter(|name| !name.starts_with('.') && wanted(name))
-        {
-            names.push(name.to_string());
-        }
+/// A sandbox that its shim manages is one even where containerd has a task of the same id.
+fn without_counterparts(mut bundles: Vec<Bundle>) -> Vec<Bundle> {
+    if bundles.iter().any(|bundle| bundle.layout == Layout::Sandbox) {
+        let paths: HashSet<_> = bundles.iter().map(|bundle| bundle.path.clone()).collect();
+        bundles.retain(|bundle| {
+            bundle.layout != Layout::Sandbox
+                || shelf::counterpart(bundle).is_none_or(|task| !paths.contains(&task.path))
+        });
     }
-    Ok(names)
+    bundles
 }
 
 #[cfg(test)]
@@ -204,7 +169,7 @@ mod tests {
         }
 
         fn task(&self, task: &str) -> PathBuf {
-            tasks_dir(self.dir.path()).join(task)
+            self.dir.path().join("io.containerd.runtime.v2.task").join(task)
         }
 
         fn find(&self, wanted: &str) -> Result<String, FindError> {
@@ -274,7 +239,10 @@ mod tests {
         let node = Node::new(vec![fixture.dir.path().into()], None);
         assert_eq!(
             node.looked_in(),
-            format!("looked in {}", tasks_dir(fixture.dir.path()).display())
+            format!(
+                "looked in {}",
+                fixture.dir.path().join("io.containerd.runtime.v2.task").display()
+            )
         );
         let nowhere = Node {
             state_dirs: Vec::new(),

@@ -11,7 +11,7 @@ use super::Node;
 use super::container::Container;
 use super::files::ReadError;
 use super::monitor;
-use super::pods::{Pod, pods};
+use super::pods::{Pod, name_sandboxes, pods};
 use crate::shim::address::Address;
 
 /// The containers of a node, read again and again. A bundle is read once, and looked at again only where the directory
@@ -112,7 +112,7 @@ impl Inventory {
         let mut all_whole = true;
         for bundle in self.node.bundles()? {
             // A bundle without a spec is read all the same: so it says what is wrong with it.
-            let stamp = stamp(&bundle.path.join("config.json"));
+            let stamp = stamp(&bundle.birth_certificate());
             all_whole &= stamp.is_some();
             let kept = self.known.remove(&bundle.path).filter(|(old, _)| *old == stamp);
             let container = match kept {
@@ -128,6 +128,7 @@ impl Inventory {
             known.insert(container.bundle.path.clone(), (stamp, container.clone()));
             containers.push(container);
         }
+        name_sandboxes(&containers);
         self.known = known;
         self.settled = directories.filter(|_| all_whole).map(|directories| Settled {
             directories,
@@ -246,6 +247,8 @@ mod tests {
         assert_eq!(ids(&inventory.read().unwrap()), ["a"]);
         assert!(inventory.settled.is_none(), "changed just now");
 
+        // In which another directory of containerd's may appear.
+        age(dir.path());
         age(&tasks);
         age(&tasks.join("default"));
         assert_eq!(ids(&inventory.read().unwrap()), ["a"]);
@@ -286,7 +289,7 @@ mod tests {
         assert_eq!(containers[0].role(), &Role::Plain);
         assert!(
             containers[0]
-                .endpoint
+                .source
                 .as_ref()
                 .unwrap_err()
                 .to_string()

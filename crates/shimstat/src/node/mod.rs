@@ -1,14 +1,17 @@
-//! Which containers and sandboxes are on this node: containerd's state directories, the bundles in them, and
-//! the monitor sockets of sandboxes. Reads files and nothing else; containerd itself is not asked, and need
-//! not run.
+//! Which containers and sandboxes are on this node: the bundles of containerd, CRI-O and podman, and the monitor sockets
+//! of sandboxes. Reads files and nothing else; containerd itself is not asked, and need not run.
 //!
-//! The places and the order in which containerd writes them were seen on containerd 1.6.20, 1.7.24 and 2.1.9.
+//! The places and the order in which containerd writes them were seen on containerd 1.6.20, 1.7.24, 2.1.9 and 2.3.4, those
+//! of CRI-O on 1.37.
 
 pub mod annotations;
 mod bundle;
 pub mod cgroup;
+mod conmon;
 mod container;
 pub mod device;
+mod docker;
+mod ended;
 mod files;
 mod find;
 pub mod gvisor;
@@ -22,36 +25,35 @@ mod mountinfo;
 mod names;
 pub mod network;
 pub mod pace;
+mod places;
 mod pods;
 mod proc_fs;
 pub mod processes;
+mod rootless;
 mod runtime;
+mod shelf;
 mod spec;
+pub mod starting;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 
 pub use annotations::{Annotations, PodNames, Role};
-pub use bundle::{Bundle, BundleError};
-pub use container::{Container, Description};
+pub use bundle::{Bundle, BundleError, Layout};
+pub use conmon::Conmon;
+pub use container::{Container, Description, Source};
+pub use ended::{EndRecord, Ended};
 pub use files::ReadError;
 pub use find::FindError;
 pub use id::{Id, IdError};
 pub use inventory::Inventory;
 pub use machine::{GuestProtection, MachineKind};
 pub use names::Wanted;
-pub use pods::{Pod, pods};
+pub use places::{Place, PlaceFound, USUAL_PLACES, UsualPlace};
+pub use pods::{Pod, name_sandboxes, pods};
 pub use processes::{HostProcesses, Part, ProcessMemory, ProcessUsage, host_processes};
 pub use runtime::Runtime;
 pub use spec::{CpuSpec, Spec};
-
-/// containerd's usual state directories: its own, k3s's and RKE2's, Docker's, MicroK8s's.
-pub const USUAL_STATE_DIRS: [&str; 4] = [
-    "/run/containerd",
-    "/run/k3s/containerd",
-    "/run/docker/containerd/daemon",
-    "/var/snap/microk8s/common/run/containerd",
-];
 
 /// The containers and sandboxes of this node.
 #[derive(Debug, Clone)]
@@ -61,17 +63,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node whose containerd keeps its state in these directories; with none given, in those of the usual
-    /// ones that exist. A namespace limits everything to the tasks in it.
+    /// A node whose bundles are in these directories: state directories of containerd, or run roots of
+    /// containers/storage. With none given, in those of the [usual ones](USUAL_PLACES) that have any, or may not be looked
+    /// into. A namespace limits everything to the containers in it.
     pub fn new(state_dirs: Vec<PathBuf>, namespace: Option<String>) -> Self {
         let state_dirs = if state_dirs.is_empty() {
-            // One that may not be looked into is kept, so that looking says why not.
-            let exists = |dir: &PathBuf| bundle::tasks_dir(dir).try_exists().unwrap_or(true);
-            USUAL_STATE_DIRS
-                .iter()
-                .map(PathBuf::from)
-                .filter(exists)
-                .collect()
+            places::usual_with_bundles()
         } else {
             state_dirs
         };
@@ -86,6 +83,18 @@ impl Node {
     pub fn is_there(&self) -> bool {
         // One that may not be looked at counts, so that looking says why not.
         self.state_dirs.iter().any(|dir| dir.try_exists().unwrap_or(true))
+    }
+
+    /// Where bundles are looked for, and what is there, without reading any: the usual places, then those of this node's
+    /// directories that are not among them.
+    pub fn places(&self) -> Vec<Place> {
+        let mut paths: Vec<_> = places::usual().map(|(path, place)| (path, Some(place))).collect();
+        for path in &self.state_dirs {
+            if !paths.iter().any(|(known, _)| known == path) {
+                paths.push((path.clone(), None));
+            }
+        }
+        places::look(paths)
     }
 
     /// The one namespace that it is limited to, where it is.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::bundle::{Bundle, BundleError};
 use super::files::ReadError;
-use super::find::list;
+use super::shelf::list;
 use crate::shim::address::Address;
 
 /// The directories in which Kata's shims keep a directory for each sandbox: the Go shim's, the Rust shim's.
@@ -96,6 +96,7 @@ fn socket(root: &str, id: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Layout;
     use super::*;
     use std::fs;
 
@@ -116,6 +117,7 @@ mod tests {
             namespace: "k8s.io".into(),
             id: "no-such-sandbox".into(),
             path: dir.path().into(),
+            layout: Layout::Task,
         };
         let addresses = candidates(&bundle.id, Some("k8s.io"), Some(&bundle)).unwrap();
         assert_eq!(

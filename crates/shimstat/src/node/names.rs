@@ -1,5 +1,6 @@
 //! The names that people have for containers: `namespace/pod` for a pod's sandbox, `namespace/pod/container` for a
-//! container in it, and the pod's name alone. Pure: matched against containers that were read before.
+//! container in it, and the pod's name alone; for a container in no pod the name that nerdctl, Docker or podman gave it,
+//! alone or after containerd's namespace. Pure: matched against containers that were read before.
 
 use std::sync::Arc;
 
@@ -11,15 +12,24 @@ use super::id::{Id, IdError};
 const MAX_LABEL: usize = 63;
 const MAX_SUBDOMAIN: usize = 253;
 
-/// How many hex digits that begin an id are surely meant for one. Managers make their ids up at random: that ten
+/// How many hex digits at the start of an id are surely meant for one. Managers make their ids up at random: that ten
 /// thousand of them hold one that begins with the eight digits of a pod's name happens once in 400,000 nodes.
 const SURELY_AN_ID: usize = 8;
+
+/// The name of a container in no pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct OwnName {
+    /// containerd's.
+    namespace: Option<Id>,
+    name: Id,
+}
 
 /// What a text can name: a container by its id or the beginning of one, by its name, or either.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     id: Option<Id>,
     name: Option<Name>,
+    own: Option<OwnName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,13 +58,32 @@ impl Wanted {
                 pod: pod.to_string(),
                 container: container.map(str::to_string),
             });
+        let own = match text.split_once('/') {
+            Some((namespace, name)) => {
+                Id::parse(namespace)
+                    .ok()
+                    .zip(Id::parse(name).ok())
+                    .map(|(namespace, name)| OwnName {
+                        namespace: Some(namespace),
+                        name,
+                    })
+            }
+            None => Id::parse(text).ok().map(|name| OwnName {
+                namespace: None,
+                name,
+            }),
+        };
         match (Id::parse(text), name) {
-            (Ok(id), name) => Ok(Self { id: Some(id), name }),
+            (Ok(id), name) => Ok(Self {
+                id: Some(id),
+                name,
+                own,
+            }),
             (Err(error @ (IdError::Empty | IdError::TooLong)), Some(Name { namespace: None, .. }) | None) => {
                 Err(error)
             }
-            (Err(error), None) => Err(error),
-            (Err(_), name) => Ok(Self { id: None, name }),
+            (Err(error), None) if own.is_none() => Err(error),
+            (Err(_), name) => Ok(Self { id: None, name, own }),
         }
     }
 
@@ -63,28 +92,22 @@ impl Wanted {
         self.id.as_ref()
     }
 
-    /// Whether it is the beginning of an id wherever an id begins so: nobody calls a pod so.
+    /// Whether it is the start of an id wherever an id starts with it: nobody calls a container so.
     pub fn is_surely_an_id(&self) -> bool {
-        match (&self.id, &self.name) {
-            (Some(_), None) => true,
-            (Some(id), Some(_)) => {
-                let id = id.as_str();
-                id.len() >= SURELY_AN_ID && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-            }
-            (None, _) => false,
-        }
+        self.id.as_ref().is_some_and(|id| {
+            let id = id.as_str();
+            id.len() >= SURELY_AN_ID && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        })
     }
 
     /// The containers of this name. There may be several: a pod's name alone fits pods of several namespaces, and a
     /// pod that was made anew can leave its old self behind.
     pub fn named<'a>(&self, containers: &'a [Arc<Container>]) -> Vec<&'a Arc<Container>> {
-        let Some(name) = &self.name else {
-            return Vec::new();
+        let is_named = |container: &&Arc<Container>| {
+            self.name.as_ref().is_some_and(|name| name.is_of(container))
+                || self.own.as_ref().is_some_and(|own| own.is_of(container))
         };
-        containers
-            .iter()
-            .filter(|container| name.is_of(container))
-            .collect()
+        containers.iter().filter(is_named).collect()
     }
 }
 
@@ -98,6 +121,17 @@ impl Name {
             Role::Sandbox => self.container.is_none(),
             Role::InSandbox(_) => self.container.is_some() && names.container == self.container,
         }
+    }
+}
+
+impl OwnName {
+    fn is_of(&self, container: &Container) -> bool {
+        *container.role() == Role::Plain
+            && container.names().own.as_deref() == Some(self.name.as_str())
+            && self
+                .namespace
+                .as_ref()
+                .is_none_or(|namespace| container.bundle.namespace == namespace.as_str())
     }
 }
 
@@ -123,6 +157,7 @@ fn is_dns(label: &str) -> bool {
 mod tests {
     use super::*;
     use crate::node::container::tests::container;
+    use crate::node::{Description, PodNames};
     use proptest::prelude::*;
 
     fn node() -> Vec<Arc<Container>> {
@@ -173,6 +208,42 @@ mod tests {
     }
 
     #[test]
+    fn a_container_in_no_pod_has_a_name_of_its_own() {
+        let own = |path: &str, name: &str| {
+            let bare = container(path, Role::Plain, [None; 3]);
+            let names = PodNames {
+                own: Some(name.to_string()),
+                ..PodNames::NONE
+            };
+            let description = Description {
+                names,
+                ..Description::default()
+            };
+            Arc::new(Container::new(
+                bare.bundle.clone(),
+                bare.source.clone(),
+                description,
+            ))
+        };
+        let node = [
+            own("default/c1", "web_1"),
+            own("other/c2", "web_1"),
+            own("moby/c3", "db"),
+        ];
+        let named = |text: &str| -> Vec<String> {
+            let wanted = Wanted::parse(text).unwrap();
+            wanted.named(&node).iter().map(|c| c.id().to_string()).collect()
+        };
+        assert_eq!(named("web_1"), ["c1", "c2"]);
+        assert_eq!(named("other/web_1"), ["c2"]);
+        assert_eq!(named("db"), ["c3"]);
+        for nobody in ["default/db", "web", "web_1x", "moby/db/x"] {
+            assert!(named(nobody).is_empty(), "{nobody}");
+        }
+        assert_eq!(node[0].name().as_deref(), Some("web_1"));
+    }
+
+    #[test]
     fn what_is_no_id_and_no_name_is_refused() {
         let long = "a".repeat(77);
         for (text, error) in [
@@ -190,8 +261,7 @@ mod tests {
             ("a/b c", IdError::Pattern),
             ("shop/web\n", IdError::Pattern),
             ("shop/we\x1bb", IdError::Pattern),
-            ("Shop/web", IdError::Pattern),
-            ("sh.op/web", IdError::Pattern),
+            ("Shop-/web--1", IdError::Pattern),
             ("shop/-web", IdError::Pattern),
             ("shop/web..x", IdError::Pattern),
             ("a..b", IdError::Pattern),
@@ -200,7 +270,7 @@ mod tests {
             assert_eq!(Wanted::parse(text), Err(error), "{text:?}");
         }
         let label = "a".repeat(64);
-        assert!(Wanted::parse(&format!("{label}/x")).is_err());
+        assert!(Wanted::parse(&format!("{long}/x")).is_err());
         assert!(Wanted::parse(&format!("x/y/{label}")).is_err());
         assert!(Wanted::parse(&format!("x/{}", "a".repeat(254))).is_err());
         assert!(Wanted::parse(&format!("x/{}", "a".repeat(253))).is_ok());
@@ -211,7 +281,7 @@ mod tests {
         let both = Wanted::parse("web-0.x").unwrap();
         assert!(both.id().is_some() && both.name.is_some());
         let id = Wanted::parse("Web_0").unwrap();
-        assert!(id.id().is_some() && id.name.is_none());
+        assert!(id.id().is_some() && id.name.is_none() && id.own.is_some());
         for name in ["my--pod", "shop/web"] {
             let name = Wanted::parse(name).unwrap();
             assert!(name.id().is_none() && name.name.is_some());
@@ -226,8 +296,8 @@ mod tests {
                 "5779b2366f47cd1468ebb1ba7c52cbdde3c7d3a5f2af3eefadc8356700fc860b",
                 true,
             ),
-            ("Web_0", true),
-            ("web-", true),
+            ("Web_0", false),
+            ("web-", false),
             ("5779b23", false),
             ("db", false),
             ("web-frontend", false),

@@ -29,6 +29,7 @@ pub struct Pod {
 /// The pods that these containers make: those with a sandbox first, in the order of their namespaces and names, then
 /// the containers that are in none, in the order of containerd's namespace and id.
 pub fn pods(containers: &[Arc<Container>]) -> Vec<Pod> {
+    name_sandboxes(containers);
     let mut pods: HashMap<PathBuf, Pod> = HashMap::with_capacity(containers.len());
     for container in containers {
         let pod = pods
@@ -61,12 +62,37 @@ pub fn pods(containers: &[Arc<Container>]) -> Vec<Pod> {
     pods
 }
 
+/// Gives sandboxes that have no spec the names of their pods, as far as their containers know them. Costs nothing where
+/// there are no such sandboxes, which is on most nodes.
+pub fn name_sandboxes<C: AsRef<Container>>(containers: &[C]) {
+    let nameless = || {
+        containers
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|one| one.lacks_names())
+    };
+    if nameless().next().is_none() {
+        return;
+    }
+    let names: HashMap<_, _> = containers
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|container| !container.is_sandbox() && container.names().name.is_some())
+        .map(|container| (container.sandbox_bundle().path, container.names()))
+        .collect();
+    for sandbox in nameless() {
+        if let Some(names) = names.get(&sandbox.sandbox_bundle().path) {
+            sandbox.take_names(names);
+        }
+    }
+}
+
 impl Pod {
     /// A sandbox that containerd does not know: no more is there of it than its monitor's socket.
     pub fn unknown_to_containerd(id: String, monitor: Vec<Address>) -> Self {
         let directory = monitor.iter().find_map(|address| match address {
             Address::Path(path) => path.parent().map(PathBuf::from),
-            Address::Abstract(_) => None,
+            Address::Abstract(_) | Address::Vsock { .. } | Address::Hybrid { .. } => None,
         });
         Self {
             key: directory.unwrap_or_else(|| PathBuf::from(&id)),

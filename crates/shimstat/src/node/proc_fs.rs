@@ -108,6 +108,12 @@ impl Stat {
     }
 }
 
+/// The parent of a process.
+pub(super) fn parent(pid: u32) -> Option<u32> {
+    let stat = Roots::host().parse(pid, "stat", Stat::parse).ok()?;
+    (stat.parent != 0).then_some(stat.parent)
+}
+
 /// A number of the kernel's clock ticks, the unit of processor times in `/proc`, as time.
 pub fn ticks(count: u64) -> Duration {
     // SAFETY: sysconf has no preconditions.

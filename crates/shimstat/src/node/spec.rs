@@ -9,6 +9,8 @@ use super::annotations::Annotations;
 pub struct Spec {
     pub annotations: Annotations,
     pub cpu: CpuSpec,
+    /// The spec's `linux.cgroupsPath`.
+    pub cgroups_path: Option<String>,
 }
 
 /// The spec's `linux.resources.cpu`, as far as it is set there: what the task was created with. A later change of its
@@ -36,7 +38,8 @@ impl Spec {
     /// Reads a `config.json`.
     pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
         let file: File = serde_json::from_slice(json)?;
-        let resources = file.linux.and_then(|linux| linux.resources);
+        let linux = file.linux.unwrap_or_default();
+        let resources = linux.resources;
         let cpu = resources.and_then(|resources| resources.cpu).unwrap_or_default();
         let set = |value: Option<u64>| value.filter(|value| *value != 0);
         Ok(Self {
@@ -47,6 +50,7 @@ impl Spec {
                 period: set(cpu.period),
                 shares: set(cpu.shares),
             },
+            cgroups_path: linux.cgroups_path.filter(|path| !path.is_empty()),
         })
     }
 }
@@ -58,9 +62,11 @@ struct File {
     linux: Option<Linux>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct Linux {
     resources: Option<Resources>,
+    #[serde(rename = "cgroupsPath")]
+    cgroups_path: Option<String>,
 }
 
 #[derive(Deserialize)]

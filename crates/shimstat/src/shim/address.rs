@@ -1,7 +1,7 @@
 //! Where a shim listens, as it is written in a task's bundle.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A shim's socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -10,6 +10,10 @@ pub enum Address {
     Path(PathBuf),
     /// A name in Linux's abstract socket namespace, without its leading NUL.
     Abstract(Vec<u8>),
+    /// A port of a virtual machine, for shims in a guest.
+    Vsock { cid: u32, port: u32 },
+    /// A port of a virtual machine by way of its hypervisor's socket file.
+    Hybrid { socket: PathBuf, port: u32 },
 }
 
 /// The generation of the task service that a shim says it serves.
@@ -33,8 +37,16 @@ pub struct Endpoint {
 pub enum AddressError {
     #[error("the address is empty")]
     Empty,
-    #[error("the address {0:?} is of a kind that is not supported (unix sockets are)")]
+    #[error("the address {0:?} is of a kind that is not supported (unix, vsock and hvsock are)")]
     Scheme(String),
+    /// The numbers after `vsock://` or `hvsock://`.
+    #[error(
+        "the address {0:?} is no port of a virtual machine (vsock://<cid>:<port>, hvsock://<path>:<port>)"
+    )]
+    Port(String),
+    /// gRPC, as some sandboxers' do.
+    #[error("the shim at {0} speaks gRPC, and only ttrpc is supported")]
+    Grpc(Address),
     #[error("the shim speaks {0:?}, and only ttrpc is supported")]
     Protocol(String),
     #[error("the shim speaks version {0} of the task service, and only 2 and 3 are supported")]
@@ -44,9 +56,13 @@ pub enum AddressError {
 }
 
 impl Address {
-    /// Reads an address as containerd writes it: `unix://` and a path; without a scheme, an abstract name.
+    /// Reads an address as containerd writes and dials it: `unix://` and a path, `vsock://<cid>:<port>`,
+    /// `hvsock://<path>:<port>`; without a scheme, an abstract name
+    /// (<https://github.com/containerd/containerd/blob/main/pkg/shim/util_unix.go>, `AnonDialer`).
     pub fn parse(text: &str) -> Result<Self, AddressError> {
-        let text = text.trim_matches(['\n', '\r', ' ', '\t']);
+        let text = trimmed(text);
+        let shown = || text.chars().take(SHOWN).collect();
+        let port = |text: &str| decimal(text).ok_or_else(|| AddressError::Port(shown()));
         match text.split_once("://") {
             Some(("unix", "")) => Err(AddressError::Empty),
             // Kata up to 2.1 writes abstract names as `unix://@name`, Go's spelling of the leading NUL.
@@ -54,7 +70,24 @@ impl Address {
                 Some(name) => Self::abstract_name(name),
                 None => Ok(Self::Path(path.into())),
             },
-            Some(_) => Err(AddressError::Scheme(text.chars().take(200).collect())),
+            Some(("vsock", rest)) => {
+                let (cid, number) = rest.split_once(':').unwrap_or((rest, ""));
+                Ok(Self::Vsock {
+                    cid: port(cid)?,
+                    port: port(number)?,
+                })
+            }
+            Some(("hvsock", rest)) => {
+                let (path, number) = rest.rsplit_once(':').unwrap_or((rest, ""));
+                if path.is_empty() {
+                    return Err(AddressError::Port(shown()));
+                }
+                Ok(Self::Hybrid {
+                    socket: path.into(),
+                    port: port(number)?,
+                })
+            }
+            Some(_) => Err(AddressError::Scheme(shown())),
             None => Self::abstract_name(text.strip_prefix(['@', '\0']).unwrap_or(text)),
         }
     }
@@ -74,17 +107,45 @@ impl fmt::Display for Address {
             Self::Path(path) => write!(f, "{}", path.display()),
             // The spelling of ss(8) and of Go.
             Self::Abstract(name) => write!(f, "@{}", String::from_utf8_lossy(name)),
+            Self::Vsock { cid, port } => write!(f, "vsock://{cid}:{port}"),
+            Self::Hybrid { socket, port } => write!(f, "hvsock://{}:{port}", socket.display()),
         }
     }
 }
 
 impl Endpoint {
-    /// The contents of a bundle's `address` file (containerd 1.x), for which containerd assumes version 2.
+    /// The same shim where its directory of sockets is mounted elsewhere: a path below `from` is one below `to`.
+    pub(crate) fn moved(self, from: &Path, to: &Path) -> Self {
+        let address = match self.address {
+            Address::Path(path) => Address::Path(match path.strip_prefix(from) {
+                Ok(below) => to.join(below),
+                Err(_) => path,
+            }),
+            other => other,
+        };
+        Self { address, ..self }
+    }
+
+    /// The contents of a bundle's `address` file (containerd 1.x, CRI-O), for which version 2 is assumed.
     pub fn from_address_file(text: &str) -> Result<Self, AddressError> {
-        Ok(Self {
-            address: Address::parse(text)?,
-            version: TaskVersion::V2,
-        })
+        Self::at(text, "", TaskVersion::V2)
+    }
+
+    /// A shim at an address that may have the protocol before it (`ttrpc+unix://…`), as sandboxers tell them to
+    /// containerd. A protocol that is not told is ttrpc; containerd does not mind its case.
+    fn at(address: &str, protocol: &str, version: TaskVersion) -> Result<Self, AddressError> {
+        let address = trimmed(address);
+        let scheme = address.split_once("://").map_or("", |(scheme, _)| scheme);
+        let (protocol, address) = match scheme.split_once('+') {
+            Some((before, _)) => (before, address.get(before.len() + 1..).unwrap_or_default()),
+            None => (protocol, address),
+        };
+        let address = Address::parse(address)?;
+        match protocol.to_ascii_lowercase().as_str() {
+            "" | "ttrpc" => Ok(Self { address, version }),
+            "grpc" => Err(AddressError::Grpc(address)),
+            _ => Err(AddressError::Protocol(protocol.chars().take(40).collect())),
+        }
     }
 
     /// The contents of a bundle's `bootstrap.json` (containerd 2.x):
@@ -96,10 +157,7 @@ impl Endpoint {
             .get("address")
             .and_then(|a| a.as_str())
             .ok_or_else(|| AddressError::Json("it has no text \"address\"".to_string()))?;
-        match value.get("protocol").and_then(|p| p.as_str()) {
-            None | Some("" | "ttrpc") => {}
-            Some(other) => return Err(AddressError::Protocol(other.chars().take(40).collect())),
-        }
+        let protocol = value.get("protocol").and_then(|p| p.as_str()).unwrap_or_default();
         let version = match value.get("version") {
             // containerd's own reading of a missing version is 2.
             None => TaskVersion::V2,
@@ -114,11 +172,21 @@ impl Endpoint {
                 }
             },
         };
-        Ok(Self {
-            address: Address::parse(address)?,
-            version,
-        })
+        Self::at(address, protocol, version)
     }
+}
+
+/// The longest part of an address that an error shows, in characters.
+const SHOWN: usize = 200;
+
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(['\n', '\r', ' ', '\t'])
+}
+
+/// A number in digits alone: `str::parse` takes a sign as well.
+fn decimal(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
 }
 
 #[cfg(test)]
@@ -166,13 +234,32 @@ mod tests {
         assert_eq!(Address::parse(""), Err(AddressError::Empty));
         assert_eq!(Address::parse("unix://"), Err(AddressError::Empty));
         assert_eq!(
-            Address::parse("vsock://2:1024"),
-            Err(AddressError::Scheme("vsock://2:1024".into()))
+            Address::parse("tcp://127.0.0.1:1"),
+            Err(AddressError::Scheme("tcp://127.0.0.1:1".into()))
         );
+        for text in [
+            "vsock://2",
+            "vsock://:1",
+            "vsock://2:-1",
+            "vsock://2:4294967296",
+            "hvsock://x",
+            "hvsock://:1",
+        ] {
+            assert_eq!(
+                Address::parse(text),
+                Err(AddressError::Port(text.into())),
+                "{text}"
+            );
+        }
         let grpc = br#"{"version":3,"address":"unix:///s","protocol":"grpc"}"#;
         assert_eq!(
             Endpoint::from_bootstrap(grpc),
-            Err(AddressError::Protocol("grpc".into()))
+            Err(AddressError::Grpc(Address::Path("/s".into())))
+        );
+        let other = br#"{"version":3,"address":"unix:///s","protocol":"thrift"}"#;
+        assert_eq!(
+            Endpoint::from_bootstrap(other),
+            Err(AddressError::Protocol("thrift".into()))
         );
         let newer = br#"{"version":4,"address":"unix:///s","protocol":"ttrpc"}"#;
         assert_eq!(Endpoint::from_bootstrap(newer), Err(AddressError::Version(4)));
@@ -188,6 +275,47 @@ mod tests {
                 "{broken:?}"
             );
         }
+    }
+
+    #[test]
+    fn addresses_of_sandboxers_have_a_protocol_and_lead_into_guests() {
+        let address = |text: &str| Endpoint::from_address_file(text).map(|endpoint| endpoint.address);
+        let path = Address::Path("/run/containerd/s/00e2".into());
+        assert_eq!(address("ttrpc+unix:///run/containerd/s/00e2"), Ok(path.clone()));
+        assert_eq!(address("TTRPC+unix:///run/containerd/s/00e2"), Ok(path.clone()));
+        assert_eq!(
+            address("grpc+unix:///run/containerd/s/00e2"),
+            Err(AddressError::Grpc(path.clone()))
+        );
+        let vsock = Address::Vsock { cid: 33, port: 1024 };
+        assert_eq!(address("ttrpc+vsock://33:1024\n"), Ok(vsock.clone()));
+        assert_eq!(vsock.to_string(), "vsock://33:1024");
+        let text = "hvsock:///run/kuasar-vmm/5a/task.vsock:1024";
+        let hybrid = Address::Hybrid {
+            socket: "/run/kuasar-vmm/5a/task.vsock".into(),
+            port: 1024,
+        };
+        assert_eq!(address(text), Ok(hybrid.clone()));
+        assert_eq!(hybrid.to_string(), text);
+        let bootstrap = br#"{"version":3,"address":"unix:///run/containerd/s/00e2","protocol":"TTRPC"}"#;
+        assert_eq!(Endpoint::from_bootstrap(bootstrap).unwrap().address, path);
+    }
+
+    #[test]
+    fn a_rootless_containerds_sockets_are_in_its_own_directory() {
+        let moved = |text: &str| {
+            let endpoint = Endpoint::from_address_file(text).unwrap();
+            endpoint
+                .moved("/run/containerd".as_ref(), "/run/user/1000/containerd".as_ref())
+                .address
+                .to_string()
+        };
+        assert_eq!(
+            moved("unix:///run/containerd/s/5a"),
+            "/run/user/1000/containerd/s/5a"
+        );
+        assert_eq!(moved("unix:///run/containerd-x/s"), "/run/containerd-x/s");
+        assert_eq!(moved("/run/containerd/s/5a"), "@/run/containerd/s/5a");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The two sockets of a shim: its task service ([`task`], ttrpc) and its monitor ([`monitor`], HTTP). And the control
+//! The two sockets of a shim: its task service and, where it has one, its sandbox service ([`task`], ttrpc), and its
+//! monitor ([`monitor`], HTTP). And the control
 //! socket of a gVisor sandbox ([`runsc`]), which answers for less.
 //!
 //! Nothing here reads a file or knows where sockets are: addresses come from [`crate::node`]. A call has no
@@ -11,9 +12,11 @@ mod error;
 mod http;
 pub mod monitor;
 pub mod runsc;
+mod sandbox;
 pub(crate) mod socket;
 pub mod task;
 pub(crate) mod ttrpc;
+pub(crate) mod vsock;
 
 pub(crate) use connect::connection;
 pub use connect::{Connect, Connecting, Connection, Sockets, Stream};

@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 
 use super::address::Address;
 use super::error::ShimError;
+use super::vsock::{self, HandshakeError};
 
 /// How long to wait before trying again where a socket's backlog is full. The kernel gives no way to be told.
 const BACKLOG_RETRY: Duration = Duration::from_millis(20);
@@ -27,20 +28,44 @@ pub async fn connect(address: &Address) -> Result<UnixStream, ShimError> {
         address: address.clone(),
         source,
     };
-    // Keeps a long path's socket file open until the connection is made.
-    let mut _opened = None;
-    let path = match address {
-        Address::Path(path) if path.as_os_str().as_bytes().len() > PATH_LIMIT => {
-            let file = open_socket_file(path).map_err(failed)?;
-            let short = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-            _opened = Some(file);
-            short
+    match address {
+        Address::Path(path) => connect_any_path(path).await.map_err(failed),
+        Address::Abstract(name) => {
+            // The spelling of an abstract name that tokio understands.
+            let path = PathBuf::from(OsString::from_vec([b"\0", name.as_slice()].concat()));
+            connect_path(&path).await.map_err(failed)
         }
-        Address::Path(path) => path.clone(),
-        // The spelling of an abstract name that tokio understands.
-        Address::Abstract(name) => PathBuf::from(OsString::from_vec([b"\0", name.as_slice()].concat())),
-    };
-    connect_path(&path).await.map_err(failed)
+        Address::Vsock { cid, port } => vsock::connect(*cid, *port).await.map_err(failed),
+        Address::Hybrid { socket, port } => {
+            let mut stream = connect_any_path(socket).await.map_err(failed)?;
+            vsock::handshake(&mut stream, *port)
+                .await
+                .map_err(|error| match error {
+                    HandshakeError::Closed => ShimError::Closed {
+                        address: address.clone(),
+                    },
+                    HandshakeError::Io(source) => ShimError::Io {
+                        address: address.clone(),
+                        source,
+                    },
+                    answer @ HandshakeError::Answer(_) => ShimError::Malformed {
+                        address: address.clone(),
+                        reason: answer.to_string(),
+                    },
+                })?;
+            Ok(stream)
+        }
+    }
+}
+
+/// Connects to a path of any length.
+async fn connect_any_path(path: &Path) -> io::Result<UnixStream> {
+    if path.as_os_str().as_bytes().len() <= PATH_LIMIT {
+        return connect_path(path).await;
+    }
+    // Kept open until the connection is made.
+    let file = open_socket_file(path)?;
+    connect_path(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))).await
 }
 
 /// Connects to a path that a socket address has room for. Waits as long as the other side's backlog is full.
@@ -95,6 +120,38 @@ mod tests {
         let name = format!("kata-runtime-test-{}", std::process::id());
         let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         assert!(block_on(connect(&Address::Abstract(name.into_bytes()))).is_ok());
+    }
+
+    #[test]
+    fn a_hybrid_socket_leads_to_a_port_of_its_guest() {
+        use std::io::{Read, Write};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("task.vsock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let address = |port| Address::Hybrid {
+            socket: path.clone(),
+            port,
+        };
+        let hypervisor = std::thread::spawn(move || {
+            for answer in ["OK 1073741824\n", "", "what?\n"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut asked = [0; 13];
+                stream.read_exact(&mut asked).unwrap();
+                assert_eq!(&asked, b"CONNECT 1024\n");
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        assert!(block_on(connect(&address(1024))).is_ok());
+        assert!(matches!(
+            block_on(connect(&address(1024))),
+            Err(ShimError::Closed { .. })
+        ));
+        assert!(matches!(
+            block_on(connect(&address(1024))),
+            Err(ShimError::Malformed { .. })
+        ));
+        hypervisor.join().unwrap();
+        assert!(block_on(connect(&address(1024))).unwrap_err().is_gone());
     }
 
     #[test]

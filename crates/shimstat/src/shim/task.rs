@@ -1,4 +1,5 @@
-//! A shim's task service: `State` and `Stats` of one task, over ttrpc.
+//! A shim's task service: `State` and `Stats` of one task, over ttrpc. Its sandbox service is asked over the same
+//! connection.
 //!
 //! The generated clients know one generation of the service each, and `ttrpc`'s own client forgets a call once its
 //! time is over: a caller that must not ask a hung shim again needs to hear when the old call has ended.
@@ -20,8 +21,8 @@ pub struct TaskState {
     pub status: TaskStatus,
     /// The pid on the host of the task's first process. Kata answers with its hypervisor's.
     pub pid: u32,
-    /// The exit status, where the task has stopped.
-    pub exit_status: u32,
+    /// The exit status, where the task has stopped and somebody knows it.
+    pub exit_status: Option<u32>,
     /// Seconds since 1970 when the task stopped, where it did and the shim says so.
     pub exited_at: Option<i64>,
 }
@@ -94,10 +95,11 @@ impl TaskConnection {
                 clip(&reply.id)
             )));
         }
+        let status = TaskStatus::from_wire(reply.status.value());
         Ok(TaskState {
-            status: TaskStatus::from_wire(reply.status.value()),
+            status,
             pid: reply.pid,
-            exit_status: reply.exit_status,
+            exit_status: (status == TaskStatus::Stopped).then_some(reply.exit_status),
             exited_at: reply.exited_at.as_ref().map(|t| t.seconds).filter(|s| *s > 0),
         })
     }
@@ -124,13 +126,17 @@ impl TaskConnection {
         let payload = request
             .write_to_bytes()
             .map_err(|e| self.malformed(e.to_string()))?;
-        let mut reply = self.round_trip(method, &payload, limit).await;
+        let mut reply = self
+            .round_trip(service(self.version), method, &payload, limit)
+            .await;
         if self.is_unknown_service(&reply) {
             self.version = match self.version {
                 TaskVersion::V2 => TaskVersion::V3,
                 TaskVersion::V3 => TaskVersion::V2,
             };
-            reply = self.round_trip(method, &payload, limit).await;
+            reply = self
+                .round_trip(service(self.version), method, &payload, limit)
+                .await;
             if self.is_unknown_service(&reply) {
                 return Err(ShimError::NoTaskService {
                     address: self.address.clone(),
@@ -140,14 +146,16 @@ impl TaskConnection {
         wire::parse(&reply?).map_err(|e| self.malformed(format!("{method}: {e}")))
     }
 
-    async fn round_trip(
+    /// One call to any of the shim's services.
+    pub(super) async fn round_trip(
         &mut self,
+        service: &'static str,
         method: &'static str,
         payload: &[u8],
         timeout: Duration,
     ) -> Result<Vec<u8>, ShimError> {
         let call = Call {
-            service: service(self.version),
+            service,
             method,
             payload,
             timeout,
@@ -186,7 +194,7 @@ impl TaskConnection {
         }
     }
 
-    fn malformed(&self, reason: String) -> ShimError {
+    pub(super) fn malformed(&self, reason: String) -> ShimError {
         ShimError::Malformed {
             address: self.address.clone(),
             reason,
@@ -202,6 +210,6 @@ fn service(version: TaskVersion) -> &'static str {
 }
 
 /// A shim's text, cut to a length that can be printed.
-fn clip(text: &str) -> String {
+pub(super) fn clip(text: &str) -> String {
     text.chars().take(100).collect()
 }

@@ -10,6 +10,7 @@ use super::Survey;
 use super::error::AskError;
 use super::question::Question;
 use crate::node::Container;
+use crate::shim::address::Address;
 
 /// Questions about many containers that have been asked; the answers are on their way.
 pub struct Asking<A> {
@@ -63,9 +64,13 @@ impl<A: 'static> Asking<A> {
             }
         }
         let waited = self.started.elapsed();
-        let missing = |container: &Container| match &container.endpoint {
-            Ok(endpoint) => AskError::Unanswered {
-                address: endpoint.address.clone(),
+        let missing = |container: &Container| match &container.source {
+            Ok(source) => AskError::Unanswered {
+                // What has no shim is never waited for.
+                address: source.endpoint().map_or_else(
+                    || Address::Path(container.bundle.path.clone()),
+                    |endpoint| endpoint.address.clone(),
+                ),
                 call: "State",
                 waited,
             },

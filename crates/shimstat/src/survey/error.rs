@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::guest::{GuestAddress, GuestAddressError, GuestError};
 use crate::node::BundleError;
+use crate::node::cgroup::CgroupError;
 use crate::node::hypervisor::Risk;
 use crate::shim::ShimError;
 use crate::shim::address::Address;
@@ -18,11 +19,19 @@ pub enum NotRunning {
     Gone(ShimError),
     #[error("its shim does not know it: {0}")]
     Unknown(ShimError),
-    #[error("its task has stopped (exit status {}) and was not deleted", .0.exit_status)]
+    #[error("its task has stopped{} and was not deleted", with_status(.0))]
     Stopped(TaskState),
 }
 
-/// Why a container's shim gave no answer.
+/// The exit status in parentheses, where it is known.
+fn with_status(state: &TaskState) -> String {
+    state
+        .exit_status
+        .map(|status| format!(" (exit status {status})"))
+        .unwrap_or_default()
+}
+
+/// Why there is no answer about a container.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     #[error(transparent)]
@@ -34,6 +43,9 @@ pub enum AskError {
         call: &'static str,
         waited: Duration,
     },
+    /// Its virtual machine is being started, and its shim does not answer before that is done.
+    #[error("it is starting: the shim at {address} answers when its virtual machine is up")]
+    Starting { address: Address },
     /// The last answer came late, and may have held others up meanwhile: the shim is left alone for as long.
     #[error(
         "the shim at {address} took {} for its last {call}: it is asked again in {}",
@@ -67,6 +79,12 @@ pub enum AskError {
     Shim(ShimError),
     #[error("its shim's address cannot be told: {0}")]
     NoAddress(Arc<BundleError>),
+    /// It runs, and its shim has no statistics of it: a sandbox that the shim manages.
+    #[error("it runs, and its shim has no statistics of the sandbox itself, only of the containers in it")]
+    NoStatistics(TaskState),
+    /// It has no shim, and its cgroup cannot be told.
+    #[error("it has no shim, and the kernel does not tell more: {0}")]
+    Cgroup(CgroupError),
     #[error("the shim at {address}: {source}")]
     Decode { address: Address, source: DecodeError },
 }

@@ -75,7 +75,7 @@ impl Liveness {
 impl Guest {
     /// The guest of the sandbox that a container is or runs in; `None` where it is not Kata's.
     pub fn of(container: &Container) -> Option<Self> {
-        if container.bundle.has_runcs_shim() {
+        if container.has_runcs_shim() {
             return None;
         }
         let bundle = container.sandbox_bundle();

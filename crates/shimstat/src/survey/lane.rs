@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::error::{AskError, NoGuest, NotRunning};
 use super::guest::{Guest, Told};
-use super::question::{Calls, Origin, Reply, Via};
+use super::question::{Calls, Origin, Reply, ReplyStats, Via};
 use super::terms::{BUSY, Terms};
 use crate::guest::{GuestStats, merge};
 use crate::shim::ShimError;
@@ -82,15 +82,20 @@ impl Lane {
         }
     }
 
-    /// Asks about a task, and the guest that it runs in, if any. The calls are made in a task of their own, so that they
-    /// are waited for to their end even where the asker gives up: when one call has taken longer than the limit.
-    pub async fn ask(&self, id: &str, calls: Calls, guest: Option<Arc<Guest>>) -> Result<Reply, AskError> {
+    /// Asks about a task or a sandbox, and the guest that it runs in, if any. The calls are made in a task of their own, so
+    /// that they are waited for to their end even where the asker gives up: when one call has taken longer than the limit.
+    pub async fn ask(
+        &self,
+        subject: Subject,
+        calls: Calls,
+        guest: Option<Arc<Guest>>,
+    ) -> Result<Reply, AskError> {
         let kept = self.turn().await?;
         let (asked, answered) = oneshot::channel();
         let visit = Visit {
             lane: self.clone(),
             kept,
-            id: id.to_string(),
+            subject,
             guest,
             asked,
         };
@@ -268,14 +273,45 @@ impl Lane {
     }
 }
 
+/// What a shim is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// A task of this id.
+    Task(String),
+    /// The sandbox of this id, which the shim manages.
+    Sandbox {
+        id: String,
+        /// Whether it is known to have no statistics.
+        has_no_statistics: bool,
+    },
+}
+
 /// One turn on the lane: the calls about one task.
 struct Visit {
     lane: Lane,
     /// The lane's connection from earlier; put back where it can be used again.
     kept: OwnedMutexGuard<Option<TaskConnection>>,
-    id: String,
+    subject: Subject,
     guest: Option<Arc<Guest>>,
     asked: oneshot::Sender<Result<Reply, AskError>>,
+}
+
+impl Subject {
+    fn id(&self) -> &str {
+        match self {
+            Self::Task(id) | Self::Sandbox { id, .. } => id,
+        }
+    }
+
+    fn has_no_statistics(&self) -> bool {
+        matches!(
+            self,
+            Self::Sandbox {
+                has_no_statistics: true,
+                ..
+            }
+        )
+    }
 }
 
 impl Visit {
@@ -297,9 +333,13 @@ impl Visit {
             Calls::StatsOfRunning(_) => state.status != TaskStatus::Stopped,
             Calls::StatsOfAny => true,
         };
-        if !wants_stats {
+        if !wants_stats || self.subject.has_no_statistics() {
             *self.kept = Some(connection);
-            return Ok(Reply { state, stats: None });
+            let stats = match wants_stats {
+                true => ReplyStats::Unsupported,
+                false => ReplyStats::None,
+            };
+            return Ok(Reply { state, stats });
         }
         // After an answer to State that was late, a Stats might hold up everyone else.
         if self.lane.ended_late().await || self.asked.is_closed() {
@@ -313,7 +353,7 @@ impl Visit {
             Calls::StateAlone | Calls::StatsOfAny => Via::Shim,
         };
         let told = match &self.guest {
-            Some(guest) => guest.stats(&self.id, &self.lane.terms).await,
+            Some(guest) => guest.stats(self.subject.id(), &self.lane.terms).await,
             None => Told::Nothing(Arc::new(NoGuest::NotKata)),
         };
         let told = match (told, via) {
@@ -326,7 +366,7 @@ impl Visit {
                 let taken = Instant::now().into_std();
                 return Ok(Reply {
                     state,
-                    stats: Some((guest.stats, taken, Origin::Guest { agent })),
+                    stats: ReplyStats::Taken(Box::new(guest.stats), taken, Origin::Guest { agent }),
                 });
             }
             (Told::Nothing(why), Via::Guest) => {
@@ -349,13 +389,23 @@ impl Visit {
                     .await
                     .map_err(|e| self.state_failed(e))?
                 {
-                    state if state.status == TaskStatus::Stopped => Ok(Reply { state, stats: None }),
+                    state if state.status == TaskStatus::Stopped => Ok(Reply {
+                        state,
+                        stats: ReplyStats::None,
+                    }),
                     _ => Err(AskError::Shim(error)),
                 };
             }
             Err(error) => return Err(self.failed(error)),
         };
         let taken = Instant::now().into_std();
+        let Some(reply) = reply else {
+            *self.kept = Some(connection);
+            return Ok(Reply {
+                state,
+                stats: ReplyStats::Unsupported,
+            });
+        };
         let stats = stats::decode(&reply.type_url, &reply.value).map_err(|source| AskError::Decode {
             address: self.lane.address(),
             source,
@@ -369,12 +419,15 @@ impl Visit {
         *self.kept = Some(connection);
         let mut stats = stats?;
         if let Some(state) = stopped {
-            return Ok(Reply { state, stats: None });
+            return Ok(Reply {
+                state,
+                stats: ReplyStats::None,
+            });
         }
         let origin = self.complete(&mut stats, told).await;
         Ok(Reply {
             state,
-            stats: Some((stats, taken, origin)),
+            stats: ReplyStats::Taken(Box::new(stats), taken, origin),
         })
     }
 
@@ -446,13 +499,32 @@ impl Visit {
     }
 
     async fn state(&self, connection: &mut TaskConnection) -> Result<TaskState, ShimError> {
-        self.lane.begin("State");
-        connection.state(&self.id, self.lane.terms.limit).await
+        let limit = self.lane.terms.limit;
+        match &self.subject {
+            Subject::Task(id) => {
+                self.lane.begin("State");
+                connection.state(id, limit).await
+            }
+            Subject::Sandbox { id, .. } => {
+                self.lane.begin("SandboxStatus");
+                connection.sandbox_status(id, limit).await
+            }
+        }
     }
 
-    async fn stats(&self, connection: &mut TaskConnection) -> Result<Any, ShimError> {
-        self.lane.begin("Stats");
-        let reply = connection.stats(&self.id, self.lane.terms.limit).await;
+    /// The statistics; `Ok(None)` where the shim has none.
+    async fn stats(&self, connection: &mut TaskConnection) -> Result<Option<Any>, ShimError> {
+        let limit = self.lane.terms.limit;
+        let reply = match &self.subject {
+            Subject::Task(id) => {
+                self.lane.begin("Stats");
+                connection.stats(id, limit).await.map(Some)
+            }
+            Subject::Sandbox { id, .. } => {
+                self.lane.begin("SandboxMetrics");
+                connection.sandbox_metrics(id, limit).await
+            }
+        };
         self.lane.rest_if_late().await;
         reply
     }

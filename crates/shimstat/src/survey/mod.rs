@@ -15,6 +15,7 @@ mod asking;
 mod concurrency;
 mod error;
 mod guest;
+mod kernel;
 mod lane;
 mod monitor;
 mod monitor_call;
@@ -29,9 +30,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::guest::{ConnectGuest, GuestSockets};
-use crate::node::{Container, Pod};
+use crate::node::{Container, Pod, Source, starting};
 use crate::shim::address::{Address, Endpoint};
-use crate::shim::{Connect, Sockets};
+use crate::shim::{Connect, ShimError, Sockets};
 
 pub use asking::Asking;
 pub use concurrency::ConcurrencyLimit;
@@ -42,12 +43,16 @@ pub use question::{LastStatistics, Network, Origin, Question, Sample, State, Sta
 pub use single_flight::{Flight, SingleFlight};
 
 use guest::Guest;
-use lane::Lane;
-use question::Calls;
+use kernel::Kernel;
+use lane::{Lane, Subject};
+use question::{Calls, Reply, ReplyStats};
 use terms::Terms;
 
 /// How long what is known of a guest is kept for the next time.
 const GUEST_UNUSED: Duration = Duration::from_secs(600);
+
+/// How long the shim of a container that may be starting is waited for. Others answer within a few milliseconds.
+const STARTING_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Asks shims, many at once, and no shim twice at a time: a pod's containers share their sandbox's shim, and
 /// so its lane. Clones are the same survey.
@@ -58,6 +63,7 @@ pub struct Survey {
     lanes: Arc<Mutex<HashMap<Address, Lane>>>,
     /// By the path of the sandbox's bundle.
     guests: Arc<Mutex<HashMap<PathBuf, Arc<Guest>>>>,
+    kernel: Kernel,
 }
 
 impl Survey {
@@ -79,6 +85,7 @@ impl Survey {
             concurrency: ConcurrencyLimit::new(concurrency),
             lanes: Arc::default(),
             guests: Arc::default(),
+            kernel: Kernel::default(),
         }
     }
 
@@ -96,21 +103,30 @@ impl Survey {
 
     /// Asks about a container.
     pub async fn ask<Q: Question>(&self, container: &Container, question: Q) -> Result<Q::Answer, AskError> {
-        let endpoint = container
-            .endpoint
+        let source = container
+            .source
             .as_ref()
             .map_err(|why| AskError::NoAddress(why.clone()))?;
-        let lane = self.lane(endpoint);
         let calls = question.calls();
-        let guest = match calls {
-            Calls::StatsOfRunning(Via::Both | Via::Guest) => self.guest(container),
-            Calls::StatsOfRunning(Via::Shim) | Calls::StateAlone | Calls::StatsOfAny => None,
+        let mut reply = match source {
+            Source::Task(endpoint) => {
+                let subject = Subject::Task(container.id().to_string());
+                self.ask_shim(container, endpoint, subject, calls).await?
+            }
+            Source::Sandbox(endpoint) => {
+                let subject = Subject::Sandbox {
+                    id: container.id().to_string(),
+                    has_no_statistics: container.has_no_statistics(),
+                };
+                let reply = self.ask_shim(container, endpoint, subject, calls).await?;
+                if matches!(reply.stats, ReplyStats::Unsupported) {
+                    container.note_no_statistics();
+                }
+                reply
+            }
+            Source::Cgroup => self.kernel.ask(container, calls)?,
         };
-        let mut reply = self
-            .concurrency
-            .run(lane.ask(container.id(), calls, guest))
-            .await?;
-        if let Some((stats, ..)) = &mut reply.stats
+        if let ReplyStats::Taken(stats, ..) = &mut reply.stats
             && stats.network.is_none()
             && let Some(found) = network::look_up(reply.state.pid, question.network(), self.terms.limit).await
         {
@@ -118,6 +134,43 @@ impl Survey {
             stats.sockets = found.sockets;
         }
         Q::answer(reply)
+    }
+
+    /// Asks a shim. One that starts a virtual machine may not answer before that is up, which takes seconds: such a
+    /// container is said to be starting once an answer would have been there.
+    async fn ask_shim(
+        &self,
+        container: &Container,
+        endpoint: &Endpoint,
+        subject: Subject,
+        calls: Calls,
+    ) -> Result<Reply, AskError> {
+        let lane = self.lane(endpoint);
+        let guest = match (&subject, calls) {
+            // A sandbox that its shim manages is no container in the guest.
+            (Subject::Task(_), Calls::StatsOfRunning(Via::Both | Via::Guest)) => self.guest(container),
+            _ => None,
+        };
+        let asking = self.concurrency.run(lane.ask(subject, calls, guest));
+        tokio::pin!(asking);
+        let starting = || AskError::Starting {
+            address: endpoint.address.clone(),
+        };
+        if let Ok(reply) = tokio::time::timeout(STARTING_PATIENCE, &mut asking).await {
+            return reply.map_err(|error| match error {
+                // Kata's Rust shim says that it runs, and has no statistics yet.
+                AskError::Shim(ShimError::Rpc { .. }) | AskError::Unanswered { .. }
+                    if starting::is_starting(container) =>
+                {
+                    starting()
+                }
+                error => error,
+            });
+        }
+        if starting::is_starting(container) {
+            return Err(starting());
+        }
+        asking.await
     }
 
     /// The way to a shim. It is the same for as long as something is in flight on it, whoever asks.
@@ -155,7 +208,7 @@ impl Survey {
 
     /// Closes the connections to a container's shim and guest where nothing is in flight.
     pub fn hang_up(&self, container: &Container) {
-        if let Ok(endpoint) = &container.endpoint {
+        if let Some(endpoint) = container.endpoint() {
             self.lane(endpoint).hang_up();
         }
         if let Some(guest) = self.guests().get(&container.sandbox_bundle().path) {

@@ -105,7 +105,7 @@ fn named(error: AskError, asked: &str, monitor: Option<Address>) -> AskError {
 
 /// The shim whose lane a question to the pod's monitor goes by.
 fn way_to(pod: &Pod) -> Result<Endpoint, MonitorError> {
-    let shim = pod.main().and_then(|main| main.endpoint.as_ref().ok());
+    let shim = pod.main().and_then(|main| main.endpoint());
     let monitor = || {
         // No task is asked about there, so the version does not matter.
         Some(Endpoint {

@@ -90,6 +90,8 @@ pub enum Origin {
         agent: GuestAddress,
         fields: Vec<&'static str>,
     },
+    /// The files of its cgroup: it has no shim.
+    Cgroup,
     /// The guest's agent.
     Guest { agent: GuestAddress },
 }
@@ -110,7 +112,18 @@ pub enum Calls {
 #[derive(Debug)]
 pub struct Reply {
     pub state: TaskState,
-    pub stats: Option<(Stats, Instant, Origin)>,
+    pub stats: ReplyStats,
+}
+
+/// The statistics in a reply.
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum ReplyStats {
+    /// They were not asked for: the task has stopped, or its state was enough.
+    None,
+    /// They were, and the shim has none.
+    Unsupported,
+    Taken(Box<Stats>, Instant, Origin),
 }
 
 impl Question for State {
@@ -156,12 +169,13 @@ impl Question for LastStatistics {
 /// A shim is not asked for the statistics of a task that has stopped.
 fn sample(Reply { state, stats }: Reply) -> Result<Sample, AskError> {
     match stats {
-        Some((stats, taken, origin)) => Ok(Sample {
+        ReplyStats::Taken(stats, taken, origin) => Ok(Sample {
             state,
-            stats,
+            stats: *stats,
             taken,
             origin,
         }),
-        None => Err(AskError::NotRunning(NotRunning::Stopped(state))),
+        ReplyStats::Unsupported => Err(AskError::NoStatistics(state)),
+        ReplyStats::None => Err(AskError::NotRunning(NotRunning::Stopped(state))),
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::node::{Bundle, Container, CpuSpec, Description, Pod, PodNames, Role};
+use crate::node::{Bundle, Container, Description, Layout, Pod, Source};
 use crate::shim::address::TaskVersion;
 use crate::shim::{Connecting, Connection, ShimError, Stream};
 use containerd_shim_protos::api::{StateResponse, StatsResponse, Status};
@@ -186,13 +186,13 @@ fn container(id: &str, shim: &str) -> Arc<Container> {
         namespace: "default".into(),
         id: id.into(),
         path: format!("/run/x/{id}").into(),
+        layout: Layout::Task,
     };
-    let description = Description {
-        role: Role::Plain,
-        names: PodNames::NONE,
-        cpu: CpuSpec::NONE,
-    };
-    Arc::new(Container::new(bundle, Ok(endpoint), description))
+    Arc::new(Container::new(
+        bundle,
+        Ok(Source::Task(endpoint)),
+        Description::default(),
+    ))
 }
 
 fn millis(millis: u64) -> Duration {
@@ -227,7 +227,7 @@ async fn a_cgroup_that_was_left_by_its_last_process_is_not_shown_as_running() {
         let node = Node::new([("/s", pace)]);
         let stopped = node.survey.ask(&container("c", "/s"), STATISTICS).await;
         assert!(
-            matches!(&stopped, Err(AskError::NotRunning(NotRunning::Stopped(state))) if state.exit_status == 137),
+            matches!(&stopped, Err(AskError::NotRunning(NotRunning::Stopped(state))) if state.exit_status == Some(137)),
             "{stopped:?}"
         );
         assert_eq!(node.shims.calls().len(), calls, "{:?}", node.shims.calls());

@@ -82,7 +82,7 @@ impl Look {
                 Err(error) => Err(error.to_string()),
             },
         };
-        let shim_pid = sandbox.pod.main().and_then(|main| main.bundle.shim_pid());
+        let shim_pid = sandbox.pod.main().and_then(|main| main.shim_pid());
         let task_pid = state.and_then(|state| Some(state.ok()?.pid));
         Ok(Self {
             processes: (

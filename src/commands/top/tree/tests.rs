@@ -195,7 +195,7 @@ fn equal_names_in_two_of_containerds_namespaces_are_told_apart() {
             ..known.bundle.clone()
         };
         let description = known.description().unwrap().clone();
-        Arc::new(Container::new(bundle, known.endpoint.clone(), description))
+        Arc::new(Container::new(bundle, known.source.clone(), description))
     };
     let mut tree = Tree::default();
     tree.update(vec![

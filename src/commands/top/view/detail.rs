@@ -114,7 +114,7 @@ fn identity(model: &Model, line: &Line) -> String {
 fn facts(model: &Model, line: &Line) -> Vec<(&'static str, String)> {
     let row = model.tree.row(line);
     let mut facts = vec![("state", state(model, line))];
-    if row.is_none_or(|row| matches!(row.health, Health::Answers(_))) {
+    if row.is_none_or(|row| matches!(row.health, Health::Answers(_) | Health::Unmeasured)) {
         let sample = row.and_then(|row| row.sample.as_ref());
         // The sandbox's own container is not what its pod uses.
         let stats = sample
@@ -186,6 +186,7 @@ fn state(model: &Model, line: &Line) -> String {
     };
     let health = match &row.health {
         Health::Waiting => "no answer yet".to_string(),
+        Health::Unmeasured => "running, without statistics of its own".to_string(),
         Health::Answers(word) => word.unwrap_or("running").to_string(),
         Health::Hung(why) | Health::Stopped(why) | Health::Failed(why) => why.clone(),
     };

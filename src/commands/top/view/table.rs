@@ -149,7 +149,7 @@ fn name(tree: &Tree, line: &Line, health: Option<&Health>, theme: &Theme) -> Str
 /// What stands in place of the numbers, where there are none.
 fn word(health: &Health) -> Option<String> {
     match health {
-        Health::Waiting | Health::Answers(_) => None,
+        Health::Waiting | Health::Answers(_) | Health::Unmeasured => None,
         Health::Hung(why) => Some(format!("HUNG: {why}")),
         Health::Stopped(why) => Some(why.clone()),
         Health::Failed(why) => Some(format!("error: {why}")),

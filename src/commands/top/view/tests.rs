@@ -114,7 +114,7 @@ fn what_is_hung_or_stopped_reads_without_colour_and_is_dim() {
     let stopped = TaskState {
         status: TaskStatus::Stopped,
         pid: 0,
-        exit_status: 137,
+        exit_status: Some(137),
         exited_at: None,
     };
     row_of(&mut model.tree, PLAIN).take(Err(AskError::NotRunning(NotRunning::Stopped(stopped))));

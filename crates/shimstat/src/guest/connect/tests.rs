@@ -1,7 +1,10 @@
 use super::*;
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
 use tokio::time::timeout;
 
@@ -275,13 +278,13 @@ fn a_vsock_port_is_connected_to() {
         question
     });
     block_on(async {
-        let mut stream = vsock(LOOPBACK, port).await.unwrap();
+        let mut stream = vsock::connect(LOOPBACK, port).await.unwrap();
         stream.write_all(b"question").await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"answer");
         // Nobody listens there any more.
-        assert!(vsock(LOOPBACK, port).await.is_err());
+        assert!(vsock::connect(LOOPBACK, port).await.is_err());
     });
     assert_eq!(&server.join().unwrap(), b"question");
 }
@@ -289,6 +292,6 @@ fn a_vsock_port_is_connected_to() {
 #[test]
 fn a_machine_that_is_not_there_is_an_error_in_the_end() {
     // A context id that no machine has. The kernel says so at once, or after two seconds where it asks a host.
-    let result = block_on(vsock(0x7fff_fff0, 1024));
+    let result = block_on(vsock::connect(0x7fff_fff0, 1024));
     assert!(result.is_err(), "{result:?}");
 }

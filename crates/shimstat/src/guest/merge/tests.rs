@@ -1,7 +1,7 @@
 use super::*;
 use crate::guest::CgroupVersion;
 use crate::guest::messages::StatsContainerResponse;
-use crate::guest::proto;
+use crate::proto;
 use crate::stats::{
     Blkio, BlkioEntry, Cpu, CpuUsage, Interface, Memory, Pids, Psi, Sockets, Throttling, decode,
 };

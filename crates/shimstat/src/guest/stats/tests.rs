@@ -1,8 +1,8 @@
 use super::*;
 use serde_json::Value;
 
-use crate::guest::proto;
 use crate::guest::testing::{bytes, entry, number};
+use crate::proto;
 use crate::stats::event;
 
 const RECORDED: &[u8] = include_bytes!("../../../tests/fixtures/kata-4.1-agent/stats-container.bin");

@@ -148,7 +148,9 @@ impl CgroupMounts {
 }
 
 /// The controllers of cgroup v1 whose files are read.
-const CONTROLLERS: [&str; 7] = ["cpu", "cpuacct", "cpuset", "memory", "blkio", "pids", "hugetlb"];
+const CONTROLLERS: [&str; 8] = [
+    "cpu", "cpuacct", "cpuset", "memory", "blkio", "pids", "hugetlb", "freezer",
+];
 
 /// A line of `/proc/<pid>/cgroup`: `4:memory:/kubepods/c1`, or `0::/kubepods/c1` for cgroup v2.
 struct Membership<'a> {

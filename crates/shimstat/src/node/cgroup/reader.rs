@@ -45,6 +45,18 @@ impl Cgroup {
         Limits::from_files(self.version(), &|name| self.text(name))
     }
 
+    /// Whether its processes are stopped, as by `podman pause`.
+    pub fn is_frozen(&self) -> bool {
+        match self.version() {
+            CgroupVersion::V1 => self
+                .text("freezer.state")
+                .is_some_and(|state| state.trim() == "FROZEN"),
+            CgroupVersion::V2 => self
+                .text("cgroup.events")
+                .is_some_and(|events| events.lines().any(|line| line == "frozen 1")),
+        }
+    }
+
     fn text(&self, name: &str) -> Option<String> {
         let directory = match &self.directories {
             Directories::V1(directories) => directories.get(name.split('.').next()?)?,

@@ -1,3 +1,4 @@
+use super::super::Layout;
 use super::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ fn bundle(path: impl Into<PathBuf>, namespace: &str) -> Bundle {
         namespace: namespace.into(),
         id: "c".into(),
         path: path.into(),
+        layout: Layout::Task,
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use ttrpc::proto::{GenMessage, MessageHeader, Request, Response, Status as RpcStatus};
 
 use crate::guest::{ConnectGuest, ConnectingGuest, Method};
-use crate::node::{Bundle, CpuSpec, Description, PodNames, Role};
+use crate::node::{Bundle, Description, Layout, Role, Source};
 use crate::shim::address::{Endpoint, TaskVersion};
 use crate::shim::{Connect, Connecting, Connection, ShimError};
 use crate::survey::{AskError, MonitorError, Network, Origin, Sample, State, Statistics, Survey, Via};
@@ -244,16 +244,16 @@ impl Node {
             namespace: "k8s.io".into(),
             id: id.into(),
             path: self.dir.path().join(id),
+            layout: Layout::Task,
         };
         let description = Description {
             role: match id {
                 "sandbox" => Role::Sandbox,
                 _ => Role::InSandbox("sandbox".into()),
             },
-            names: PodNames::NONE,
-            cpu: CpuSpec::NONE,
+            ..Description::default()
         };
-        Arc::new(Container::new(bundle, Ok(endpoint), description))
+        Arc::new(Container::new(bundle, Ok(Source::Task(endpoint)), description))
     }
 
     fn pod(&self) -> Pod {

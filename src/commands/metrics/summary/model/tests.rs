@@ -47,7 +47,7 @@ fn task(
     let state = TaskState {
         status: TaskStatus::Running,
         pid: 7752,
-        exit_status: 0,
+        exit_status: None,
         exited_at: None,
     };
     let sample = Sample {

@@ -177,7 +177,7 @@ fn cgroup_v1_has_a_directory_for_each_controller_that_knows_the_container() {
                        2:cpu,cpuacct:/k8s.io/c1\n1:blkio:/k8s.io/c1\n0::/k8s.io/c1\n";
     assert_eq!(
         machine.of_process(memberships, "c1", None).unwrap(),
-        "cpu=cpu,cpuacct/k8s.io/c1 cpuacct=cpu,cpuacct/k8s.io/c1 memory=memory/k8s.io/c1",
+        "cpu=cpu,cpuacct/k8s.io/c1 cpuacct=cpu,cpuacct/k8s.io/c1 freezer=freezer/k8s.io/c1 memory=memory/k8s.io/c1",
         "pids are those of the whole machine, and blkio is not mounted"
     );
     let cgroup = machine.mounts().at("/k8s.io/c1").unwrap();

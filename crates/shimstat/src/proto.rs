@@ -1,6 +1,7 @@
-//! Reading the protobuf messages of a guest's agent.
+//! Reading protobuf messages by the numbers of their fields, for services whose generated code would weigh more than
+//! what is read of them: a guest's agent, a shim's sandbox service.
 //!
-//! A guest is untrusted. A message is read by a fixed list of its fields, so its depth is that of the list; whatever
+//! Whoever sends them is untrusted. A message is read by a fixed list of its fields, so its depth is that of the list; whatever
 //! else it carries is skipped. A message that was cut off anywhere is an error, because numbers that are missing would
 //! pass for zeros.
 
@@ -14,23 +15,23 @@ const MOST_ELEMENTS: usize = 4096;
 
 /// Why bytes are not the message that they should be.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum MessageError {
+pub(crate) enum MessageError {
     #[error(transparent)]
     Wire(#[from] protobuf::Error),
     #[error("a list of more than {MOST_ELEMENTS} elements")]
     TooMany,
 }
 
-pub(super) type Result<T> = std::result::Result<T, MessageError>;
+pub(crate) type Result<T> = std::result::Result<T, MessageError>;
 
 /// A message: what to do with each of its fields.
-pub(super) trait Message: Default {
+pub(crate) trait Message: Default {
     /// Reads the field of this number. `false`: there is no such field, or it is not sent like this.
     fn read_field(&mut self, number: u32, wire: WireType, input: &mut CodedInputStream<'_>) -> Result<bool>;
 }
 
 /// The value of a field.
-pub(super) trait Field {
+pub(crate) trait Field {
     /// Reads the value, or adds it to what is there. `false`: this type is not sent like this, and nothing was read.
     fn read(&mut self, wire: WireType, input: &mut CodedInputStream<'_>) -> Result<bool>;
 }
@@ -40,29 +41,29 @@ macro_rules! messages {
     ($($(#[$about:meta])* $name:ident { $($number:literal => $field:ident: $type:ty),* $(,)? })*) => {$(
         $(#[$about])*
         #[derive(Debug, Default, PartialEq)]
-        pub(super) struct $name {
-            $(pub(super) $field: $type),*
+        pub(crate) struct $name {
+            $(pub(crate) $field: $type),*
         }
 
-        impl $crate::guest::proto::Message for $name {
+        impl $crate::proto::Message for $name {
             fn read_field(
                 &mut self,
                 number: u32,
                 wire: protobuf::rt::WireType,
                 input: &mut protobuf::CodedInputStream<'_>,
-            ) -> $crate::guest::proto::Result<bool> {
+            ) -> $crate::proto::Result<bool> {
                 match number {
-                    $($number => $crate::guest::proto::Field::read(&mut self.$field, wire, input),)*
+                    $($number => $crate::proto::Field::read(&mut self.$field, wire, input),)*
                     _ => Ok(false),
                 }
             }
         }
     )*};
 }
-pub(super) use messages;
+pub(crate) use messages;
 
 /// Reads a whole message.
-pub(super) fn parse<M: Message>(bytes: &[u8]) -> Result<M> {
+pub(crate) fn parse<M: Message>(bytes: &[u8]) -> Result<M> {
     let mut input = CodedInputStream::from_bytes(bytes);
     // Without it the reader takes the end of the bytes within a nested message for that message's end.
     input.push_limit(bytes.len() as u64)?;
@@ -164,6 +165,16 @@ impl Field for Vec<String> {
         let fits = Field::read(&mut text, wire, input)?;
         if fits {
             push(self, text)?;
+        }
+        Ok(fits)
+    }
+}
+
+impl Field for Vec<u8> {
+    fn read(&mut self, wire: WireType, input: &mut CodedInputStream<'_>) -> Result<bool> {
+        let fits = wire == WireType::LengthDelimited;
+        if fits {
+            *self = input.read_bytes()?;
         }
         Ok(fits)
     }
