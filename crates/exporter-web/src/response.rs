@@ -20,7 +20,7 @@ use crate::connections::Answering;
 /// How much is written at a time. What a stalled client can hold in buffers is a few of these.
 const CHUNK: usize = 64 << 10;
 
-/// Of a page of 12 MB, more effort saves a tenth and takes three times as long.
+/// Of a page of 18 MB, level 6 leaves 1.0 MB instead of 1.5, and takes four times as long.
 const EFFORT: Compression = Compression::new(1);
 
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
