@@ -80,6 +80,8 @@ pub(crate) enum Problem {
     Read(io::Error),
     #[error("{0}")]
     Format(String),
+    #[error("not a web config file, which has sections such as tls_server_config and basic_auth_users")]
+    NotSections,
     /// A key whose value cannot be used.
     #[error("{key}: {reason}")]
     Key { key: &'static str, reason: String },

@@ -186,7 +186,11 @@ impl Settings {
     /// Reads the text of a file. Relative paths in it are below `directory`.
     pub fn parse(text: &str, directory: &Path) -> Result<Self, Problem> {
         let document: Option<Document> =
-            yaml_serde::from_str(text).map_err(|error| Problem::Format(error.to_string()))?;
+            yaml_serde::from_str(text).map_err(|error| match yaml_serde::from_str(text) {
+                // Not as the parser says it, with all of a text that may be a private key.
+                Ok(yaml_serde::Value::String(_)) => Problem::NotSections,
+                _ => Problem::Format(error.to_string()),
+            })?;
         let document = document.unwrap_or_default();
         let http = document.http_server_config.unwrap_or_default();
         let headers = http.headers.unwrap_or_default().0.into_iter();

@@ -107,7 +107,7 @@ fn what_exporter_toolkit_accepts_is_accepted() {
 fn what_exporter_toolkit_refuses_is_refused_with_the_reason() {
     let tls = TLS;
     for (text, error) in [
-        ("hallo".to_string(), "expected"),
+        ("hallo".to_string(), "not a web config file"),
         ("hallo: 1".to_string(), "unknown field `hallo`"),
         ("tls_server_config: [".to_string(), ""),
         (
@@ -211,6 +211,20 @@ fn certificates_may_be_given_in_the_file() {
     assert_eq!(tls.certificate, Pem::Text("-----BEGIN\nx\n".into()));
     assert!(!format!("{tls:?}").contains("BEGIN"), "a key is never printed");
     assert_eq!(tls.clients, Clients::NotAsked);
+}
+
+#[test]
+fn a_key_in_place_of_the_file_is_not_printed() {
+    let key = include_str!("../../../tests/certificates/server.key");
+    for text in [key, &key.replace('\n', " "), "secret word\nmore of it"] {
+        let failure = parse(text).expect_err(text);
+        let secret = text
+            .split_whitespace()
+            .rev()
+            .find(|word| word.len() > 20)
+            .unwrap_or("secret");
+        assert!(!failure.contains(secret), "{failure}");
+    }
 }
 
 proptest! {
