@@ -1,4 +1,4 @@
-//! Asking all containers at a tick, and gathering their answers.
+//! Asking all containers at each tick, and gathering their answers.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -11,18 +11,18 @@ use tokio::sync::{Notify, mpsc};
 
 pub type Answer = (Arc<Container>, Result<Sample, AskError>);
 
-/// Asks containers, and keeps the answers until they are taken. Whoever waits is woken once, when all are there: shims
-/// answer one after the other, and to be woken for each of hundreds costs more than to read it.
+/// Asks containers, and keeps the answers until they are taken. Whoever waits is woken once, when all of them have
+/// arrived: being woken for each of hundreds costs more than reading it.
 pub struct Asking {
     survey: Survey,
-    /// The bundles of those that have been asked, and whose answers have not been taken.
+    /// The bundles of the containers that have been asked and whose answers have not been taken.
     open: HashSet<PathBuf>,
     missing: Arc<Missing>,
     sender: mpsc::UnboundedSender<Answer>,
     answers: mpsc::UnboundedReceiver<Answer>,
 }
 
-/// The answers that are yet to come.
+/// The answers that have not arrived.
 #[derive(Default)]
 struct Missing {
     count: AtomicUsize,
@@ -41,7 +41,7 @@ impl Asking {
         }
     }
 
-    /// Asks these containers, but for those that have been asked and have not answered.
+    /// Asks these containers, except those that have not answered yet.
     pub fn ask<'a>(&mut self, containers: impl IntoIterator<Item = &'a Arc<Container>>) {
         for container in containers {
             if !self.open.insert(container.bundle.path.clone()) {
@@ -56,7 +56,7 @@ impl Asking {
                     via: Via::Both,
                 };
                 let answer = survey.ask(&container, question).await;
-                // Nobody listens any more where the view has ended.
+                // The view may have ended.
                 let _ = sender.send((container, answer));
                 if missing.count.fetch_sub(1, Ordering::Relaxed) == 1 {
                     missing.none_left.notify_one();
@@ -65,7 +65,7 @@ impl Asking {
         }
     }
 
-    /// Waits until the last answer that was missing has come.
+    /// Waits until the last missing answer has arrived.
     pub async fn complete(&self) {
         self.missing.none_left.notified().await;
     }
@@ -75,14 +75,14 @@ impl Asking {
         self.open.is_empty()
     }
 
-    /// The next answer that has come, if any.
+    /// The next answer, if one has arrived.
     pub fn take(&mut self) -> Option<Answer> {
         let answer = self.answers.try_recv().ok()?;
         self.open.remove(&answer.0.bundle.path);
         Some(answer)
     }
 
-    /// Closes the ways to shims of which none of these containers has one.
+    /// Closes connections to shims that none of these containers has.
     pub fn keep<'a>(&self, containers: impl IntoIterator<Item = &'a Arc<Container>>) {
         let endpoints = containers
             .into_iter()
@@ -101,7 +101,7 @@ mod tests {
     use std::time::Duration;
     use tokio::time::{Instant, timeout};
 
-    /// To shims that accept nothing.
+    /// Connects to shims that accept no connection.
     struct Stopped;
 
     impl Connect for Stopped {
@@ -120,7 +120,7 @@ mod tests {
         asking.ask(&both);
         let waited = timeout(LIMIT / 2, asking.complete()).await;
         assert!(waited.is_err(), "one is missing");
-        // What is there can be taken all the same.
+        // What has arrived can be taken anyway.
         let (first, answer) = asking.take().unwrap();
         assert!(Arc::ptr_eq(&first, &quick) && matches!(answer, Err(AskError::NoAddress(_))));
         assert!(asking.take().is_none() && !asking.is_over());

@@ -13,7 +13,7 @@ use super::row::Row;
 use super::tree::{Kind, Line, Tree};
 use crate::fixtures::container;
 
-/// A row of a container, in the sandbox of that id or in none, that has not been heard of yet.
+/// A row without an answer yet, of a container in this sandbox or in none.
 pub fn row(id: &str, sandbox: Option<&str>) -> Row {
     let role = sandbox.map_or(Role::Plain, |sandbox| Role::InSandbox(sandbox.into()));
     let names = PodNames {
@@ -37,7 +37,7 @@ fn new(id: &str, role: Role, names: PodNames) -> Row {
     Row::new(container(id, role, names))
 }
 
-/// What is said of a container whose bundle does not tell the way to its shim.
+/// The answer about a container whose shim's address is not known.
 pub fn no_address() -> AskError {
     AskError::NoAddress(empty_address())
 }
@@ -75,7 +75,7 @@ pub fn row_of<'a>(tree: &'a mut Tree, id: &str) -> &'a mut Row {
     tree.rows_mut().find(|row| row.container.id() == id).unwrap()
 }
 
-/// The ids of lines; containers of pods with a branch before them.
+/// The ids of lines; those of containers in pods with a branch before them.
 pub fn shown(tree: &Tree, lines: &[Line]) -> Vec<String> {
     let id = |line| match tree.row(line) {
         Some(row) => row.container.id(),
@@ -95,7 +95,7 @@ pub fn shown(tree: &Tree, lines: &[Line]) -> Vec<String> {
         .collect()
 }
 
-/// A sample that was taken some seconds after another.
+/// A sample that was taken this many seconds after the start.
 pub fn sample(start: Instant, seconds: u64, change: impl FnOnce(&mut Stats)) -> Sample {
     let mut stats = Stats::default();
     change(&mut stats);
@@ -112,8 +112,8 @@ pub fn sample(start: Instant, seconds: u64, change: impl FnOnce(&mut Stats)) -> 
     }
 }
 
-/// Has a container use so much of a processor (in per cent) and of memory, by two samples two seconds apart; some
-/// network and disk as well.
+/// Makes a container use this much of a processor (in per cent) and of memory, and some network, by two samples that are
+/// two seconds apart.
 pub fn using(mut row: Row, cpu: f64, memory: u64) -> Row {
     let start = Instant::now();
     let stats = |part: f64| {

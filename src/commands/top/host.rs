@@ -1,4 +1,4 @@
-//! What this machine knows of the selected line, without asking a shim.
+//! What this host knows about the selected line, without asking a shim.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,13 +17,13 @@ pub struct HostSide {
     pub runtime: Option<String>,
     /// How old the selected container is.
     pub age: Option<Duration>,
-    /// Each with its per cent of one processor, where it was looked at before.
+    /// Each with its percentage of one processor, if it has been read before.
     pub parts: Vec<(HostProcesses, Option<f64>)>,
     taken: Instant,
 }
 
 impl HostSide {
-    /// Reads the processes of the pod that a line is of; a container in no pod has its own. Rates are against an earlier
+    /// Reads the processes of the line's pod, or of its container if that is in no pod. Percentages are since an earlier
     /// reading of the same.
     pub fn read(tree: &Tree, line: &Line, before: Option<&Self>) -> Option<Self> {
         let group = tree.group(line)?;

@@ -1,9 +1,9 @@
-//! From the bytes that a terminal sends to what is to be done. No I/O.
+//! From the bytes that a terminal sends to actions. No I/O.
 
 use super::tree::BY_NAME;
 use crate::show::fields;
 
-/// The longest sequence that is waited for to end, in bytes. Terminals send shorter ones for keys.
+/// The longest escape sequence that is read to its end, in bytes. Terminals send shorter ones for keys.
 const MAX_SEQUENCE: usize = 32;
 
 const ESCAPE: u8 = 0x1b;
@@ -42,7 +42,7 @@ pub enum Action {
     Quit,
     Suspend,
     Redraw,
-    /// By so many lines, down or (negative) up.
+    /// By this many lines: down, or up if negative.
     Move(isize),
     Page(isize),
     First,
@@ -52,7 +52,7 @@ pub enum Action {
     Collapse,
     Expand,
     FoldAll,
-    /// By the field with this key, or by name.
+    /// By the field with this key, or by the name.
     Sort(char),
     Reverse,
     Pause,
@@ -61,13 +61,13 @@ pub enum Action {
     Filter,
     Type(char),
     Erase,
-    /// Back to watching; a filter stays.
+    /// Back to watching, with the filter.
     Leave,
-    /// Back to watching without a filter.
+    /// Back to watching, without the filter.
     Clear,
 }
 
-/// What a key means in a mode.
+/// What a key does in a mode.
 pub fn action(mode: Mode, key: Key) -> Option<Action> {
     let action = match (mode, key) {
         (_, Key::Control('c')) => Action::Quit,
@@ -112,15 +112,15 @@ fn watch(key: Key) -> Option<Action> {
     })
 }
 
-/// Makes keys of bytes, which may come in any portions.
+/// Turns bytes into keys, however they are split up.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// The beginning of a key whose end has not come.
+    /// The bytes of an unfinished key.
     pending: Vec<u8>,
 }
 
 impl Decoder {
-    /// The keys in these bytes and those before them.
+    /// The keys that these bytes complete.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Key> {
         let mut keys = Vec::new();
         for byte in bytes {
@@ -128,7 +128,7 @@ impl Decoder {
             if let [ESCAPE, next] = self.pending.as_slice()
                 && !matches!(next, b'[' | b'O')
             {
-                // No sequence begins like this: the escape key, and another key typed right after it.
+                // No sequence starts like this: it is the escape key, with another key typed right after it.
                 keys.push(Key::Escape);
                 self.pending.remove(0);
             }
@@ -144,12 +144,12 @@ impl Decoder {
         keys
     }
 
-    /// Whether more is to come, or the escape key was pressed: only time tells.
+    /// Whether a key is unfinished. Only time tells whether it was the escape key.
     pub fn is_waiting(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// Nothing has come for a while: the key that was pressed.
+    /// Nothing more has arrived for a while: returns the key that was pressed.
     pub fn settle(&mut self) -> Option<Key> {
         let alone = self.pending == [ESCAPE];
         self.pending.clear();
@@ -159,9 +159,9 @@ impl Decoder {
 
 enum Decoded {
     Key(Key),
-    /// The end has not come yet.
+    /// It is not complete.
     More,
-    /// A whole sequence that means nothing here.
+    /// A complete sequence that means nothing here.
     Nothing,
 }
 
@@ -184,7 +184,7 @@ fn decode(bytes: &[u8]) -> Decoded {
                 Some(character) if !character.is_control() => Decoded::Key(Key::Char(character)),
                 _ => Decoded::Nothing,
             },
-            // Cut within a character.
+            // Part of a character.
             Err(error) if error.error_len().is_none() => Decoded::More,
             Err(_) => Decoded::Nothing,
         },

@@ -1,7 +1,7 @@
 //! `top`: a live view of everything on the node, in the terminal.
 //!
-//! At every tick the node is read and all tasks are asked at once; what has answered is drawn when all have, or a
-//! quarter of a second later. A task that has not answered is not asked again until it has.
+//! At each tick the node is read and all tasks are asked at once. The answers are drawn when all have arrived, or a
+//! quarter of a second later. A task is not asked again until it has answered.
 
 mod asking;
 #[cfg(test)]
@@ -34,14 +34,14 @@ use crate::descriptors;
 use crate::exit::Failure;
 use crate::ticks::Ticks;
 
-/// How long the answers of a tick are waited for before those that are there are drawn.
+/// How long to wait for all answers of a tick before drawing those that have arrived.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long after the escape character more must come for it to be the beginning of a key: on a slow line the
-/// bytes of one key may come apart.
+/// How soon more bytes must follow an escape character that starts a key's sequence: on a slow line they can arrive
+/// separately.
 const ESCAPE_TIME: Duration = Duration::from_millis(50);
 
-/// How soon a frame that the terminal had no room for is tried again.
+/// How soon to try again to draw a frame that the terminal had no room for.
 const RETRY: Duration = Duration::from_millis(100);
 
 pub async fn run(context: &Context, arguments: &Top) -> Result<(), Failure> {
@@ -63,37 +63,37 @@ pub async fn run(context: &Context, arguments: &Top) -> Result<(), Failure> {
         draw_at: Some(Instant::now()),
     };
     match watch.run(signals).await {
-        // The terminal has been given back by now.
+        // The terminal has been restored by now.
         Ok(None) => Ok(()),
         Ok(Some(signal)) => signal.die(),
         Err(error) => Err(failed(error)),
     }
 }
 
-/// There is nobody to watch where the output goes to a file or a pipe.
+/// A file or a pipe cannot be drawn on.
 fn check_terminal() -> Result<(), Failure> {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
     if io::stdin().is_terminal() && io::stdout().is_terminal() && !dumb {
         return Ok(());
     }
     let why = if dumb && io::stdout().is_terminal() {
-        "top needs a terminal that can move its cursor (TERM says that this one cannot)"
+        "top needs a terminal that can move its cursor, which this one cannot according to TERM"
     } else {
-        "top needs a terminal for its input and its output"
+        "top needs a terminal for its input and output"
     };
     Err(Failure::usage(why).and(
         "for pipes and files: kata-runtime events --all --format table (or json), and kata-runtime list",
     ))
 }
 
-/// The view at work.
+/// The running view.
 struct Watch {
     model: Model,
     inventory: Inventory,
     asking: Asking,
     screen: Screen,
     theme: Theme,
-    /// Whether the pods' sums of this tick have been noted.
+    /// Whether the pods' sums of this tick are in their histories.
     noted: bool,
     draw_at: Option<Instant>,
 }
@@ -117,7 +117,7 @@ impl Watch {
                 bytes = self.screen.next() => {
                     let bytes = bytes?;
                     if bytes.is_empty() {
-                        // The terminal is gone, and a signal that would say so is ignored (nohup).
+                        // The terminal is gone, and the signal for that is ignored (nohup).
                         return Ok(None);
                     }
                     for key in keys.feed(&bytes) {
@@ -140,7 +140,7 @@ impl Watch {
         }
     }
 
-    /// Does what a key means; whether that is the end.
+    /// Does what a key means. Returns whether to quit.
     fn press(&mut self, key: input::Key) -> io::Result<bool> {
         let Some(action) = input::action(self.model.mode, key) else {
             return Ok(false);
@@ -162,7 +162,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Reads the node, and asks every container whose last question has been answered.
+    /// Reads the node, and asks every container that has answered the last time.
     fn tick(&mut self) {
         self.take_answers();
         self.note();
@@ -185,13 +185,13 @@ impl Watch {
         }
     }
 
-    /// Has a frame drawn after this time, or earlier where that was wanted already.
+    /// Draws a frame after this time, or earlier if that was planned already.
     fn draw_soon(&mut self, after: Duration) {
         let at = Instant::now() + after;
         self.draw_at = Some(self.draw_at.map_or(at, |before| before.min(at)));
     }
 
-    /// Notes what belongs to a tick once its answers are there.
+    /// Adds the pods' sums to their histories once the answers of a tick have arrived.
     fn note(&mut self) {
         if !self.noted {
             self.model.tree.note_pods();
@@ -211,7 +211,7 @@ impl Watch {
         self.draw_at = (!drawn).then(|| Instant::now() + RETRY);
     }
 
-    /// Reads the processes around the selected line: at every tick, and when another is selected.
+    /// Reads the processes around the selected line: at each tick, and when another line is selected.
     fn look_at_host(&mut self, ticked: bool) {
         let model = &mut self.model;
         let (lines, place) = model.lines();
@@ -227,7 +227,7 @@ impl Watch {
     }
 }
 
-/// Waits until then; for ever where there is no then.
+/// Waits until a time, or forever without one.
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,

@@ -1,4 +1,4 @@
-//! What the view shows and how: rows, order, selection, mode. Knows neither terminals nor shims.
+//! The state of the view: lines, order, selection, mode. It knows neither terminals nor shims.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use super::tree::{Key, Kind, Line, Order, Tree};
 use crate::show::field::Field;
 use crate::show::fields;
 
-/// The longest filter that can be typed, in characters.
+/// The length limit for a filter, in characters.
 const MAX_FILTER: usize = 64;
 
-/// Something that the loop has to do, as the model cannot.
+/// Something that the main loop has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
     Quit,
     Suspend,
-    /// Draw everything anew: something else wrote on the screen.
+    /// Redraw everything: something else wrote to the screen.
     Redraw,
-    /// Ask now rather than at the next tick.
+    /// Ask now, not at the next tick.
     Ask,
 }
 
@@ -35,18 +35,18 @@ pub struct Model {
     pub mode: Mode,
     pub paused: bool,
     pub details: bool,
-    /// What went wrong with reading the node, where it did.
+    /// Why the node could not be read.
     pub fault: Option<String>,
     /// The processes around the selected sandbox.
     pub host: Option<HostSide>,
     selected: Option<Key>,
-    /// Whether the user chose the selected line: else it is the first, whichever that is.
+    /// Whether the user chose the selected line; otherwise the first line is selected.
     chosen: bool,
-    /// Where the selected line was: its neighbour takes over when it goes.
+    /// The place of the selected line: the line there is selected next if it disappears.
     place: usize,
     /// The first line shown.
     pub offset: usize,
-    /// How many lines the last drawing had room for.
+    /// How many lines there was room for in the last frame.
     pub page: usize,
 }
 
@@ -74,7 +74,7 @@ impl Model {
         }
     }
 
-    /// Takes the node's containers as they are now.
+    /// Takes the containers that are on the node now.
     pub fn update(&mut self, containers: Vec<Arc<Container>>) {
         self.tree.update(containers);
         let here: HashSet<&Key> = self.tree.pods().map(|pod| &pod.key).collect();
@@ -99,7 +99,7 @@ impl Model {
         (lines, self.place)
     }
 
-    /// What all containers use together, how many of them there are, and how many do not answer.
+    /// How many containers there are, how many do not answer, and what they use together.
     pub fn summary(&self) -> Summary {
         let pods = self.tree.pods().count();
         let rows = || self.tree.rows();
@@ -117,7 +117,7 @@ impl Model {
         }
     }
 
-    /// Does what a key means; what is left to the loop comes back.
+    /// Does what a key means, and returns what the main loop has to do.
     pub fn act(&mut self, action: Action) -> Option<Request> {
         match action {
             Action::Quit => return Some(Request::Quit),
@@ -174,7 +174,7 @@ impl Model {
             .cloned();
     }
 
-    /// Folds or unfolds the selected pod, or the one that the selected container is in, which is selected then.
+    /// Folds or unfolds the selected pod, or the pod of the selected container, and selects it.
     fn fold(&mut self, fold: Option<bool>) {
         let pod = self.selected_pod();
         self.chosen = true;
@@ -197,7 +197,7 @@ impl Model {
             self.order.folded.clear();
             return;
         }
-        // A container that is no longer shown leaves the selection to its pod.
+        // If the selected container is hidden by that, its pod is selected.
         if let Some(pod) = self.selected_pod() {
             self.selected = Some(pod);
         }
@@ -212,7 +212,7 @@ impl Model {
     }
 }
 
-/// The node in one line.
+/// The node's summary line.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Summary {
     pub pods: usize,

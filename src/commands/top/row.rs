@@ -1,4 +1,4 @@
-//! One container in the view: what its shim last said, and what that means.
+//! One container in the view: what its shim said last, and what that means.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::show::field::Facts;
 use crate::show::fields;
 use crate::show::name::short_id;
 
-/// How many values of the past a row keeps: at an interval of 2 s, ten minutes.
+/// How many past values are kept: ten minutes at an interval of 2 s.
 pub const HISTORY: usize = 300;
 
-/// Values of the past, the newest last; `None` where there was none.
+/// Past values, the newest last. `None`: there was none at that tick.
 #[derive(Debug, Clone, Default)]
 pub struct History(VecDeque<Option<f64>>);
 
@@ -27,26 +27,26 @@ impl History {
         self.0.push_back(value);
     }
 
-    /// The newest values, at most so many.
+    /// The newest values, at most `count`.
     pub fn last(&self, count: usize) -> impl Iterator<Item = Option<f64>> {
         self.0.iter().skip(self.0.len().saturating_sub(count)).copied()
     }
 }
 
-/// How a container is, as far as its shim says.
+/// The state of a container, according to its shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// It has not been heard of yet.
+    /// Its shim has not answered yet.
     Waiting,
-    /// Its statistics are there. The word is its status where that is not `running` (`paused`, `created`).
+    /// There are statistics. The word is its status, unless that is `running` (`paused`, `created`).
     Answers(Option<&'static str>),
-    /// Its shim keeps silent, or is left alone for having kept silent.
+    /// Its shim does not answer, or answered late and is left alone for a while. Says which.
     Hung(String),
-    /// It runs, and its shim has no statistics of it.
+    /// It is running, and its shim has no statistics of it.
     Unmeasured,
-    /// It does not run, and this is why.
+    /// It is not running. Says why.
     Stopped(String),
-    /// Its shim answers something else than statistics.
+    /// Its shim answered with an error.
     Failed(String),
 }
 
@@ -55,7 +55,7 @@ pub enum Health {
 pub struct Row {
     pub container: Arc<Container>,
     pub health: Health,
-    /// What it last said. Kept while it is silent: the next rates are reckoned from here.
+    /// Its last sample, kept while it does not answer: the next rates are since then.
     pub sample: Option<Sample>,
     pub rates: Rates,
     /// Per cent of one processor.
@@ -73,7 +73,7 @@ impl Row {
         }
     }
 
-    /// What its shim answered.
+    /// Takes its shim's answer.
     pub fn take(&mut self, answer: Result<Sample, AskError>) {
         match answer {
             Ok(sample) => {
@@ -97,7 +97,7 @@ impl Row {
         self.cpu.push(fields::CPU.of(&self.facts()));
     }
 
-    /// What it uses, for columns; nothing where it does not answer.
+    /// What the columns can show; no statistics unless it answers.
     pub fn facts(&self) -> Facts<'_> {
         let answers = matches!(self.health, Health::Answers(_));
         Facts {
@@ -107,20 +107,20 @@ impl Row {
         }
     }
 
-    /// The same of one that runs, or may.
+    /// The same, unless it is known not to run.
     pub fn facts_if_running(&self) -> Option<Facts<'_>> {
         (!matches!(self.health, Health::Stopped(_) | Health::Unmeasured)).then(|| self.facts())
     }
 
-    /// The name of a container in its pod. Untrusted text.
+    /// The container's name in its pod. Untrusted text.
     pub fn name_in_pod(&self) -> &str {
         let names = self.container.names();
         let name = names.container.as_deref().or(names.own.as_deref());
         name.unwrap_or(short_id(self.container.id()))
     }
 
-    /// Whether a text that people type fits it: part of a name, of the id or of containerd's namespace.
-    pub fn fits(&self, filter: &str) -> bool {
+    /// Whether a filter matches: part of a name, of the id or of containerd's namespace.
+    pub fn matches(&self, filter: &str) -> bool {
         let (bundle, names) = (&self.container.bundle, self.container.names());
         let pod = names.pod().unwrap_or_default();
         let wanted = filter.to_lowercase();
@@ -132,7 +132,7 @@ impl Row {
     }
 }
 
-/// How a container is whose shim gave no statistics. Untrusted text.
+/// The state of a container without statistics. Untrusted text.
 fn health(error: &AskError) -> Health {
     match error {
         AskError::NotRunning(NotRunning::Stopped(state)) => Health::Stopped(match state.exit_status {

@@ -1,8 +1,7 @@
-//! The terminal: taken over, drawn on, and given back, whatever happens.
+//! The terminal: taken over, drawn on, and restored, whatever happens.
 //!
-//! The terminal is opened anew and never blocks: one that takes nothing (a dead connection, a stopped `less`)
-//! must not keep this program from noticing that it is to end. While it has not taken a frame, no other is
-//! drawn.
+//! It is opened a second time so that writing to it never blocks: a terminal that accepts nothing (a dead connection, a
+//! stopped `less`) must not keep this program from ending. Until it has accepted a frame, no other is drawn.
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -19,16 +18,16 @@ use ratatui::style::{Color, Modifier};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
-/// The other screen, no cursor, no line wrap, attributes reset.
+/// The alternate screen, no cursor, no line wrap, attributes reset.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[0m\x1b[2J";
 
 /// All of that back.
 const LEAVE: &str = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l";
 
-/// How long a terminal is given to take what gives it back.
+/// How long to wait for a terminal to accept what restores it.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
-/// The terminal as it was, for whoever has to restore it: the panic hook has nothing else to go by.
+/// The terminal as it was, for restoring it; the panic hook can only use this.
 static TAKEN: Mutex<Option<Taken>> = Mutex::new(None);
 
 struct Taken {
@@ -41,7 +40,7 @@ pub struct Screen {
     terminal: AsyncFd<File>,
     shown: Buffer,
     next: Buffer,
-    /// What the terminal has not taken yet.
+    /// What the terminal has not accepted yet.
     waiting: Vec<u8>,
 }
 
@@ -65,8 +64,8 @@ impl Screen {
         })
     }
 
-    /// Writes what waits to be written, and gives back the keys that were pressed, as bytes; none where the
-    /// terminal is gone. Loses nothing where it is given up.
+    /// Writes what is waiting, and returns the bytes of keys that were pressed; none if the terminal is gone. It can be
+    /// cancelled without losing anything.
     pub async fn next(&mut self) -> io::Result<Vec<u8>> {
         loop {
             let wanted = if self.waiting.is_empty() {
@@ -101,7 +100,7 @@ impl Screen {
         }
     }
 
-    /// Draws what has changed. `false` where the terminal has not taken the last frame yet: nothing is drawn then.
+    /// Draws what has changed. Returns `false`, and draws nothing, if the terminal has not accepted the last frame yet.
     pub fn draw(&mut self, render: impl FnOnce(&mut Buffer)) -> bool {
         if !self.waiting.is_empty() {
             return false;
@@ -112,17 +111,17 @@ impl Screen {
         true
     }
 
-    /// Has the next frame draw everything, at the size that the terminal has now.
+    /// Makes the next frame draw everything, in the terminal's current size.
     pub fn refresh(&mut self) {
         let area = size(self.terminal.get_ref());
         self.shown = Buffer::empty(area);
         self.next = Buffer::empty(area);
-        // What the terminal took a part of may end within a sequence: end that first.
+        // The terminal may have accepted part of an escape sequence: end that first.
         self.waiting.clear();
         self.waiting.extend_from_slice(b"\x18\x1b[0m\x1b[2J");
     }
 
-    /// Gives the terminal back, stops this process until it is continued, and takes the terminal again.
+    /// Restores the terminal, stops this process until it is continued, and takes the terminal over again.
     pub fn suspend(&mut self) -> io::Result<()> {
         restore();
         stop();
@@ -132,8 +131,8 @@ impl Screen {
     }
 }
 
-/// Stops this process as if SIGTSTP were not caught. That does nothing where no shell could continue it (it was
-/// started by the terminal itself), unlike SIGSTOP.
+/// Stops this process as if SIGTSTP were not caught. Unlike SIGSTOP, that does nothing if no shell could continue it (if
+/// the terminal itself started it).
 fn stop() {
     // SAFETY: the structures are ours, and what was there is put back before anything else can happen.
     unsafe {
@@ -153,7 +152,7 @@ impl Drop for Screen {
     }
 }
 
-/// Opens the terminal of standard output anew, so that its being non-blocking is nobody else's matter.
+/// Opens the terminal of standard output again, so that making it non-blocking affects nobody else.
 fn reopen() -> io::Result<File> {
     let open = |path: &str| {
         OpenOptions::new()
@@ -162,7 +161,7 @@ fn reopen() -> io::Result<File> {
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
             .open(path)
     };
-    // The second where the first is another user's (after su).
+    // The first fails if the terminal is another user's (after su).
     open("/proc/self/fd/1").or_else(|_| open("/dev/tty"))
 }
 
@@ -192,7 +191,7 @@ fn enter(terminal: &File) -> io::Result<()> {
     write_all(terminal, ENTER.as_bytes())
 }
 
-/// Gives the terminal back, once.
+/// Restores the terminal, once.
 fn restore() {
     let taken = match TAKEN.try_lock() {
         Ok(mut taken) => taken.take(),
@@ -200,14 +199,14 @@ fn restore() {
         Err(std::sync::TryLockError::WouldBlock) => None,
     };
     let Some(taken) = taken else { return };
-    // Where the terminal is gone, there is nothing to give back.
+    // If the terminal is gone, there is nothing to restore.
     let _ = write_all(&taken.terminal, LEAVE.as_bytes());
     // SAFETY: the descriptor is open, and the settings are those that it had.
     unsafe { libc::tcsetattr(taken.terminal.as_raw_fd(), libc::TCSANOW, &taken.settings) };
 }
 
-/// Has a panic give the terminal back before it says what happened, which would else be lost with the other
-/// screen. The release build aborts after that, so nothing later could.
+/// Makes a panic restore the terminal before it prints its message, which would be lost with the alternate screen. The
+/// release build aborts after that, so nothing else could.
 fn restore_on_panic() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -219,7 +218,7 @@ fn restore_on_panic() {
     });
 }
 
-/// Writes all of it, but does not wait for long.
+/// Writes all of it, without waiting for long.
 fn write_all(mut terminal: &File, mut bytes: &[u8]) -> io::Result<()> {
     let deadline = Instant::now() + LAST_WORDS;
     while !bytes.is_empty() {
@@ -241,7 +240,7 @@ fn write_all(mut terminal: &File, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The terminal's size; 80 by 24 where it does not say.
+/// The terminal's size; 80 by 24 if it is not known.
 fn size(terminal: &File) -> Rect {
     let mut size = libc::winsize {
         ws_row: 0,
@@ -257,11 +256,11 @@ fn size(terminal: &File) -> Rect {
     } else {
         (80, 24)
     };
-    // A buffer has a cell for each: a terminal that claims to be a square mile is cut.
+    // A buffer has a cell for each position: a terminal that claims to be huge is cut.
     Rect::new(0, 0, width.min(1000), height.min(500))
 }
 
-/// Writes cells as a terminal takes them (ECMA-48).
+/// Writes cells as escape sequences (ECMA-48).
 fn paint<'a>(cells: impl Iterator<Item = (u16, u16, &'a Cell)>, out: &mut Vec<u8>) {
     let mut text = String::new();
     let mut cursor = None;
@@ -276,7 +275,7 @@ fn paint<'a>(cells: impl Iterator<Item = (u16, u16, &'a Cell)>, out: &mut Vec<u8
             style = Some(wanted);
         }
         text.push_str(cell.symbol());
-        // Where a wide character leaves the cursor depends on who counts: the next cell says where it is.
+        // Terminals disagree on the width of some characters: the next cell sets its own position.
         cursor = cell.symbol().is_ascii().then_some((x + 1, y));
     }
     if style.is_some() {
@@ -298,7 +297,7 @@ fn attributes((fg, bg, modifier): (Color, Color, Modifier), text: &mut String) {
             Color::Green => 2,
             Color::Yellow => 3,
             Color::Cyan => 6,
-            // The view uses no others.
+            // The view uses no other colours.
             _ => continue,
         };
         let _ = write!(text, ";{}", base + number);

@@ -1,21 +1,21 @@
-//! The signals that matter to a program that holds a terminal.
+//! The signals that matter to a program that has taken over a terminal.
 
 use std::io;
 
 use tokio::signal::unix::{self, SignalKind};
 
-/// A signal that came.
+/// A signal that was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// The terminal has another size.
+    /// The terminal's size has changed.
     Resize,
     /// Stop until continued.
     Suspend,
-    /// End; the signal's number.
+    /// End, with the signal's number.
     End(i32),
 }
 
-/// Listens for them for as long as the process lives.
+/// Listens for them until the process ends.
 pub struct Signals {
     resize: unix::Signal,
     suspend: unix::Signal,
@@ -53,7 +53,7 @@ impl Signals {
 }
 
 impl Signal {
-    /// Ends this process by the signal that asked for it, so that whoever waits for it learns how it ended.
+    /// Ends this process by the signal that it received, so that its parent can tell.
     pub fn die<T>(self) -> Result<T, crate::exit::Failure> {
         let number = match self {
             Self::End(number) => number,

@@ -1,4 +1,4 @@
-//! The lines of the view: pods with their containers under them, and the containers that are in none.
+//! The lines of the view: pods with their containers under them, and containers in no pod.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -13,7 +13,7 @@ use crate::show::field::Field;
 use crate::show::fields;
 use crate::show::name::{Labels, short_id};
 
-/// Names a line for as long as its bundle is there: the bundle's path. A pod's is that of its sandbox.
+/// Identifies a line: the path of its bundle, or of its sandbox's for a pod.
 pub type Key = PathBuf;
 
 /// The key that sorts by name; the others are those of the [fields](fields::sorted_by).
@@ -22,11 +22,11 @@ pub const BY_NAME: char = 'a';
 /// How the lines are chosen and sorted.
 #[derive(Debug, Clone)]
 pub struct Order {
-    /// The key that was pressed for it.
+    /// The key that was pressed to sort.
     pub sort: char,
-    /// The other way round than usual: the smallest number first, the last name first.
+    /// Reversed: the smallest number first, the last name first.
     pub reverse: bool,
-    /// Shows only what fits this text; empty fits everything.
+    /// Shows only what contains this text; an empty one matches everything.
     pub filter: String,
     /// Pods whose containers are not shown.
     pub folded: HashSet<Key>,
@@ -35,36 +35,36 @@ pub struct Order {
 /// What a line stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A pod, with so many containers in it.
+    /// A pod, and how many containers are in it.
     Pod { folded: bool, members: usize },
-    /// A container of the pod above: which, and whether it is the last that is shown.
+    /// A container of the pod above: its index, and whether it is the last one shown.
     Member { index: usize, last: bool },
-    /// A container that is in no pod.
+    /// A container in no pod.
     Plain,
 }
 
 /// A line of the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line {
-    /// Which group it is of.
+    /// The index of its group.
     group: usize,
     pub kind: Kind,
 }
 
-/// A pod, or a container that is in none.
+/// A pod, or a container in no pod.
 #[derive(Debug)]
 pub struct Group {
     pub key: Key,
     /// The sandbox's id.
     pub id: String,
-    /// What people know it by. Untrusted text.
+    /// Its name for people. Untrusted text.
     pub title: String,
-    /// `None` also where the sandbox has no bundle.
+    /// `None` also for a sandbox without a bundle.
     pub sandbox: Option<Row>,
-    /// The containers beside the sandbox's own; of one that is in no pod, itself.
+    /// The containers other than the sandbox's own.
     pub members: Vec<Row>,
     is_pod: bool,
-    /// Per cent of one processor, all together.
+    /// Their percentage of one processor together.
     pub cpu: History,
 }
 
@@ -72,17 +72,17 @@ pub struct Group {
 #[derive(Debug, Default)]
 pub struct Tree {
     groups: Vec<Group>,
-    /// What they were made of.
+    /// What the groups were made from.
     containers: Vec<Arc<Container>>,
 }
 
 impl Tree {
-    /// Takes the node's containers as they are now: new ones come, gone ones go, all others keep what is known of
-    /// them. One that was made anew under an old id is another.
+    /// Takes the containers that are on the node now: new ones are added, others removed, and the rest keep what is known
+    /// about them. A container that was recreated with the same id is new.
     pub fn update(&mut self, containers: Vec<Arc<Container>>) {
         let same = |(old, new): (&Arc<Container>, &Arc<Container>)| Arc::ptr_eq(old, new);
         if self.containers.len() == containers.len() && self.containers.iter().zip(&containers).all(same) {
-            // Mostly nothing has come or gone.
+            // Usually nothing has changed.
             return;
         }
         let mut histories = HashMap::with_capacity(self.groups.len());
@@ -119,7 +119,7 @@ impl Tree {
         self.containers = containers;
     }
 
-    /// Takes what a container's shim answered. It may have gone meanwhile.
+    /// Takes the answer of a container's shim. The container may be gone by now.
     pub fn answer(&mut self, container: &Arc<Container>, answer: Result<Sample, AskError>) {
         let row = self.rows_mut().find(|row| Arc::ptr_eq(&row.container, container));
         if let Some(row) = row {
@@ -127,7 +127,7 @@ impl Tree {
         }
     }
 
-    /// Notes what the pods used, once the answers of a tick are there.
+    /// Adds to the pods' histories, once the answers of a tick have arrived.
     pub fn note_pods(&mut self) {
         for group in &mut self.groups {
             let cpu = group.number(&fields::CPU);
@@ -178,7 +178,7 @@ impl Tree {
         self.groups.get(line.group)
     }
 
-    /// The container that a line is about: a pod's own is its sandbox's, where that has a bundle.
+    /// The container of a line: for a pod its sandbox's, if that has a bundle.
     pub fn row(&self, line: &Line) -> Option<&Row> {
         let group = self.group(line)?;
         match line.kind {
@@ -195,7 +195,7 @@ impl Tree {
         }
     }
 
-    /// What people know it by. Untrusted text.
+    /// A line's name for people. Untrusted text.
     pub fn name(&self, line: &Line) -> &str {
         let name = match line.kind {
             Kind::Pod { .. } | Kind::Plain => self.group(line).map(|group| group.title.as_str()),
@@ -204,7 +204,7 @@ impl Tree {
         name.unwrap_or_default()
     }
 
-    /// A number of a line; a pod's is that of all that is in it.
+    /// A number of a line; for a pod, that of everything in it.
     pub fn number(&self, line: &Line, field: &Field) -> Option<f64> {
         match line.kind {
             Kind::Pod { .. } => self.group(line)?.number(field),
@@ -212,7 +212,7 @@ impl Tree {
         }
     }
 
-    /// The processor's past.
+    /// A line's past CPU usage.
     pub fn cpu(&self, line: &Line) -> Option<&History> {
         match line.kind {
             Kind::Pod { .. } => Some(&self.group(line)?.cpu),
@@ -228,7 +228,7 @@ fn title(pod: &Pod) -> String {
 }
 
 impl Group {
-    /// The container whose processes on the host are the pod's: its sandbox's, or another where that has no bundle.
+    /// The container that leads to the pod's processes on the host: its sandbox's, or another if that has no bundle.
     pub fn main(&self) -> Option<&Row> {
         self.rows().next()
     }
@@ -247,23 +247,23 @@ impl Group {
         field.of_all_in_pod(sandbox.as_ref(), &members)
     }
 
-    /// Its line and those of its containers, as far as they are to be shown.
+    /// Its line and those of its containers, if they are to be shown.
     fn lines(&self, group: usize, order: &Order) -> Option<(Line, Vec<Line>)> {
-        let fits = |row: &Row| row.fits(&order.filter);
+        let matches = |row: &Row| row.matches(&order.filter);
         if !self.is_pod {
             let line = Line {
                 group,
                 kind: Kind::Plain,
             };
-            return self.members.iter().any(fits).then(|| (line, Vec::new()));
+            return self.members.iter().any(matches).then(|| (line, Vec::new()));
         }
-        // A pod that fits is shown with all that is in it.
-        let all = order.filter.is_empty() || self.fits(&order.filter);
+        // A pod that matches is shown with everything in it.
+        let all = order.filter.is_empty() || self.matches(&order.filter);
         let members: Vec<_> = self
             .members
             .iter()
             .enumerate()
-            .filter(|(_, row)| all || fits(row))
+            .filter(|(_, row)| all || matches(row))
             .map(|(index, _)| Line {
                 group,
                 kind: Kind::Member { index, last: false },
@@ -278,9 +278,9 @@ impl Group {
             .then(|| (Line { group, kind }, if folded { Vec::new() } else { members }))
     }
 
-    fn fits(&self, filter: &str) -> bool {
+    fn matches(&self, filter: &str) -> bool {
         match &self.sandbox {
-            Some(sandbox) => sandbox.fits(filter),
+            Some(sandbox) => sandbox.matches(filter),
             None => {
                 let filter = filter.to_lowercase();
                 [&self.id, &self.title]
@@ -291,10 +291,10 @@ impl Group {
     }
 }
 
-/// Where a line stands among others: by its number, then by its name.
+/// The order of lines: by number, then by name.
 #[derive(PartialEq)]
 struct Rank {
-    /// `None` comes last, whichever way is sorted.
+    /// `None` comes last in both directions.
     number: Option<f64>,
     name: String,
     by_name: bool,

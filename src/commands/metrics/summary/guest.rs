@@ -1,12 +1,12 @@
-//! What Kata's families say, in seconds and bytes. Their units differ between Kata's two shims, and from family to
-//! family; they were read in Kata's sources (4.1) and checked against recordings.
+//! What Kata's metrics say, in seconds and bytes. Units differ between Kata's two shims and between families; they were
+//! read in Kata's sources (4.1) and checked against recordings.
 //!
 //! | family | unit |
 //! |---|---|
 //! | `kata_hypervisor_proc_stat`, `kata_virtiofsd_proc_stat`, `kata_shim_proc_stat` | clock ticks of the host |
-//! | `kata_hypervisor_proc_status`, `kata_virtiofsd_proc_status` (Go shim alone has them) | bytes |
+//! | `kata_hypervisor_proc_status`, `kata_virtiofsd_proc_status` (only from the Go shim) | bytes |
 //! | `kata_shim_proc_status` | bytes from the Go shim, kB from the Rust shim |
-//! | `process_*` (Go shim alone) | as their names say |
+//! | `process_*` (only from the Go shim) | as their names say |
 //! | `kata_guest_cpu_time` | milliseconds |
 //! | `kata_guest_meminfo` | bytes |
 //! | `kata_agent_total_time`, `kata_agent_total_rss` | seconds, bytes |
@@ -14,16 +14,16 @@
 use crate::commands::metrics::readings::Readings;
 use shimstat::node::{Part, processes};
 
-/// What is said of one part of a sandbox.
+/// What the metrics say about one part of a sandbox.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
     /// Processor time in seconds.
     pub cpu: Option<f64>,
     /// In bytes.
     pub memory: Option<u64>,
-    /// Of how many bytes, where there is such a number.
+    /// The bytes that there are, if that is known.
     pub of: Option<u64>,
-    /// The families that say so.
+    /// The metric families that it comes from.
     pub source: &'static str,
 }
 
@@ -78,8 +78,7 @@ pub fn host_part(readings: &Readings, part: Part) -> Option<Measured> {
 /// The guest as a machine: processor time that was not idle, and memory that is not available.
 pub fn guest(readings: &Readings) -> Option<Measured> {
     let time = |item| readings.value("kata_guest_cpu_time", &[("cpu", "total"), ("item", item)]);
-    // What it spends on guests of its own (guest, guest_nice) is in user and nice already; iowait and steal are
-    // time in which it did not run.
+    // guest and guest_nice are part of user and nice; iowait and steal are time in which it did not run.
     let busy = ["user", "nice", "system", "irq", "softirq"]
         .map(time)
         .into_iter()
@@ -92,7 +91,7 @@ pub fn guest(readings: &Readings) -> Option<Measured> {
         ..Measured::new(
             busy.map(|milliseconds| milliseconds / 1000.0),
             used,
-            "kata_guest_cpu_time, kata_guest_meminfo (mem_total less mem_available)",
+            "kata_guest_cpu_time, kata_guest_meminfo (mem_total minus mem_available)",
         )?
     })
 }
@@ -108,7 +107,7 @@ pub fn agent(readings: &Readings) -> Option<Measured> {
     )
 }
 
-/// A number that can be an amount of something: Kata has been seen to send one that went below zero as 1.8e19.
+/// A number that can be an amount: Kata has been seen to send a negative one as 1.8e19.
 fn amount(value: f64) -> Option<u64> {
     const MOST: f64 = (1_u64 << 60) as f64;
     (0.0..MOST).contains(&value).then_some(value as u64)

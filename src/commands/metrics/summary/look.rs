@@ -1,4 +1,4 @@
-//! Looking at a sandbox: at its processes, its containers and its metrics. Each may fail without the others.
+//! Looking at a sandbox: its processes, its containers and its metrics. Each may fail without the others.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,28 +14,28 @@ use crate::context::Context;
 use crate::exit::Failure;
 use crate::sandbox_page::{MetricsSource, SandboxMetrics};
 
-/// What was seen of a sandbox.
+/// What was found about a sandbox.
 pub struct Look {
-    /// What its shim noted of its virtual machine.
+    /// What its shim has noted about its virtual machine.
     pub machine: Option<VirtualMachine>,
     /// Its processes on the host, and when they were read.
     pub processes: (Instant, Vec<HostProcesses>),
     /// The sandbox's own container, then the others by name.
     pub containers: Vec<(Arc<Container>, Result<Sample, AskError>)>,
-    /// Its metrics and when they came, or why there are none.
+    /// Its metrics and when they arrived, or why there are none.
     pub scraped: Result<(Instant, Readings), String>,
 }
 
 impl Look {
-    /// Looks once. A sandbox that does not run is an error, and so is one of which nothing says that it has a virtual
-    /// machine: neither its shim's notes nor a monitor.
+    /// Looks once. It is an error if the sandbox does not run, or if neither its shim's notes nor a monitor show that it
+    /// has a virtual machine.
     pub async fn take(
         context: &Context,
         sandbox: &Sandbox,
         survey: &Survey,
         force: bool,
     ) -> Result<Self, Failure> {
-        // Its pid leads to the VMM also where the statistics are not to be had.
+        // Its pid leads to the VMM even if there are no statistics.
         let state = match sandbox.pod.main() {
             Some(main) => Some(survey.ask(main, State).await),
             None => None,
@@ -67,7 +67,7 @@ impl Look {
         });
         let machine = hypervisor::virtual_machine(sandbox.id());
         let scraped = match silent {
-            // Its monitor would only add to what the shim waits for.
+            // Its monitor would only make the shim wait for more.
             Some(error) => Err(format!("{error}, and its monitor was not asked")),
             None => match sandbox.scrape(context, survey, force).await {
                 // What is on the host is read here, and more of it.
@@ -96,7 +96,7 @@ impl Look {
     }
 }
 
-/// The containers of a sandbox, its own first; none where containerd does not know it.
+/// The containers of a sandbox, its own first; none if containerd does not know it.
 fn containers(context: &Context, sandbox: &Sandbox) -> Result<Vec<Arc<Container>>, Failure> {
     if sandbox.pod.main().is_none() {
         return Ok(Vec::new());

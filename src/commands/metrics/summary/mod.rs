@@ -18,11 +18,11 @@ use crate::output;
 pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> {
     if arguments.format == Some(MetricsFormat::Raw) {
         return Err(Failure::usage(
-            "--summary has no raw form: choose --format table or json",
+            "--summary has no raw format: choose --format table or json",
         ));
     }
     let sandbox = Sandbox::find(context, &arguments.sandbox).await?;
-    // One call to a sandbox at a time, whatever is asked of it.
+    // One call to a sandbox at a time, whatever it is.
     let survey = Survey::new(context.timeout, 1);
     let first = Look::take(context, &sandbox, &survey, arguments.force).await?;
     let summary = match arguments.interval {

@@ -1,4 +1,4 @@
-//! The sum: what each part of a sandbox uses, and what is left when its containers are taken off. Pure.
+//! The summary: what each part of a sandbox uses, and how much of that is not its containers'. No I/O.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use shimstat::survey::{AskError, Sample};
 use super::guest::{self, Measured};
 use super::look::Look;
 
-/// One line of the sum. `None`: nobody measured it. As JSON, its keys are in alphabetical order.
+/// One line of the summary. `None`: not measured. As JSON, its keys are in alphabetical order.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Entry {
     /// Per cent of one processor between two looks.
@@ -23,20 +23,20 @@ pub struct Entry {
     /// In bytes.
     #[serde(rename = "memory_bytes", skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
-    /// Of how many bytes, where there is such a number.
+    /// The bytes that there are, if that is known.
     #[serde(rename = "memory_of_bytes", skip_serializing_if = "Option::is_none")]
     pub of: Option<u64>,
     pub name: String,
-    /// Where the numbers are from.
+    /// Where the numbers come from.
     pub source: String,
 }
 
 /// What a sandbox costs. As JSON, its keys are in alphabetical order.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
-    /// Its containers, as the guest counts them.
+    /// Its containers, as counted in the guest.
     pub containers: Vec<Entry>,
-    /// The guest as a machine. It is within what the VMM uses.
+    /// The guest as a machine. The VMM's usage includes it.
     pub guest: Vec<Entry>,
     /// Its processes on the host.
     pub host: Vec<Entry>,
@@ -45,7 +45,7 @@ pub struct Summary {
     pub hypervisor: Option<String>,
     /// What is not known, and why.
     pub missing: Vec<String>,
-    /// What the host's processes use beyond the containers in the guest. Only where all of that is known.
+    /// What the host's processes use beyond the containers in the guest, if all of that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overhead: Option<Entry>,
     /// `namespace/name` of its pod. Untrusted text.
@@ -68,7 +68,7 @@ fn shim_name<S: Serializer>(shim: &Option<KataShim>, serializer: S) -> Result<S:
 }
 
 impl Summary {
-    /// Sums up what was seen of a sandbox; with an earlier look also what was used in between.
+    /// Summarizes a sandbox; with an earlier look, also what was used in between.
     pub fn new(sandbox: &str, now: &Look, before: Option<&Look>) -> Self {
         let mut missing = Vec::new();
         let host = host(now, before, &mut missing);
@@ -92,7 +92,7 @@ impl Summary {
     }
 }
 
-/// The processes on the host: as `/proc` has them, or else as the shim's families do.
+/// The processes on the host, from `/proc` or, failing that, from the shim's families.
 fn host(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> Vec<Entry> {
     let (taken, processes) = &now.processes;
     let mut entries: Vec<(Part, Entry)> = processes
@@ -116,14 +116,14 @@ fn host(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> Vec<Ent
         match from_families(now, before, name, |readings| guest::host_part(readings, part)) {
             Some(entry) => entries.push((part, entry)),
             None => missing.push(format!(
-                "{name}: its process is not known here, and no family tells of it"
+                "{name}: its process is not known, and no metric family is about it"
             )),
         }
     }
     let noted = now.machine.as_ref().and_then(|machine| machine.virtiofsd_pid);
     if noted.is_some() && !entries.iter().any(|(part, _)| *part == Part::Virtiofsd) {
         missing.push(
-            "virtiofsd: its process is not there, and Kata's families are not of the one that does the work"
+            "virtiofsd: its process is gone, and Kata's metrics are not about the one that does the work"
                 .into(),
         );
     }
@@ -190,7 +190,7 @@ fn from_families(
     })
 }
 
-/// Seconds of processor time in a span, in per cent; nothing for a counter that fell.
+/// Seconds of processor time in a span, as a percentage; `None` for a counter that fell.
 fn percent(seconds: f64, then: Instant, now: Instant) -> Option<f64> {
     let span: Duration = now.saturating_duration_since(then);
     (seconds >= 0.0 && !span.is_zero()).then(|| seconds / span.as_secs_f64() * 100.0)
@@ -212,7 +212,7 @@ fn containers(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> V
         }
     }
     if now.containers.is_empty() {
-        missing.push("containers: containerd's state does not know the sandbox".to_string());
+        missing.push("containers: the sandbox is not in containerd's state directory".to_string());
     }
     entries
 }
@@ -234,15 +234,14 @@ fn from_stats(name: String, sample: &Sample, before: Option<&Sample>) -> Entry {
     }
 }
 
-/// What is left of the host's processes when the containers are taken off. Every number of it needs that number of
-/// all the others.
+/// What the host's processes use beyond the containers. Each number needs that of all the others.
 fn overhead(host: &[Entry], containers: &[Entry], now: &Look, missing: &mut Vec<String>) -> Option<Entry> {
     if !missing.is_empty() {
-        missing.push("overhead: the above is part of it".to_string());
+        missing.push("overhead: it needs the above".to_string());
         return None;
     }
     if !is_virtual(now.machine.as_ref(), host) {
-        missing.push("overhead: nothing says that the containers run in a virtual machine".to_string());
+        missing.push("overhead: the containers are not known to run in a virtual machine".to_string());
         return None;
     }
     let difference = |part: fn(&Entry) -> Option<f64>| {
@@ -250,7 +249,7 @@ fn overhead(host: &[Entry], containers: &[Entry], now: &Look, missing: &mut Vec<
         Some(sum(host)? - sum(containers)?)
     };
     let mut kept = |what: &str, difference: Option<f64>| match difference {
-        // Two clocks, read one after the other, and the kernel counts in ticks.
+        // They are read one after the other, and the kernel counts in ticks.
         Some(left) if left < 0.0 => {
             missing.push(format!(
                 "overhead: the containers report more {what} than the host's processes use"
@@ -271,11 +270,11 @@ fn overhead(host: &[Entry], containers: &[Entry], now: &Look, missing: &mut Vec<
         cpu_percent,
         memory: memory.map(|bytes| bytes as u64),
         of: None,
-        source: "the processes on the host less the containers".to_string(),
+        source: "the processes on the host minus the containers".to_string(),
     })
 }
 
-/// Whether the containers' usage is within that of a process on the host.
+/// Whether a process on the host contains the containers.
 fn is_virtual(machine: Option<&VirtualMachine>, host: &[Entry]) -> bool {
     machine.is_some() || host.iter().any(|entry| entry.name == "VMM")
 }
@@ -294,7 +293,7 @@ fn in_guest(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> Vec
             missing.extend(readings.left_out.iter().map(|what| format!("guest: {what}")));
         }
         Ok(_) if entries.is_empty() => {
-            missing.push("guest: its families are not in the answer; it may be hung".to_string());
+            missing.push("guest: its metrics are missing from the answer; it may be hung".to_string());
         }
         Ok(_) => {}
     }

@@ -1,4 +1,4 @@
-//! The sum as a table and as JSON.
+//! The summary as a table and as JSON.
 
 use shimstat::node::hypervisor::KataShim;
 
@@ -68,7 +68,7 @@ fn row(kind: &str, entry: &Entry, rates: bool) -> Vec<String> {
     cells
 }
 
-/// Numbers that nobody measured are left out.
+/// What was not measured is left out.
 pub fn json(summary: &Summary) -> Vec<u8> {
     json::line(summary)
 }

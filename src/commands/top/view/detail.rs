@@ -1,4 +1,4 @@
-//! The pane about the selected line: its numbers in full, its past, and the processes around its sandbox.
+//! The pane about the selected line: its numbers in full, its past CPU usage, and the processes of its sandbox.
 
 use std::cmp::Ordering;
 
@@ -18,13 +18,13 @@ use crate::show::field::{Field, Value};
 use crate::show::name::short_id;
 use crate::show::{fields, units};
 
-/// The rows that the pane takes: its title, and one for each fact that there can be.
+/// The pane's rows: its title, and one for each fact that there can be.
 pub const HEIGHT: u16 = 9;
 
-/// What a row is about, and a blank.
+/// The width of a row's label, and a blank.
 const LABEL: u16 = 10;
 
-/// The least width of the graph, and the widths between which the text beside it is.
+/// The minimum width of the graph, and the minimum and maximum of the text beside it.
 const GRAPH: u16 = 20;
 const TEXT: u16 = 58;
 const MAX_TEXT: u16 = 80;
@@ -35,7 +35,7 @@ pub fn draw(model: &Model, line: Option<&Line>, theme: &Theme, area: Rect, buffe
     let text = match area.width {
         // The text matters more.
         width if width < TEXT + GRAPH => width,
-        // Nothing is cut for a graph with nothing in it.
+        // No text is cut for an empty graph.
         width if !has_past(model, line, width - TEXT) => width,
         width => (width / 2).clamp(TEXT, MAX_TEXT),
     };
@@ -109,14 +109,13 @@ fn identity(model: &Model, line: &Line) -> String {
     ])
 }
 
-/// The lines of the pane: what each is about, and what there is to say. What is not known is left out. Those of a
-/// pod are about all that is in it.
+/// The rows of the pane, with their labels. What is not known is left out. For a pod they are about everything in it.
 fn facts(model: &Model, line: &Line) -> Vec<(&'static str, String)> {
     let row = model.tree.row(line);
     let mut facts = vec![("state", state(model, line))];
     if row.is_none_or(|row| matches!(row.health, Health::Answers(_) | Health::Unmeasured)) {
         let sample = row.and_then(|row| row.sample.as_ref());
-        // The sandbox's own container is not what its pod uses.
+        // The sandbox's own container is only part of the pod.
         let stats = sample
             .map(|sample| &sample.stats)
             .filter(|_| !matches!(line.kind, Kind::Pod { .. }));
@@ -199,7 +198,7 @@ fn state(model: &Model, line: &Line) -> String {
     ])
 }
 
-/// What the sandbox's processes use, as `/proc` has it.
+/// What the sandbox's processes use, from `/proc`.
 fn host_side(host: &HostSide) -> impl Iterator<Item = (&'static str, String)> {
     host.parts.iter().map(|(processes, cpu)| {
         let label = match processes.part {
@@ -229,7 +228,7 @@ fn join<const N: usize>(parts: [Option<String>; N]) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// The CPU of the past, the newest at the right.
+/// Past CPU usage, the newest at the right.
 fn graph(model: &Model, line: &Line, theme: &Theme, area: Rect, buffer: &mut Buffer) {
     if area.width < 4 || area.height < 2 {
         return;
@@ -273,7 +272,7 @@ fn graph(model: &Model, line: &Line, theme: &Theme, area: Rect, buffer: &mut Buf
 fn scale(most: f64) -> f64 {
     let mut top = 10.0;
     for step in [2.5, 2.0, 2.0].into_iter().cycle() {
-        // Also where it is no number.
+        // NaN included.
         if top > 1e7 || most.partial_cmp(&top) != Some(Ordering::Greater) {
             break;
         }

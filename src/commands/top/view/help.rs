@@ -33,7 +33,7 @@ const SIGNS: [(&str, &str); 2] = [
     ),
 ];
 
-/// The columns of the screen for what is explained.
+/// The width of what is explained.
 const INDENT: u16 = 15;
 
 pub fn draw(theme: &Theme, area: Rect, buffer: &mut Buffer) {

@@ -14,7 +14,7 @@ use super::input::Mode;
 use super::model::Model;
 pub use theme::Theme;
 
-/// Below this height the pane about the selected container would leave too little of the table.
+/// Below this height the pane would leave too little room for the table.
 const HEIGHT_FOR_DETAILS: u16 = 18;
 
 const KEYS: &str = "q quit  ? help  / filter  cmnbpa sort  r reverse  enter fold  space pause";
@@ -63,7 +63,7 @@ pub fn draw(model: &mut Model, theme: &Theme, buffer: &mut Buffer) {
         let text = if model.order.filter.is_empty() {
             "no containers on this node"
         } else {
-            "nothing fits the filter"
+            "nothing matches the filter"
         };
         buffer.set_stringn(area.x, body.y + 1, text, usize::from(area.width), theme.dim());
     }
@@ -77,7 +77,7 @@ pub fn draw(model: &mut Model, theme: &Theme, buffer: &mut Buffer) {
     }
 }
 
-/// Keeps the selected line in sight, and no empty room below the last.
+/// Keeps the selected line visible, and no room empty below the last line.
 fn scroll(model: &mut Model, lines: usize, place: usize, room: usize) {
     model.page = room;
     let first = (place + 1).saturating_sub(room);

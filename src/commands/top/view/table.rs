@@ -10,27 +10,27 @@ use super::theme::Theme;
 use crate::show::field::{Field, Mark, Narrow, Value};
 use crate::show::fields;
 
-/// The name is cut no shorter than this; columns are left out before.
+/// The minimum width of names; if there is less room, columns are left out.
 const MIN_NAME: u16 = 14;
-/// A longer name is cut, however wide the terminal is: its numbers shall not be far from it.
+/// The maximum width of names, however wide the terminal is: numbers should not be far from them.
 const MAX_NAME: u16 = 56;
 /// How much wider a bar gets in a wide terminal.
 const WIDER_BAR: u16 = 16;
 
-/// From a share of the limit on, the bar warns and alarms.
+/// The shares of the limit from which on the bar warns and alarms.
 const WARNING: f64 = 0.75;
 const ALARM: f64 = 0.9;
 
-/// A column in its place.
+/// A column with its place.
 struct Column {
     field: &'static Field,
     top: Narrow,
-    /// Its first column of the screen, from the table's left.
+    /// Its offset from the table's left side.
     at: u16,
     width: u16,
 }
 
-/// Where the columns are in a table of a width.
+/// The places of the columns in a table of some width.
 pub struct Plan {
     name: u16,
     columns: Vec<Column>,
@@ -119,7 +119,7 @@ pub fn line(
         buffer.set_style(area, theme.selected());
     }
     if word.is_none() {
-        // After that: turned round, the empty part of a bar would look full.
+        // Drawn after that, since the empty part of a reversed bar would look full.
         for column in plan.columns.iter().filter(|column| is_bar(column.field)) {
             bar(tree.number(line, column.field), theme, column.place(area), buffer);
         }
@@ -146,7 +146,7 @@ fn name(tree: &Tree, line: &Line, health: Option<&Health>, theme: &Theme) -> Str
     format!("{sign}{}{count}{note}", tree.name(line))
 }
 
-/// What stands in place of the numbers, where there are none.
+/// What is shown instead of numbers, if there are none.
 fn word(health: &Health) -> Option<String> {
     match health {
         Health::Waiting | Health::Answers(_) | Health::Unmeasured => None,
@@ -177,7 +177,7 @@ fn numbers(plan: &Plan, tree: &Tree, line: &Line, theme: &Theme, area: Rect, buf
     }
 }
 
-/// How much of its limit the memory takes.
+/// The share of the memory limit that is used.
 fn bar(share: Option<f64>, theme: &Theme, area: Rect, buffer: &mut Buffer) {
     let Some(share) = share else {
         right(buffer, area, "-", theme.dim());
@@ -207,7 +207,7 @@ impl Column {
     }
 }
 
-/// A text at the right end of its column.
+/// Draws a text at the right end of its column.
 fn right(buffer: &mut Buffer, area: Rect, text: &str, style: Style) {
     let columns = u16::try_from(text.chars().count())
         .unwrap_or(area.width)

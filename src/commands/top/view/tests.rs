@@ -367,7 +367,7 @@ fn an_empty_node_says_so() {
     model.order.filter = "x".into();
     assert_eq!(
         text(&drawn(&mut model, &THEME, 80, 24))[2],
-        "nothing fits the filter"
+        "nothing matches the filter"
     );
 }
 

@@ -9,14 +9,14 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use crate::show::field::Mark;
 use crate::show::text::escape;
 
-/// How things look. Everything that colour says, a sign or a word says too.
+/// How things look. Whatever a colour says, a sign or a word says too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Theme {
     pub colour: bool,
     pub unicode: bool,
 }
 
-/// Levels of a graph for terminals that know ASCII alone.
+/// The levels of a graph in ASCII.
 const ASCII_BARS: bar::Set = bar::Set {
     full: "#",
     seven_eighths: "#",
@@ -30,8 +30,8 @@ const ASCII_BARS: bar::Set = bar::Set {
 };
 
 impl Theme {
-    /// What this terminal can show: no colour where `NO_COLOR` says so (<https://no-color.org>), ASCII where the
-    /// locale is not a UTF-8 one.
+    /// What this terminal can show: no colour if `NO_COLOR` is set (<https://no-color.org>), ASCII unless the locale is
+    /// UTF-8.
     pub fn of_environment() -> Self {
         let value = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(value);
@@ -56,7 +56,7 @@ impl Theme {
         Style::new()
     }
 
-    /// What matters less, or is not so any more.
+    /// What matters less, or is outdated.
     pub fn dim(&self) -> Style {
         Style::new().add_modifier(Modifier::DIM)
     }
@@ -85,7 +85,7 @@ impl Theme {
         self.coloured(Color::Red).add_modifier(Modifier::BOLD)
     }
 
-    /// How a number is shown that stands out.
+    /// The style of a number that stands out.
     pub fn marked(&self, mark: Mark) -> Style {
         match mark {
             Mark::Warning => self.warning(),
@@ -106,7 +106,7 @@ impl Theme {
         }
     }
 
-    /// Before a pod: whether its containers are shown.
+    /// The sign before a pod, by whether its containers are hidden.
     pub fn fold(&self, folded: bool) -> &'static str {
         match (self.unicode, folded) {
             (true, true) => "▸ ",
@@ -116,7 +116,7 @@ impl Theme {
         }
     }
 
-    /// Before a container of a pod.
+    /// The sign before a container of a pod.
     pub fn branch(&self, last: bool) -> &'static str {
         match (self.unicode, last) {
             (true, true) => "└ ",
@@ -126,7 +126,7 @@ impl Theme {
         }
     }
 
-    /// Which way a column is sorted.
+    /// The direction in which a column is sorted.
     pub fn arrow(&self, up: bool) -> &'static str {
         match (self.unicode, up) {
             (true, true) => "▲",
@@ -140,8 +140,8 @@ impl Theme {
         if self.unicode { "─" } else { "-" }
     }
 
-    /// The text in so many columns: its beginning with a sign where it is longer. It may come from anywhere, and is
-    /// made safe for a terminal here. In a terminal of ASCII other characters become question marks.
+    /// The text in at most this many columns, ending with a sign if it is cut. It may be untrusted text: it is made safe
+    /// for a terminal here. Without Unicode, other characters than ASCII become question marks.
     pub fn clip(&self, text: &str, columns: usize) -> String {
         let text = escape(text);
         let text = if self.unicode {
