@@ -61,7 +61,11 @@ enum Refusal {
     Issuer(Box<Refusal>),
     #[error("its signature is not its issuer's")]
     Signature,
-    #[error("it is neither in client_ca_file nor signed by a certificate in it: {0}")]
+    #[error("it is neither in client_ca_file nor signed by a certificate in it")]
+    Unknown,
+    #[error(
+        "it is neither in client_ca_file nor signed by a certificate in it, through those that it came with: {0}"
+    )]
     NoPath(webpki::Error),
     #[error("none of its names is in client_allowed_sans: {0:?}")]
     Name(Vec<String>),
@@ -206,7 +210,11 @@ impl ClientVerifier {
             )
             .map(drop)
         });
-        verified.map_err(|error| refusal.unwrap_or(Refusal::NoPath(error)))
+        verified.map_err(|error| match refusal {
+            Some(refusal) => refusal,
+            None if others.is_empty() => Refusal::Unknown,
+            None => Refusal::NoPath(error),
+        })
     }
 
     /// Whether a root has signed the certificate, with no other in between.
