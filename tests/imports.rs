@@ -31,7 +31,7 @@ fn no_command_imports_another() {
     let program = Imports::read(&root().join("src"));
     // `events`, of `commands::events::show`.
     let command = |module: &Module| match module.as_slice() {
-        [commands, command, ..] if commands == "commands" && command != "find" => Some(command.clone()),
+        [commands, command, ..] if commands == "commands" => Some(command.clone()),
         _ => None,
     };
     let mut found = Vec::new();
