@@ -239,11 +239,18 @@ fn the_metrics_of_a_sandbox_that_would_die_of_the_question_come_from_its_guest_a
         }
         assert_eq!(sandbox.status(), "RUNNING");
 
+        let summary = containerd.ask(&["metrics", "--summary", &sandbox.id]);
+        assert!(
+            summary.answer().contains("\nguest: agent 4.1.0\n"),
+            "{}",
+            summary.stdout
+        );
+
         agent.becomes("lie");
         let page = containerd.ask(&["metrics", &sandbox.id]).stdout;
         assert!(page.contains("kata_guest_load{item=\"load1\"} 0.5\n"), "{page}");
         assert!(
-            !page.contains("999") && !page.contains("container_last_seen"),
+            !page.contains("kata_hypervisor_threads 999\n") && !page.contains("container_last_seen"),
             "{page}"
         );
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::error::{NoGuest, Silence};
 use super::monitor_call::{MonitorCall, MonitorQuestion};
 use super::terms::{BUSY, Terms};
-use crate::guest::{AgentConnection, GuestAddress, GuestError, GuestStats};
+use crate::guest::{AgentConnection, GuestAddress, GuestError, GuestInterface, GuestStats};
 use crate::node::{Container, Id, Pod, monitor};
 use crate::shim::address::Address;
 
@@ -53,6 +53,15 @@ pub(super) enum Liveness {
     Hung(Silence),
     /// It cannot be asked.
     Unknown(Arc<NoGuest>),
+}
+
+/// What a guest's agent tells of itself and its guest. Untrusted text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestFacts {
+    /// Kata's release, of the agent.
+    pub version: String,
+    /// `None` where the agent does not tell them.
+    pub interfaces: Option<Vec<GuestInterface>>,
 }
 
 /// What came of asking a guest for something.
@@ -127,6 +136,23 @@ impl Guest {
         let known = &mut *self.known.lock().await;
         self.ask(known, terms, async |agent, limit| agent.metrics(limit).await)
             .await
+    }
+
+    /// What the agent tells of itself and its guest, where it lives.
+    pub async fn facts(&self, terms: &Terms) -> Told<GuestFacts> {
+        let known = &mut *self.known.lock().await;
+        self.ask(known, terms, async |agent, limit| {
+            Ok(GuestFacts {
+                version: agent.version(limit).await?.agent,
+                interfaces: match agent.interfaces(limit).await {
+                    Ok(interfaces) => Some(interfaces),
+                    // A policy may forbid this one.
+                    Err(error) if error.is_answer() => None,
+                    Err(error) => return Err(error),
+                },
+            })
+        })
+        .await
     }
 
     /// Whether it has ever told a container's statistics.

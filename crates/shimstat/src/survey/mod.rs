@@ -37,6 +37,7 @@ use crate::shim::{Connect, ShimError, Sockets};
 pub use asking::Asking;
 pub use concurrency::ConcurrencyLimit;
 pub use error::{AskError, MonitorError, NoGuest, NotRunning, Silence};
+pub use guest::GuestFacts;
 pub use monitor::GuestMetrics;
 pub use monitor_call::{MonitorPage, MonitorQuestion};
 pub use question::{LastStatistics, Network, Origin, Question, Sample, State, Statistics, Via};

@@ -2,7 +2,7 @@
 
 use super::Survey;
 use super::error::{AskError, MonitorError, NotRunning};
-use super::guest::{Liveness, Told};
+use super::guest::{GuestFacts, Liveness, Told};
 use super::monitor_call::{MonitorCall, MonitorPage, MonitorQuestion};
 use super::question::State;
 use crate::guest::GuestAddress;
@@ -70,6 +70,18 @@ impl Survey {
                 text,
                 task_pid: state.map(|state| state.pid),
             }),
+            Told::Hung(silence) => Err(silence.error(state).into()),
+            Told::Nothing(why) => Err(AskError::NoGuest { why, state }.into()),
+        }
+    }
+
+    /// Asks the agent in a pod's guest for its version and the guest's interfaces.
+    pub async fn guest_facts(&self, pod: &Pod) -> Result<GuestFacts, MonitorError> {
+        let state = self.state_of(pod).await?;
+        let lane = self.lane(&way_to(pod)?);
+        let (guest, terms) = (self.guest_of_pod(pod), self.terms.clone());
+        match lane.hold(async move { guest.facts(&terms).await }).await? {
+            Told::Answer(_, facts) => Ok(facts),
             Told::Hung(silence) => Err(silence.error(state).into()),
             Told::Nothing(why) => Err(AskError::NoGuest { why, state }.into()),
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use promtext::Filter;
 use shimstat::node::hypervisor::{self, VirtualMachine};
 use shimstat::node::{Container, HostProcesses, Inventory, host_processes};
-use shimstat::survey::{AskError, Network, NotRunning, Sample, State, Statistics, Survey, Via};
+use shimstat::survey::{AskError, GuestFacts, Network, NotRunning, Sample, State, Statistics, Survey, Via};
 
 use crate::commands::metrics::readings::Readings;
 use crate::commands::metrics::sandbox::{Sandbox, not_running};
@@ -22,6 +22,8 @@ pub struct Look {
     pub processes: (Instant, Vec<HostProcesses>),
     /// The sandbox's own container, then the others by name.
     pub containers: Vec<(Arc<Container>, Result<Sample, AskError>)>,
+    /// What the agent in its guest tells, where it can be asked.
+    pub guest: Option<GuestFacts>,
     /// Its metrics and when they arrived, or why there are none.
     pub scraped: Result<(Instant, Readings), String>,
 }
@@ -82,6 +84,10 @@ impl Look {
                 Err(error) => Err(error.to_string()),
             },
         };
+        let guest = match silent {
+            Some(_) => None,
+            None => survey.guest_facts(&sandbox.pod).await.ok(),
+        };
         let shim_pid = sandbox.pod.main().and_then(|main| main.shim_pid());
         let task_pid = state.and_then(|state| Some(state.ok()?.pid));
         Ok(Self {
@@ -91,6 +97,7 @@ impl Look {
             ),
             machine,
             containers: containers.into_iter().zip(answers).collect(),
+            guest,
             scraped,
         })
     }

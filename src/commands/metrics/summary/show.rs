@@ -2,7 +2,7 @@
 
 use shimstat::node::hypervisor::KataShim;
 
-use super::model::{Entry, Summary};
+use super::model::{Agent, Entry, Summary};
 use crate::show::table::{Align, Table};
 use crate::show::text::escape;
 use crate::show::{json, units};
@@ -30,10 +30,22 @@ pub fn table(summary: &Summary) -> Vec<u8> {
         }
     }
     let mut text = format!("{}\n\n{table}\n", escape(&title(summary)));
+    if let Some(agent) = &summary.agent {
+        text += &format!("guest: {}\n", escape(&about(agent)));
+    }
     for line in &summary.missing {
         text += &format!("not known: {}\n", escape(line));
     }
     text.into_bytes()
+}
+
+/// `agent 4.1.0; eth0 10.88.0.5/16`.
+fn about(agent: &Agent) -> String {
+    let interfaces = agent.interfaces.iter().flatten().map(|interface| {
+        let addresses = interface.addresses.join(" ");
+        format!("; {} {addresses}", interface.name).trim_end().to_string()
+    });
+    format!("agent {}", agent.version) + &interfaces.collect::<String>()
 }
 
 fn title(summary: &Summary) -> String {
@@ -76,6 +88,7 @@ pub fn json(summary: &Summary) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::metrics::summary::model::Interface;
     use serde_json::{Value, json};
 
     fn entry(name: &str, cpu: Option<f64>, memory: Option<u64>) -> Entry {
@@ -91,6 +104,21 @@ mod tests {
 
     fn summary() -> Summary {
         Summary {
+            agent: Some(Agent {
+                version: "4.1.0".into(),
+                interfaces: Some(vec![
+                    Interface {
+                        name: "eth0".into(),
+                        addresses: vec!["10.88.0.5/16".into(), "fe80::1/64".into()],
+                        mtu: 1500,
+                    },
+                    Interface {
+                        name: "\x1b[0m".into(),
+                        addresses: Vec::new(),
+                        mtu: 65_536,
+                    },
+                ]),
+            }),
             sandbox: "s1".into(),
             pod: Some("shop/\x1b[31mweb".into()),
             shim: Some(KataShim::Go),
@@ -113,6 +141,7 @@ mod tests {
              PART           CPU TIME  MEMORY  OF  SOURCE\n\
              VMM               5.53s  317MiB      Stats\n\
              container app         -    1MiB      Stats\n\
+             guest: agent 4.1.0; eth0 10.88.0.5/16 fe80::1/64; \\u{1b}[0m\n\
              not known: shim: gone\n"
         );
     }
@@ -126,6 +155,10 @@ mod tests {
                 "sandbox": "s1", "pod": "shop/\u{1b}[31mweb", "hypervisor": "clh", "shim": "go",
                 "host": [{"name": "VMM", "cpu_seconds": 5.53, "memory_bytes": 332_455_936, "source": "Stats"}],
                 "containers": [{"name": "app", "memory_bytes": 1_048_576, "source": "Stats"}],
+                "agent": {"version": "4.1.0", "interfaces": [
+                    {"name": "eth0", "addresses": ["10.88.0.5/16", "fe80::1/64"], "mtu": 1500},
+                    {"name": "\u{1b}[0m", "addresses": [], "mtu": 65_536},
+                ]},
                 "guest": [], "missing": ["shim: gone"],
             })
         );

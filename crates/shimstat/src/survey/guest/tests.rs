@@ -194,12 +194,16 @@ async fn serve_agent(stream: DuplexStream, sandbox: Arc<Sandbox>) {
         let recorded: &[u8] = match request.method.as_str() {
             "Check" => include_bytes!("../../../tests/fixtures/kata-4.1-agent/health-check.bin"),
             "StatsContainer" => include_bytes!("../../../tests/fixtures/kata-4.1-agent/stats-container.bin"),
+            "Version" => include_bytes!("../../../tests/fixtures/kata-4.1-agent/version.bin"),
+            "ListInterfaces" => include_bytes!("../../../tests/fixtures/kata-4.1-agent/list-interfaces.bin"),
             "GetMetrics" => include_bytes!("../../../tests/fixtures/kata-4.1-agent/get-metrics.bin"),
             other => panic!("{other}"),
         };
         match (sandbox.agent(), request.method.as_str()) {
             (Agent::Hangs, _) | (Agent::HangsAtStats, "StatsContainer") => None,
-            (Agent::RefusesAll, _) | (Agent::Refuses, "StatsContainer" | "GetMetrics") => Some(Err(7)),
+            (Agent::RefusesAll, _) | (Agent::Refuses, "StatsContainer" | "GetMetrics" | "ListInterfaces") => {
+                Some(Err(7))
+            }
             _ => Some(Ok(recorded.to_vec())),
         }
     })
@@ -508,6 +512,18 @@ async fn the_monitor_of_a_hung_guest_is_not_asked_for_metrics() {
     assert_eq!(metrics.task_pid, Some(4711));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_an_agent_tells_of_its_guest() {
+    let node = Node::new(Agent::Lives);
+    let facts = node.survey.guest_facts(&node.pod()).await.unwrap();
+    assert_eq!(facts.version, "4.1.0");
+    assert!(!facts.interfaces.unwrap().is_empty());
+    node.becomes(Agent::Refuses);
+    let facts = node.survey.guest_facts(&node.pod()).await.unwrap();
+    assert_eq!((facts.version.as_str(), facts.interfaces), ("4.1.0", None));
+    assert!(!node.calls().contains(&"shim Stats".to_string()));
+}
+
 /// All that is ever sent to a guest: a survey has no way to send anything else.
 #[tokio::test(start_paused = true)]
 async fn only_calls_that_read_are_sent_to_a_guest() {
@@ -515,11 +531,12 @@ async fn only_calls_that_read_are_sent_to_a_guest() {
     node.ask("c1").await.unwrap();
     node.ask_via("c1", Via::Guest).await.unwrap();
     node.survey.guest_metrics(&node.pod()).await.unwrap();
+    node.survey.guest_facts(&node.pod()).await.unwrap();
     let sent: HashSet<_> = node
         .calls()
         .into_iter()
         .filter_map(|call| call.strip_prefix("guest grpc").map(|call| format!("grpc{call}")))
         .collect();
     let allowed: HashSet<_> = Method::ALL.iter().map(Method::to_string).collect();
-    assert!(sent.is_subset(&allowed) && sent.len() == 3, "{sent:?}");
+    assert!(sent.is_subset(&allowed) && sent.len() == 5, "{sent:?}");
 }

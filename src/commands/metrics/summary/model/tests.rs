@@ -68,6 +68,7 @@ fn look(taken: Instant, page: &str) -> Look {
             task("s1", Role::Sandbox, taken, 50, 300 << 10),
             task("c1", Role::InSandbox("s1".into()), taken, 1200, 20 << 20),
         ],
+        guest: None,
         scraped: Ok((
             taken,
             Readings::read(page.as_bytes(), &Filter::default()).unwrap(),
