@@ -156,6 +156,12 @@ impl Bundle {
         self.path.join("shim-binary-path").exists()
     }
 
+    /// Whether it says itself that runc's shim runs its container. Quicker to tell than the runtime, which takes the spec.
+    pub(crate) fn names_runcs_shim(&self) -> bool {
+        self.note("shim-binary-path")
+            .is_some_and(|path| is_runcs_shim(&path))
+    }
+
     /// The id of the sandbox whose shim the container was given to. containerd notes it since 2.3.
     pub fn noted_sandbox(&self) -> Option<Id> {
         Id::parse(self.note("sandbox")?.trim()).ok()
@@ -195,6 +201,12 @@ impl Bundle {
             .map(|text| Address::parse(&text).map_err(|source| BundleError::Address { path, source }))
             .transpose()
     }
+}
+
+/// Whether the path of a shim's program is that of runc's.
+pub(super) fn is_runcs_shim(path: &str) -> bool {
+    let name = path.trim().rsplit('/').next();
+    name.is_some_and(|name| name.starts_with("containerd-shim-runc-"))
 }
 
 #[cfg(test)]

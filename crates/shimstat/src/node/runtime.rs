@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::bundle::{Bundle, Layout};
+use super::bundle::{Bundle, Layout, is_runcs_shim};
 use super::files;
 use super::hypervisor::{self, KataShim};
 use super::machine::{GuestProtection, MachineKind};
@@ -101,10 +101,7 @@ impl Traces<'_> {
     }
 
     pub fn has_runcs_shim(&self) -> bool {
-        self.shims_binary().is_some_and(|path| {
-            let name = path.trim().rsplit('/').next();
-            name.is_some_and(|name| name.starts_with("containerd-shim-runc-"))
-        })
+        self.shims_binary().is_some_and(|path| is_runcs_shim(&path))
     }
 
     /// The name of the OCI runtime that runc's shim calls, which it notes in every bundle of its own: an empty note where

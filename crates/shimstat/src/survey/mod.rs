@@ -184,6 +184,10 @@ impl Survey {
 
     /// The guest that a container runs in; `None` where it is not Kata's.
     fn guest(&self, container: &Container) -> Option<Arc<Guest>> {
+        // Most containers are runc's, and nothing else has to be read of them.
+        if container.bundle.names_runcs_shim() {
+            return None;
+        }
         self.known_guest(container.sandbox_bundle().path, || Guest::of(container))
     }
 
