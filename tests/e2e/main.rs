@@ -11,6 +11,7 @@ mod support;
 mod tsdb;
 
 mod cgroup;
+mod cri;
 mod events;
 mod guest;
 mod ids;
@@ -19,6 +20,7 @@ mod many;
 mod metrics;
 mod monitor;
 mod network;
+mod nodes;
 mod rates;
 mod streams;
 #[cfg(feature = "top")]

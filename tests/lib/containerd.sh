@@ -111,7 +111,7 @@ ctd_image() {
     local media=application/vnd.oci.image
     blob "$work/layer"
     local layer="{\"mediaType\":\"$media.layer.v1.tar\",\"digest\":\"sha256:$digest\",\"size\":$size}"
-    echo "{\"architecture\":\"$arch\",\"os\":\"linux\",\"config\":{\"Env\":[\"PATH=/bin\"],\"Cmd\":[\"sh\"]},\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:$digest\"]}}" >"$work/config"
+    echo "{\"architecture\":\"$arch\",\"os\":\"linux\",\"config\":{\"Env\":[\"PATH=/bin\"],\"Cmd\":[\"sleep\",\"1000000\"]},\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:$digest\"]}}" >"$work/config"
     blob "$work/config"
     echo "{\"schemaVersion\":2,\"mediaType\":\"$media.manifest.v1+json\",\"config\":{\"mediaType\":\"$media.config.v1+json\",\"digest\":\"sha256:$digest\",\"size\":$size},\"layers\":[$layer]}" >"$work/manifest"
     blob "$work/manifest"
@@ -124,21 +124,39 @@ ctd_image() {
 # --- a private containerd ---------------------------------------------------------------------------------
 
 # ctd_start DIR BIN SHIMS: starts the containerd in BIN with everything of its own under DIR, finding shims in
-# BIN and SHIMS, and returns when it answers. DIR must be short: sockets live in it.
+# BIN and SHIMS, and returns when it answers. DIR must be short: sockets live in it. With CTD_CRI=1 it serves CRI
+# as well, for pods in the host's network; the runtime handler `test` has the test shim manage its sandboxes.
 ctd_start() {
     local dir=$1 bin=$2 shims=$3 tries
     mkdir -p "$dir"
-    # NRI and the directory of optional plugins are one for the whole machine; CRI is not used and starts slowly.
+    # NRI and the directory of optional plugins are one for the whole machine; CRI is seldom used and starts slowly.
+    local disabled='"io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt"'
+    [ -n "${CTD_CRI:-}" ] ||
+        disabled+=', "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"'
     cat >"$dir/config.toml" <<CONFIG
 version = 2
 root = "$dir/root"
 state = "$dir/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
-    "io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt"]
+disabled_plugins = [$disabled]
 [grpc]
 address = "$dir/containerd.sock"
 [ttrpc]
 address = "$dir/containerd.ttrpc.sock"
+CONFIG
+    [ -z "${CTD_CRI:-}" ] || cat >>"$dir/config.toml" <<CONFIG
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "$CTD_IMAGE"
+restrict_oom_score_adj = true
+disable_apparmor = true
+tolerate_missing_hugetlb_controller = true
+stream_server_port = "0"
+[plugins."io.containerd.grpc.v1.cri".cni]
+conf_dir = "$dir/cni"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.test]
+runtime_type = "io.containerd.test-sandbox.v2"
+sandboxer = "shim"
 CONFIG
     PATH=$bin:$shims:$PATH:/usr/sbin:/sbin setsid "$bin/containerd" --config "$dir/config.toml" \
         >"$dir/containerd.log" 2>&1 </dev/null &
@@ -228,7 +246,7 @@ ctd_clean() {
     for pid in $(ctd_shims "$dir"); do
         kill -KILL "$pid" 2>/dev/null || true
     done
-    for bundle in "$dir"/state/io.containerd.runtime.v2.task/*/*; do
+    for bundle in "$dir"/state/io.containerd.runtime.v2.task/*/* "$dir"/state/io.containerd.sandbox.controller.v1.shim/*/*; do
         [ -d "$bundle" ] || continue
         namespace=$(basename "$(dirname "$bundle")") id=$(basename "$bundle")
         echo "$namespace $id" >>"$dir/ids"

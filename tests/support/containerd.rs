@@ -31,7 +31,21 @@ pub fn for_each_containerd(test: impl Fn(&Containerd)) {
         return;
     }
     for directory in versions() {
-        let containerd = Containerd::start(&directory);
+        let containerd = Containerd::start(&directory, &[]);
+        eprintln!("with containerd {}", containerd.version);
+        test(&containerd);
+    }
+}
+
+/// The same with containerds that serve CRI, for pods in the host's network.
+#[track_caller]
+pub fn for_each_cri(test: impl Fn(&Containerd)) {
+    if !test_needs::can_run(&["root", "containerd", "runc", "busybox"]) {
+        return;
+    }
+    for directory in versions() {
+        let containerd = Containerd::start(&directory, &[("CTD_CRI", "1")]);
+        containerd.import("k8s.io");
         eprintln!("with containerd {}", containerd.version);
         test(&containerd);
     }
@@ -58,11 +72,16 @@ fn repository() -> &'static Path {
 
 /// Calls a function of `tests/lib/containerd.sh`.
 fn library(function: &str, args: &[&Path]) -> io::Result<()> {
+    library_with(function, args, &[])
+}
+
+fn library_with(function: &str, args: &[&Path], env: &[(&str, &str)]) -> io::Result<()> {
     let script = repository().join("tests/lib/containerd.sh");
     let output = Command::new("bash")
         .arg(script)
         .arg(function)
         .args(args)
+        .envs(env.iter().copied())
         .stdin(Stdio::null())
         .output()?;
     if output.status.success() {
@@ -83,7 +102,7 @@ pub struct Containerd {
 
 impl Containerd {
     #[track_caller]
-    fn start(bin: &Path) -> Self {
+    fn start(bin: &Path, env: &[(&str, &str)]) -> Self {
         let base = env::var_os("KATA_RUNTIME_TEST_DIR").map_or_else(env::temp_dir, PathBuf::from);
         // Short, because sockets live in it.
         let directory = tempfile::Builder::new()
@@ -98,7 +117,7 @@ impl Containerd {
         };
         let shim = shim();
         let shims = shim.parent().expect("a directory");
-        library("ctd_start", &[&containerd.directory, bin, shims]).expect("containerd starts");
+        library_with("ctd_start", &[&containerd.directory, bin, shims], env).expect("containerd starts");
         containerd.import("default");
         containerd.version = containerd.ctr(&["--version"]).trim().to_owned();
         containerd
@@ -122,6 +141,11 @@ impl Containerd {
             "import",
             image.to_str().expect("a UTF-8 path"),
         ]);
+    }
+
+    /// Where it serves gRPC.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("containerd.sock")
     }
 
     /// What `--state` takes.

@@ -6,11 +6,12 @@
 
 mod command;
 mod containerd;
+pub mod cri;
 #[cfg(feature = "top")]
 pub mod tmux;
 
-pub use command::{Running, kata_runtime};
-pub use containerd::{Containerd, Task, for_each_containerd, fresh_id};
+pub use command::{Ran, Running, kata_runtime};
+pub use containerd::{Containerd, Task, for_each_containerd, for_each_cri, fresh_id};
 
 use std::time::{Duration, Instant};
 
