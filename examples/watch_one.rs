@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // To the point.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use shimstat::node::{Container, Id, Node};
@@ -12,8 +13,10 @@ use shimstat::survey::{AskError, Network, Sample, Statistics, Survey, Via};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let id = std::env::args().nth(1).ok_or("usage: watch_one ID")?;
-    let bundle = Node::new(Vec::new(), None).find(&Id::parse(&id)?)?;
+    let mut arguments = std::env::args().skip(1);
+    let id = arguments.next().ok_or("usage: watch_one ID [STATE-DIRECTORY]")?;
+    let state_dirs = arguments.map(PathBuf::from).collect();
+    let bundle = Node::new(state_dirs, None).find(&Id::parse(&id)?)?;
     let container = Container::read(bundle).ok_or("the container is being created or deleted")?;
 
     // The connection to the shim is kept from one second to the next.
