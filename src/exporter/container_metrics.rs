@@ -494,7 +494,7 @@ static FAMILIES: [Family; 50] = [
     family(
         "container_oom_events_total",
         COUNTER,
-        "Processes killed for want of memory.",
+        "Processes killed because memory ran out.",
         |row, to| {
             to.one(row.stats.memory.oom_kill);
         },

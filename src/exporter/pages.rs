@@ -12,7 +12,7 @@ const PLACES: [(&str, &str); 5] = [
     ),
     (
         "/metrics?filter_family=kata_guest_,container_cpu_",
-        "the same, of families whose names begin so",
+        "the same, only families with these prefixes",
     ),
     ("/sandboxes", "the sandboxes on this node"),
     ("/agent-url?sandbox=ID", "where a sandbox's agent listens"),

@@ -109,7 +109,7 @@ fn filtered(body: bytes::Bytes, families: &str) -> Result<Vec<u8>, promtext::Err
     Ok(Merge::new(vec![page], &Filter::parse(families)).into_bytes())
 }
 
-/// What has to be asked so that families whose names begin so can be served. What cannot be in the page is not
+/// What has to be asked for families with these prefixes to be served. What cannot be in the page is not
 /// asked for.
 fn wish(families: &str) -> Wish {
     let mut prefixes = families

@@ -72,7 +72,7 @@ pub fn known(id: &str, bundle: Option<&Bundle>) -> Result<Vec<Address>, BundleEr
 }
 
 /// The sandboxes that have a monitor socket below one of the roots, whether containerd knows them or not, by id, each
-/// with its addresses there, best first; with `prefix`, those whose ids begin so.
+/// with its addresses there, best first; only those whose ids start with `prefix`.
 pub fn sandboxes(prefix: &str) -> Result<BTreeMap<String, Vec<Address>>, ReadError> {
     sandboxes_below(&ROOTS.map(Path::new), prefix)
 }

@@ -15,7 +15,7 @@ const HEADERS_LIMIT: usize = 100;
 /// The longest line of a chunked body that has no content in it: a chunk's size, or a trailing header field.
 const LINE_LIMIT: usize = 4 << 10;
 
-/// Why a response is none that can be used.
+/// Why a response cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The connection was closed before the response was complete.
