@@ -303,7 +303,7 @@ pub struct Top {
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let interval = duration::parse_positive(text)?;
+    let interval = duration::parse_positive(text).map_err(|error| error.to_string())?;
     if interval < SHORTEST_INTERVAL {
         return Err(format!(
             "it must be at least {}, because each look costs each shim a call",

@@ -1,12 +1,10 @@
-//! Durations in Go's syntax (`3s`, `1.5s`, `1h2m`, `500ms`, `500µs`, `0`), as containerd's and Kata's tools
-//! take them. Grammar and limits: <https://pkg.go.dev/time#ParseDuration>.
-
+#![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::string_slice, clippy::unreachable))]
 
 use std::time::Duration;
 
-/// Why a text is no duration. The words are those that Go's tools print.
+/// Why a text is not a duration. The words are those that Go's tools print.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     /// It does not have the form of one, or has more nanoseconds than 63 bits hold.
@@ -15,7 +13,10 @@ pub enum DurationError {
     /// A number without a unit; the whole text.
     #[error("time: missing unit in duration {0:?}")]
     MissingUnit(String),
-    /// A unit that there is none of.
+    /// Zero or less, where it must be longer. The sentence is the one that users of Kata's `events` know.
+    #[error("duration interval must be greater than 0")]
+    NotPositive,
+    /// An unknown unit.
     #[error("time: unknown unit {unit:?} in duration {text:?}")]
     UnknownUnit {
         /// The unit as it was written.
@@ -75,11 +76,10 @@ pub fn parse_nanos(text: &str) -> Result<i64, DurationError> {
 }
 
 /// Parses a duration that must be longer than zero.
-pub fn parse_positive(text: &str) -> Result<Duration, String> {
-    match parse_nanos(text).map_err(|e| e.to_string())? {
+pub fn parse_positive(text: &str) -> Result<Duration, DurationError> {
+    match parse_nanos(text)? {
         nanos if nanos > 0 => Ok(Duration::from_nanos(nanos.unsigned_abs())),
-        // The sentence that users of Kata's `events` know; it fits every duration that we take.
-        _ => Err("duration interval must be greater than 0".to_string()),
+        _ => Err(DurationError::NotPositive),
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
     fn an_interval_is_longer_than_zero() {
         for text in ["0", "0s", "-1s"] {
             assert_eq!(
-                parse_positive(text).unwrap_err(),
+                parse_positive(text).unwrap_err().to_string(),
                 "duration interval must be greater than 0"
             );
         }

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use super::bundle::{Bundle, Layout};
 use super::files::ReadError;
 use super::id::Id;
+use super::places::USUAL_PLACES;
 use super::shelf::{self, Shelf};
-use super::{Node, USUAL_PLACES};
+use super::state_dirs::Node;
 
 /// Why there is no one bundle to speak of.
 #[derive(Debug, thiserror::Error)]

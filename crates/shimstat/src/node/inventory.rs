@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::Node;
 use super::container::Container;
 use super::files::ReadError;
 use super::monitor;
 use super::pods::{Pod, name_sandboxes, pods};
+use super::state_dirs::Node;
 use crate::shim::address::Address;
 
 /// The containers of a node, read again and again. A bundle is read once, and looked at again only where the directory

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::Survey;
+use super::ask::Survey;
 use super::error::AskError;
 use super::question::Question;
 use crate::node::Container;

@@ -1,6 +1,6 @@
 //! Asking a sandbox's monitor, or the agent in its guest, where that does not put the sandbox at risk.
 
-use super::Survey;
+use super::ask::Survey;
 use super::error::{AskError, MonitorError, NotRunning};
 use super::guest::{GuestFacts, Liveness, Told};
 use super::monitor_call::{MonitorCall, MonitorPage, MonitorQuestion};

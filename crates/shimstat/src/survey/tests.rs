@@ -1,13 +1,18 @@
 use super::*;
 use crate::node::{Bundle, Container, Description, Layout, Pod, Source};
+use crate::shim::Connect;
 use crate::shim::address::TaskVersion;
+use crate::shim::address::{Address, Endpoint};
 use crate::shim::{Connecting, Connection, ShimError, Stream};
 use containerd_shim_protos::api::{StateResponse, StatsResponse, Status};
 use containerd_shim_protos::cgroups::metrics::{CPUStat, CPUUsage, Metrics};
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message, MessageField};
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
 use ttrpc::proto::{GenMessage, MessageHeader, Request, Response};

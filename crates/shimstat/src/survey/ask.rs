@@ -1,0 +1,219 @@
+//! A survey: lanes to shims, what is known of guests, and how many are asked at once.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::guest::{ConnectGuest, GuestSockets};
+use crate::node::{Container, Pod, Source, starting};
+use crate::shim::address::{Address, Endpoint};
+use crate::shim::{Connect, ShimError, Sockets};
+
+use super::concurrency::ConcurrencyLimit;
+use super::error::AskError;
+use super::guest::Guest;
+use super::kernel::Kernel;
+use super::lane::{Lane, Subject};
+use super::question::{Calls, Question, Reply, ReplyStats, Via};
+use super::terms::Terms;
+
+/// How long what is known of a guest is kept for the next time.
+const GUEST_UNUSED: Duration = Duration::from_secs(600);
+
+/// How long the shim of a container that may be starting is waited for. Others answer within a few milliseconds.
+const STARTING_PATIENCE: Duration = Duration::from_millis(300);
+
+/// Asks shims, many at once, and no shim twice at a time: a pod's containers share their sandbox's shim, and
+/// so its lane. Clones are the same survey.
+#[derive(Clone)]
+pub struct Survey {
+    pub(super) terms: Terms,
+    pub(super) concurrency: ConcurrencyLimit,
+    pub(super) lanes: Arc<Mutex<HashMap<Address, Lane>>>,
+    /// By the path of the sandbox's bundle.
+    pub(super) guests: Arc<Mutex<HashMap<PathBuf, Arc<Guest>>>>,
+    pub(super) kernel: Kernel,
+}
+
+impl Survey {
+    /// A survey that waits `limit` for each answer, asks at most `concurrency` shims at once, and closes the connection
+    /// to a shim when it has answered.
+    pub fn new(limit: Duration, concurrency: usize) -> Self {
+        Self::through(Arc::new(Sockets), limit, concurrency)
+    }
+
+    /// The same over other connections to shims than this machine's sockets.
+    pub fn through(connect: Arc<dyn Connect>, limit: Duration, concurrency: usize) -> Self {
+        Self {
+            terms: Terms {
+                limit,
+                keep_connections: false,
+                connect,
+                guests: Arc::new(GuestSockets::default()),
+            },
+            concurrency: ConcurrencyLimit::new(concurrency),
+            lanes: Arc::default(),
+            guests: Arc::default(),
+            kernel: Kernel::default(),
+        }
+    }
+
+    /// Reaches guests by other connections than this machine's sockets.
+    pub fn reaching_guests_through(mut self, connect: Arc<dyn ConnectGuest>) -> Self {
+        self.terms.guests = connect;
+        self
+    }
+
+    /// Keeps the connections to shims for the next questions.
+    pub fn keeping_connections(mut self) -> Self {
+        self.terms.keep_connections = true;
+        self
+    }
+
+    /// Asks about a container.
+    pub async fn ask<Q: Question>(&self, container: &Container, question: Q) -> Result<Q::Answer, AskError> {
+        let source = container
+            .source
+            .as_ref()
+            .map_err(|why| AskError::NoAddress(why.clone()))?;
+        let calls = question.calls();
+        let mut reply = match source {
+            Source::Task(endpoint) => {
+                let subject = Subject::Task(container.id().to_string());
+                self.ask_shim(container, endpoint, subject, calls).await?
+            }
+            Source::Sandbox(endpoint) => {
+                let subject = Subject::Sandbox {
+                    id: container.id().to_string(),
+                    has_no_statistics: container.has_no_statistics(),
+                };
+                let reply = self.ask_shim(container, endpoint, subject, calls).await?;
+                if matches!(reply.stats, ReplyStats::Unsupported) {
+                    container.note_no_statistics();
+                }
+                reply
+            }
+            Source::Cgroup => self.kernel.ask(container, calls)?,
+        };
+        if let ReplyStats::Taken(stats, ..) = &mut reply.stats
+            && stats.network.is_none()
+            && let Some(found) =
+                super::network::look_up(reply.state.pid, question.network(), self.terms.limit).await
+        {
+            stats.network = Some(found.interfaces);
+            stats.sockets = found.sockets;
+        }
+        Q::answer(reply)
+    }
+
+    /// Asks a shim. One that starts a virtual machine may not answer before that is up, which takes seconds: such a
+    /// container is said to be starting once an answer would have been there.
+    pub(super) async fn ask_shim(
+        &self,
+        container: &Container,
+        endpoint: &Endpoint,
+        subject: Subject,
+        calls: Calls,
+    ) -> Result<Reply, AskError> {
+        let lane = self.lane(endpoint);
+        let guest = match (&subject, calls) {
+            // A sandbox that its shim manages is no container in the guest.
+            (Subject::Task(_), Calls::StatsOfRunning(Via::Both | Via::Guest)) => self.guest(container),
+            _ => None,
+        };
+        let asking = self.concurrency.run(lane.ask(subject, calls, guest));
+        tokio::pin!(asking);
+        let starting = || AskError::Starting {
+            address: endpoint.address.clone(),
+        };
+        if let Ok(reply) = tokio::time::timeout(STARTING_PATIENCE, &mut asking).await {
+            return reply.map_err(|error| match error {
+                // Kata's Rust shim says that it runs, and has no statistics yet.
+                AskError::Shim(ShimError::Rpc { .. }) | AskError::Unanswered { .. }
+                    if starting::is_starting(container) =>
+                {
+                    starting()
+                }
+                error => error,
+            });
+        }
+        if starting::is_starting(container) {
+            return Err(starting());
+        }
+        asking.await
+    }
+
+    /// The way to a shim. It is the same for as long as something is in flight on it, whoever asks.
+    pub(super) fn lane(&self, endpoint: &Endpoint) -> Lane {
+        self.lanes()
+            .entry(endpoint.address.clone())
+            .or_insert_with(|| Lane::new(endpoint.clone(), self.terms.clone()))
+            .clone()
+    }
+
+    /// The guest that a container runs in; `None` where it is not Kata's.
+    pub(super) fn guest(&self, container: &Container) -> Option<Arc<Guest>> {
+        // Most containers are runc's, and nothing else has to be read of them.
+        if container.bundle.names_runcs_shim() {
+            return None;
+        }
+        self.known_guest(container.sandbox_bundle().path, || Guest::of(container))
+    }
+
+    /// The guest of a pod that has a monitor.
+    pub(super) fn guest_of_pod(&self, pod: &Pod) -> Arc<Guest> {
+        self.known_guest(pod.key.clone(), || Some(Guest::of_pod(pod)))
+            .unwrap_or_else(|| Arc::new(Guest::of_pod(pod)))
+    }
+
+    fn known_guest(&self, key: PathBuf, find: impl FnOnce() -> Option<Guest>) -> Option<Arc<Guest>> {
+        let mut guests = self.guests();
+        if let Some(guest) = guests.get(&key) {
+            guest.touch();
+            return Some(guest.clone());
+        }
+        let guest = Arc::new(find()?);
+        // The monitor of a sandbox that is starting may be found the next time.
+        if guest.has_monitor() {
+            guests.insert(key, guest.clone());
+        }
+        Some(guest)
+    }
+
+    /// Closes the connections to a container's shim and guest where nothing is in flight.
+    pub fn hang_up(&self, container: &Container) {
+        if let Some(endpoint) = container.endpoint() {
+            self.lane(endpoint).hang_up();
+        }
+        if let Some(guest) = self.guests().get(&container.sandbox_bundle().path) {
+            guest.hang_up();
+        }
+    }
+
+    /// Forgets the ways to shims that are no longer wanted, except those on which something is in flight.
+    pub fn keep(&self, wanted: impl Fn(&Address) -> bool) {
+        self.lanes()
+            .retain(|address, lane| wanted(address) || !lane.is_idle());
+        self.guests().retain(|_, guest| guest.unused() < GUEST_UNUSED);
+    }
+
+    /// Forgets what is idle: connections are closed, and only lanes on which a call is in flight, or that rest
+    /// from one, are kept for the next time. Where guests' agents listen is remembered.
+    pub fn rest(&self) {
+        let mut lanes = self.lanes();
+        lanes.retain(|_, lane| !lane.is_idle());
+        lanes.values().for_each(Lane::hang_up);
+        let mut guests = self.guests();
+        guests.retain(|_, guest| guest.unused() < GUEST_UNUSED);
+        guests.values().for_each(|guest| guest.hang_up());
+    }
+
+    fn guests(&self) -> MutexGuard<'_, HashMap<PathBuf, Arc<Guest>>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, HashMap<Address, Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
