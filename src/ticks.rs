@@ -1,6 +1,8 @@
 //! Ticks that neither drift nor pile up.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Ticks at multiples of an interval from the start. Those that pass while nobody waits are skipped.
 pub struct Ticks {
@@ -23,7 +25,7 @@ impl Ticks {
     pub async fn tick(&mut self) {
         let next = self.after(self.start.elapsed());
         if let Some(at) = self.at(next) {
-            tokio::time::sleep_until(at.into()).await;
+            tokio::time::sleep_until(at).await;
         } else {
             // It is centuries away.
             std::future::pending::<()>().await;
@@ -50,25 +52,28 @@ impl Ticks {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_first_tick_is_at_once_and_missed_ones_are_gone() {
-        let mut ticks = Ticks::every(Duration::from_secs(2));
-        let at = |secs| Duration::from_millis(secs);
-        assert_eq!(ticks.after(at(0)), 0);
-        ticks.next = Some(1);
-        assert_eq!(ticks.after(at(10)), 1, "an answer in time: the next tick");
-        assert_eq!(ticks.after(at(2_000)), 1, "ready just at the tick");
-        assert_eq!(
-            ticks.after(at(2_001)),
-            2,
-            "a late answer: the tick that it covers is gone"
-        );
-        assert_eq!(ticks.after(at(9_000)), 5);
-        assert_eq!(
-            ticks.at(5),
-            Some(ticks.start + Duration::from_secs(10)),
-            "no drift"
-        );
-        assert_eq!(Ticks::every(Duration::MAX).at(u128::MAX), None);
+    #[tokio::test(start_paused = true)]
+    async fn ticks_do_not_drift_and_those_that_are_missed_are_skipped() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut ticks = Ticks::every(second * 2);
+        let mut seen = Vec::new();
+        // How long the work after each tick takes.
+        for work in [0, 1999, 2000, 2001, 9000] {
+            ticks.tick().await;
+            seen.push(start.elapsed().as_secs());
+            tokio::time::advance(Duration::from_millis(work)).await;
+        }
+        ticks.tick().await;
+        seen.push(start.elapsed().as_secs());
+        // The work that took 2.001 s covers the tick at 8 s, that of 9 s those from 12 to 18 s.
+        assert_eq!(seen, [0, 2, 4, 6, 10, 20]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_interval_can_be_longer_than_any_time() {
+        let mut ticks = Ticks::every(Duration::MAX);
+        ticks.tick().await;
+        let year = Duration::from_secs(365 * 86_400);
+        assert!(tokio::time::timeout(year, ticks.tick()).await.is_err());
     }
 }
