@@ -4,7 +4,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::error::{Problem, WebConfigError};
 use crate::listen::Stream;
-use crate::server::{Events, Handshake, Refusal, Source};
+use crate::protection::{Events, Handshake, Refusal, Source};
 
 pub enum WebConfig {}
 

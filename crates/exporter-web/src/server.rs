@@ -19,6 +19,7 @@ use crate::address::ListenAddress;
 use crate::connections::{Answering, Connections, Place};
 use crate::error::{Error, Event};
 use crate::listen::{Listener, Listeners, Stream};
+use crate::protection::{Events, Handshake, Refusal, Source, TlsFiles};
 use crate::request::{Request, accepts_gzip};
 use crate::response::{Response, Sent};
 use crate::web_config::WebConfig;
@@ -45,54 +46,6 @@ const FAREWELL: Duration = Duration::from_secs(10);
 
 /// After an accept that failed, for example because descriptors are used up.
 const PAUSE: Duration = Duration::from_millis(100);
-
-pub(crate) type Events = Arc<dyn Fn(Event) + Send + Sync>;
-
-/// Why a request is not answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(feature = "web-config"), allow(dead_code))]
-pub(crate) enum Refusal {
-    /// No password, or a wrong one.
-    Unauthorized,
-    /// The rate limit is reached.
-    TooManyRequests,
-    /// Too many passwords are waiting to be checked.
-    Busy,
-    /// The web config file cannot be used any more.
-    Broken,
-}
-
-/// A certificate and what goes with it, for TLS without a web config file. Both files are read again when they change.
-#[derive(Debug, Clone)]
-pub struct TlsFiles {
-    /// Certificates in PEM: the server's first.
-    pub cert_file: PathBuf,
-    /// The private key of the server's certificate, in PEM.
-    pub key_file: PathBuf,
-    /// Whether TLS 1.2 is refused.
-    pub tls13_only: bool,
-    /// The suites of TLS 1.2 that are offered, by their IANA names; all that are known where none is named.
-    pub cipher_suites: Vec<String>,
-}
-
-/// Where TLS and the rest are configured.
-#[cfg_attr(not(feature = "web-config"), allow(dead_code))]
-pub(crate) enum Source {
-    File(PathBuf),
-    Tls(TlsFiles),
-}
-
-/// What becomes of a connection before its first request.
-#[cfg_attr(not(feature = "web-config"), allow(dead_code))]
-pub(crate) enum Handshake {
-    Done {
-        stream: Stream,
-        http2: bool,
-    },
-    Refused(String),
-    /// There is nobody to serve, and nothing to say.
-    Gone,
-}
 
 /// What to serve, and where.
 pub struct Builder {

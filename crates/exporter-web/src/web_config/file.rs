@@ -13,7 +13,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use serde::de::{self, Deserialize, Deserializer};
 
 use crate::error::Problem;
-use crate::server::TlsFiles;
+use crate::protection::TlsFiles;
 
 /// What the file says.
 #[derive(Debug, Default, PartialEq)]

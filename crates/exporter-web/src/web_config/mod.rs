@@ -26,7 +26,7 @@ use self::passwords::Passwords;
 use self::rate::Bucket;
 use crate::error::{Event, Problem, WebConfigError};
 use crate::listen::Stream;
-use crate::server::{Events, Handshake, Refusal, Source};
+use crate::protection::{Events, Handshake, Refusal, Source};
 
 /// The file is a page long; a key and a bundle of certificates may be in it, or in a file that it names. The bundle of
 /// all public authorities has 220 KB.

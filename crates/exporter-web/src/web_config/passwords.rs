@@ -16,7 +16,7 @@ use ring::hmac;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, oneshot};
 
 use crate::error::Problem;
-use crate::server::Refusal;
+use crate::protection::Refusal;
 
 /// How many results are kept, of each kind.
 const KEPT: usize = 256;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::server::TlsFiles;
+use crate::protection::TlsFiles;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hyper::header::AUTHORIZATION;

@@ -19,7 +19,7 @@ use super::file::{Clients, Pem, Tls, Version};
 use super::read_limited;
 use crate::error::Problem;
 use crate::listen::Stream;
-use crate::server::Handshake;
+use crate::protection::Handshake;
 
 /// The suites of TLS 1.2 that are offered, by Go's names. Those of TLS 1.3 cannot be chosen, in Go neither.
 const SUITES: [(&str, SupportedCipherSuite); 6] = [
