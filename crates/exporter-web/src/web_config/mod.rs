@@ -9,10 +9,10 @@ mod client_auth;
 mod file;
 mod passwords;
 mod rate;
+mod read;
 mod tls;
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,10 +27,6 @@ use self::rate::Bucket;
 use crate::error::{Event, Problem, WebConfigError};
 use crate::listen::Stream;
 use crate::protection::{Events, Handshake, Refusal, Source};
-
-/// The file is a page long; a key and a bundle of certificates may be in it, or in a file that it names. The bundle of
-/// all public authorities has 220 KB.
-const MAX_FILE: u64 = 4 << 20;
 
 /// How many refusals of TLS connections are told one by one: ten at once, then one in ten seconds. A scraper whose
 /// certificate has expired says so every minute; what scans ports is counted.
@@ -230,7 +226,7 @@ fn settings(source: &Source, files: &mut Vec<(PathBuf, Option<Stamp>)>) -> Resul
         Source::File(path) => {
             // Looked at before they are read: what changes in between is read again.
             files.push((path.clone(), stamp(path)));
-            let text = read_limited(path).map_err(Problem::Read)?;
+            let text = read::limited(path).map_err(Problem::Read)?;
             let text = String::from_utf8(text).map_err(|error| Problem::Format(error.to_string()))?;
             Settings::parse(&text, path.parent().unwrap_or(Path::new("")))?
         }
@@ -252,21 +248,6 @@ fn tls_config(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Problem>
     let tls = settings.tls.as_ref();
     tls.map(|tls| tls::config(tls, settings.http2).map(Arc::new))
         .transpose()
-}
-
-/// Reads a file that is not larger than somebody would have written it.
-fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
-    // Looked at first: to open a fifo would wait for its writer.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        let reason = format!("larger than {} MiB", MAX_FILE >> 20);
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
-    }
-    Ok(bytes)
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

@@ -116,7 +116,7 @@ fn what_is_wrong_at_the_start_is_said() {
 fn no_file_is_read_without_an_end() {
     let files = Files::new();
     files.server_certificate();
-    let large = "# a comment\n".repeat((MAX_FILE as usize) / 12 + 1);
+    let large = "# a comment\n".repeat((read::MAX_FILE as usize) / 12 + 1);
     assert!(files.load(&large).err().unwrap().contains("larger than 4 MiB"));
     files.write("server.crt", &large);
     assert!(

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::{
 
 use super::client_auth::ClientVerifier;
 use super::file::{Clients, Pem, Tls, Version};
-use super::read_limited;
+use super::read;
 use crate::error::Problem;
 use crate::listen::Stream;
 use crate::protection::Handshake;
@@ -98,7 +98,7 @@ fn read(key: &'static str, pem: &Pem) -> Result<Vec<u8>, Problem> {
     match pem {
         Pem::Text(text) => Ok(text.clone().into_bytes()),
         Pem::File(path) => {
-            read_limited(path).map_err(|error| Problem::key(key, format!("{}: {error}", path.display())))
+            read::limited(path).map_err(|error| Problem::key(key, format!("{}: {error}", path.display())))
         }
     }
 }
