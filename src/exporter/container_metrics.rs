@@ -23,7 +23,7 @@ pub fn labels(container: &Container) -> impl Iterator<Item = (&'static str, &str
         (None, Role::Sandbox) => Some("POD"),
         (None, _) => None,
     };
-    // The same id may be there in several of containerd's namespaces, but for pods': those are in one.
+    // The same id may be there in several of containerd's namespaces, except that of a pod: all pods are in one.
     let namespace = (*container.role() == Role::Plain).then_some(container.bundle.namespace.as_str());
     let all = [
         ("container", name),

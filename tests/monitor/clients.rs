@@ -292,7 +292,7 @@ fn it_listens_on_several_addresses() {
     assert_eq!(monitor.ended().0, Some(0));
 }
 
-/// The arguments in Kata's helm chart and DaemonSet (tools/packaging/kata-deploy), but for the port.
+/// The arguments in Kata's helm chart and DaemonSet (tools/packaging/kata-deploy), except the port.
 #[test]
 fn it_starts_with_the_arguments_of_kata_monitor() {
     let node = Node::new();

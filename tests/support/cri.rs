@@ -62,7 +62,7 @@ impl Cri {
         }
     }
 
-    /// Runs a pod in the host's network, called so in the namespace `shop`. The image may have been imported just now,
+    /// Runs a pod of this name in the host's network, in the namespace `shop`. The image may have been imported just now,
     /// so a failure is tried again.
     #[track_caller]
     pub fn run_pod(&self, name: &str, handler: &str) -> CriPod<'_> {

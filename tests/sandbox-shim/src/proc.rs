@@ -38,7 +38,7 @@ pub fn vmstat() -> BTreeMap<String, f64> {
     table(&read("/proc/vmstat"))
 }
 
-/// `/proc/meminfo`: kB, but for the counts of huge pages.
+/// `/proc/meminfo`: kB, except the counts of huge pages.
 pub fn meminfo() -> BTreeMap<String, f64> {
     table(&read("/proc/meminfo"))
 }

@@ -27,7 +27,7 @@ pub(super) const RUST_ROOT: &str = "/run/kata";
 pub(super) const SOCKET: &str = "shim-monitor.sock";
 
 /// The addresses at which a sandbox's monitor may listen, best first: the one in its bundle, the known paths,
-/// the known abstract names. Socket files that are not there are left out, but for the first known path where
+/// the known abstract names. Socket files that are not there are left out, except the first known path where
 /// nothing else is known: it is the one to name in an error.
 ///
 /// `id` must be an id (see [`Id`](super::Id)), as paths are made from it.

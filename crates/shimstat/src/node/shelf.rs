@@ -196,7 +196,7 @@ pub(super) fn counterpart(bundle: &Bundle) -> Option<Bundle> {
     })
 }
 
-/// The names in a directory that are wanted, but for those that begin with a dot: containerd renames a bundle
+/// The names in a directory that are wanted, except those that begin with a dot: containerd renames a bundle
 /// so before it deletes it. A directory that is not there has none.
 pub(super) fn list(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, ReadError> {
     let error = |source| ReadError {

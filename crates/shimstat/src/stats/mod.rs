@@ -26,7 +26,7 @@
 //! | io | no device, as before the first I/O | no device |
 //! | hugetlb | cgroups 1.0: no entry; 3.0: current 0, max 0, which is also a limit of 0 | `None` |
 //!
-//! On cgroup v1 they send no message for a controller that is off, but for cpu, which is all zero.
+//! On cgroup v1 they send no message for a controller that is off, except for cpu, which is all zero.
 //!
 //! # What today's replies get wrong
 //!
@@ -39,7 +39,7 @@
 //! | Kata's shims, v2 guest | throttled time is always 0 | `None` beside throttled periods |
 //! | Kata's Go shim, v1 | of `memory.stat` only cache, rss, mapped_file, pgfault, pgmajfault and total_inactive_file | a `raw` key that was not filled is left out |
 //! | Kata's Rust shim, v1 | page-event counters and a few more keys stay 0; rss and cache too in a v2 guest | the same |
-//! | Kata's agent, v2 guest | no `percpu`; an unlimited pids limit arrives as 0; failcnt is always 0; swap, and kernel memory but for its limit, are empty | `None` |
+//! | Kata's agent, v2 guest | no `percpu`; an unlimited pids limit arrives as 0; failcnt is always 0; swap, and kernel memory except its limit, are empty | `None` |
 //! | Kata's agent, v2 guest | operation counts among the *bytes* of blkio, under the ops `rios` and `wios` | passed on as sent; [`Blkio::devices`] puts them where they belong |
 //! | containerd, v2 | `max` of hugetlb is the limit, not the highest usage | `None` |
 //! | containerd, v2, cgroups library before 3.1.2 | `failcnt` of hugetlb is 0 whatever the kernel counts | `None` (the JSON schema has the key always, then as 0) |

@@ -1,7 +1,7 @@
 //! A survey: lanes to shims, what is known of guests, and how many are asked at once.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -158,27 +158,32 @@ impl Survey {
         if container.bundle.names_runcs_shim() {
             return None;
         }
-        self.known_guest(container.sandbox_bundle().path, || Guest::of(container))
+        let key = container.sandbox_bundle().path;
+        match self.known_guest(&key) {
+            Some(guest) => Some(guest),
+            None => Some(self.remember_guest(key, Guest::of(container)?)),
+        }
     }
 
     /// The guest of a pod that has a monitor.
     pub(super) fn guest_of_pod(&self, pod: &Pod) -> Arc<Guest> {
-        self.known_guest(pod.key.clone(), || Some(Guest::of_pod(pod)))
-            .unwrap_or_else(|| Arc::new(Guest::of_pod(pod)))
+        self.known_guest(&pod.key)
+            .unwrap_or_else(|| self.remember_guest(pod.key.clone(), Guest::of_pod(pod)))
     }
 
-    fn known_guest(&self, key: PathBuf, find: impl FnOnce() -> Option<Guest>) -> Option<Arc<Guest>> {
-        let mut guests = self.guests();
-        if let Some(guest) = guests.get(&key) {
-            guest.touch();
-            return Some(guest.clone());
-        }
-        let guest = Arc::new(find()?);
+    fn known_guest(&self, key: &Path) -> Option<Arc<Guest>> {
+        let guest = self.guests().get(key)?.clone();
+        guest.touch();
+        Some(guest)
+    }
+
+    fn remember_guest(&self, key: PathBuf, guest: Guest) -> Arc<Guest> {
+        let guest = Arc::new(guest);
         // The monitor of a sandbox that is starting may be found the next time.
         if guest.has_monitor() {
-            guests.insert(key, guest.clone());
+            self.guests().insert(key, guest.clone());
         }
-        Some(guest)
+        guest
     }
 
     /// Closes the connections to a container's shim and guest where nothing is in flight.

@@ -25,7 +25,7 @@ fn guest() -> GuestStats {
     proto::parse::<StatsContainerResponse>(AGENT).unwrap().into()
 }
 
-/// Statistics in which every number is this one, but for those of the devices and page sizes, which tell it as well.
+/// Statistics in which every number is this one, except those of the devices and page sizes, which tell it as well.
 fn every(number: u64) -> Stats {
     let some = Some(number);
     let entry = || MemoryEntry {

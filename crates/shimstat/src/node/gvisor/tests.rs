@@ -106,7 +106,7 @@ fn reads_the_state_of_a_pod() {
         let name = format!("{id}_sandbox:{SANDBOX}.state");
         let text = fs::read_to_string(format!("{FIXTURES}/gvisor-2026-08/{name}")).unwrap();
         let socket = dir.path().join(format!("runsc-{SANDBOX}.sock"));
-        // As recorded, but for the root.
+        // As recorded, except the root.
         fs::write(
             dir.path().join(&name),
             text.replace(ROOT, dir.path().to_str().unwrap()),

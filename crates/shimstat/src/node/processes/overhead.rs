@@ -251,7 +251,7 @@ mod tests {
         );
     }
 
-    /// Counts looks at a sandbox whose VMM has used so much, with containers that have; in milliseconds.
+    /// Counts looks at a sandbox, each with the CPU time of its VMM and of its containers, in milliseconds.
     fn counted(counter: &mut CpuOverhead, vmm: u64, containers: &[(&str, Option<u64>)]) -> Option<u64> {
         let mut processes = sandbox();
         processes[0] = process(Part::Vmm, 20, vmm, Some(1));
