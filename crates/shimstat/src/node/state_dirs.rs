@@ -14,7 +14,7 @@ pub struct Node {
 
 impl Node {
     /// A node whose bundles are in these directories: state directories of containerd, or run roots of
-    /// containers/storage. With none given, in those of the [usual ones](USUAL_PLACES) that have any, or may not be looked
+    /// containers/storage. With none given, in those of the [usual ones](super::USUAL_PLACES) that have any, or may not be looked
     /// into. A namespace limits everything to the containers in it.
     pub fn new(state_dirs: Vec<PathBuf>, namespace: Option<String>) -> Self {
         let state_dirs = if state_dirs.is_empty() {
