@@ -8,6 +8,7 @@ use shimstat::node::Pod;
 use shimstat::survey::{ConcurrencyLimit, Flight, Network, Statistics, Survey, Via};
 
 use super::container_metrics;
+use super::page_budget::{Charge, PageBudget};
 use super::reason::{NoAnswer, Reason};
 use crate::sandbox_page::{self, MetricsSource, has_family, has_guest_family};
 
@@ -43,6 +44,8 @@ pub struct Outcome<T> {
 #[derive(Debug, Clone)]
 pub struct SandboxPage {
     pub page: Arc<Page>,
+    /// Held for as long as the page is.
+    pub charge: Option<Arc<Charge>>,
     /// Why not all is in it.
     pub shortfall: Option<NoAnswer>,
 }
@@ -110,6 +113,9 @@ pub struct Asker {
     pub limit: Duration,
     pub concurrency: ConcurrencyLimit,
     pub reader: Arc<PageReader>,
+    pub budget: Arc<PageBudget>,
+    /// How many sandboxes have a page.
+    pub sandboxes: usize,
 }
 
 impl Asker {
@@ -191,8 +197,10 @@ impl Asker {
         };
         let relabel = Relabel::new(labels(pod))?.prefix("kata_shim_", PREFIXED)?;
         let page = self.reader.read(answer.body, relabel)?;
+        let charge = self.budget.admit(page.memory(), self.sandboxes)?;
         Ok(SandboxPage {
             page: Arc::new(page),
+            charge: charge.map(Arc::new),
             shortfall,
         })
     }

@@ -26,6 +26,8 @@ pub enum Reason {
     NoGuest,
     /// What it sent cannot be read.
     Malformed,
+    /// Its page is long, and there is no memory left for it.
+    PageBudget,
     /// Where it listens cannot be told.
     NoAddress,
     /// Its virtual machine is being started.
@@ -49,6 +51,7 @@ impl Reason {
             Self::GuestHung => "guest_hung",
             Self::NoGuest => "no_guest",
             Self::Malformed => "malformed",
+            Self::PageBudget => "page_budget",
             Self::NoAddress => "no_address",
             Self::Starting => "starting",
             Self::Unsupported => "unsupported",

@@ -11,6 +11,7 @@ use shimstat::node::{Container, Inventory, Pod, ReadError};
 use shimstat::survey::{ConcurrencyLimit, Flight, MonitorQuestion, SingleFlight, Survey};
 
 use super::container_metrics;
+use super::page_budget::{ALL_PAGES, Charge, PageBudget};
 use super::pod::{self, Asker, Found, Outcome, SandboxPage, Wish};
 use super::reason::{NoAnswer, Reason};
 use super::self_metrics::Figures;
@@ -37,6 +38,7 @@ pub struct Scraper {
 /// All that was gathered, ready to be written.
 pub struct Gathered {
     pages: Vec<Arc<Page>>,
+    charges: Vec<Arc<Charge>>,
 }
 
 impl Scraper {
@@ -49,6 +51,8 @@ impl Scraper {
                 limit,
                 concurrency: ConcurrencyLimit::new(concurrency),
                 reader: Arc::default(),
+                budget: Arc::new(PageBudget::new(ALL_PAGES)),
+                sandboxes: 0,
             },
             pods: SingleFlight::new(FRESH),
             bodies: SingleFlight::new(Duration::ZERO),
@@ -80,8 +84,12 @@ impl Scraper {
             scraper: self,
             flights: Vec::with_capacity(pods.len()),
         };
+        let asker = Asker {
+            sandboxes: pods.iter().filter(|pod| !pod.monitor.is_empty()).count(),
+            ..self.asker.clone()
+        };
         for pod in &pods {
-            let asker = self.asker.clone();
+            let asker = asker.clone();
             let flight = self.pods.join(
                 pod.key.clone(),
                 Found::nothing(pod.clone(), wish),
@@ -98,7 +106,7 @@ impl Scraper {
         // What is not there by then is said to be missing.
         let _ = tokio::time::timeout_at(deadline.into(), all).await;
         let waited = started.elapsed();
-        let gathered = self.compose(&pods, &round, wish, waited);
+        let gathered = self.compose(&pods, &round, wish, waited, asker.sandboxes);
         self.figures.took(waited);
         Ok(gathered)
     }
@@ -156,9 +164,16 @@ impl Scraper {
         }
     }
 
-    fn compose(&self, pods: &[Arc<Pod>], round: &Round<'_>, wish: Wish, waited: Duration) -> Gathered {
+    fn compose(
+        &self,
+        pods: &[Arc<Pod>],
+        round: &Round<'_>,
+        wish: Wish,
+        waited: Duration,
+        sandboxes: usize,
+    ) -> Gathered {
         let mut rows = Rows::default();
-        let mut pages = Vec::with_capacity(1 + 2 * pods.len());
+        let (mut pages, mut charges) = (Vec::with_capacity(1 + 2 * pods.len()), Vec::new());
         for (pod, flight) in pods.iter().zip(&round.flights) {
             let found = flight.found();
             if wish.pages && !pod.monitor.is_empty() {
@@ -166,7 +181,10 @@ impl Scraper {
                     result: Err(found.missing()),
                     took: waited,
                 });
-                pages.extend(outcome.result.as_ref().ok().map(|page| page.page.clone()));
+                if let Ok(page) = &outcome.result {
+                    pages.push(page.page.clone());
+                    charges.extend(page.charge.clone());
+                }
                 rows.sandboxes.push((pod.clone(), outcome));
             }
             for (index, container) in pod.all().enumerate().filter(|_| wish.stats) {
@@ -185,7 +203,6 @@ impl Scraper {
             rows.tell();
         }
         let mut writer = Writer::default();
-        let sandboxes = pods.iter().filter(|pod| !pod.monitor.is_empty()).count();
         self.figures.write(&mut writer, sandboxes, tasks_alive());
         rows.write(&mut writer);
         container_metrics::describe(&mut writer);
@@ -193,7 +210,7 @@ impl Scraper {
         if let Ok(own) = Page::read(writer.into_text(), Relabel::default()) {
             pages.insert(0, Arc::new(own));
         }
-        Gathered { pages }
+        Gathered { pages, charges }
     }
 
     /// Closes what is open to shims, once nobody needs it.
@@ -209,6 +226,7 @@ impl Gathered {
     pub fn page(self, filter: &Filter) -> MergedPage {
         MergedPage {
             merge: Some(Merge::new(self.pages, filter)),
+            _charges: self.charges,
             written: 0,
         }
     }
@@ -336,6 +354,7 @@ impl Rows {
 /// The page of a scrape, on its way out.
 pub struct MergedPage {
     merge: Option<Merge<Arc<Page>>>,
+    _charges: Vec<Arc<Charge>>,
     written: u64,
 }
 

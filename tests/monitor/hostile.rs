@@ -1,7 +1,7 @@
 //! Sandboxes that lie: whatever they send, the page is one that Prometheus takes, and no other sandbox's.
 
 use crate::mock::{self, Reply, http_chunked, http_ok};
-use crate::support::{Answer, GO, Node, recorded};
+use crate::support::{Answer, GO, Node, Page, recorded};
 
 fn pod(node: &Node, id: &str, body: &str) {
     node.pod_with(id, recorded, Answer::Bytes(http_chunked(body.as_bytes())));
@@ -143,6 +143,31 @@ fn what_is_no_answer_costs_its_sandbox_alone() {
             "{id}"
         );
     }
+}
+
+/// Each page is within the limit for one; together they are not within that for all.
+#[test]
+fn long_pages_cost_one_another_and_nobody_else() {
+    let node = Node::new();
+    node.pod("well");
+    let comments = format!("# {}\n", "x".repeat(1021)).repeat(8000);
+    let ids: Vec<String> = (0..36).map(|number| format!("long{number}")).collect();
+    for id in &ids {
+        // What two pages have in common takes memory once.
+        let body = format!("# {id}\n{comments}kata_guest_load 1\n");
+        node.pod_with(id, recorded, Answer::Bytes(http_ok(body.as_bytes())));
+    }
+    let monitor = node.monitor_with(&["--timeout", "50s"], &[]);
+    let patient = [("X-Prometheus-Scrape-Timeout-Seconds", "60")];
+    let page = Page::read(monitor.request("GET", "/metrics", &patient).text());
+    page.check();
+    assert_eq!(page.sandbox("well"), ("1", None));
+    let count = |row| ids.iter().filter(|id| page.sandbox(id) == row).count();
+    // 256 MiB have room for 32 of them and some kB each.
+    assert_eq!(count(("1", None)), 32);
+    assert_eq!(count(("0", Some("page_budget"))), 4);
+    let served = |id: &&String| !page.samples("kata_guest_load", &[("sandbox_id", id)]).is_empty();
+    assert_eq!(ids.iter().filter(served).count(), 32);
 }
 
 #[test]

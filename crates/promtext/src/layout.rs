@@ -32,7 +32,6 @@ impl Layout {
     }
 
     /// In bytes.
-    #[cfg(test)]
     pub fn size(&self) -> usize {
         self.text.len()
             + size_of_val(&self.names[..])

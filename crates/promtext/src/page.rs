@@ -128,6 +128,27 @@ impl Page {
         self.tally
     }
 
+    /// How much memory the page takes, in bytes, without what it shares with another page.
+    ///
+    /// ```
+    /// use promtext::{PageReader, Relabel};
+    ///
+    /// let reader = PageReader::default();
+    /// let first = reader.read("load{cpu=\"0\"} 0.5\n", Relabel::default())?;
+    /// let next = reader.read("load{cpu=\"0\"} 0.7\n", Relabel::default())?;
+    /// assert!(next.memory() < first.memory());
+    /// # Ok::<(), promtext::Error>(())
+    /// ```
+    pub fn memory(&self) -> usize {
+        match &self.values {
+            Some(values) => values.text.capacity() + size_of_val(&values.ends[..]),
+            None => {
+                let Lines { body, side, samples } = &*self.lines;
+                body.len() + side.len() + size_of_val(&samples[..]) + self.layout.size()
+            }
+        }
+    }
+
     /// The length of its body in bytes.
     pub(crate) fn len(&self) -> usize {
         self.lines.body.len()
