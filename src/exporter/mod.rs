@@ -11,6 +11,7 @@ mod reason;
 mod routes;
 mod scrape;
 mod self_metrics;
+mod vm;
 
 use std::sync::Arc;
 

@@ -5,11 +5,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use promtext::{Page, PageReader, Relabel};
 use shimstat::node::Pod;
-use shimstat::survey::{ConcurrencyLimit, Flight, Network, Statistics, Survey, Via};
+use shimstat::node::processes::ResourceUse;
+use shimstat::stats::Stats;
+use shimstat::survey::{AskError, ConcurrencyLimit, Flight, Network, Statistics, Survey, Via};
 
 use super::container_metrics;
 use super::page_budget::{Charge, PageBudget};
 use super::reason::{NoAnswer, Reason};
+use super::vm::{Uses, Vms};
 use crate::sandbox_page::{self, MetricsSource, has_family, has_guest_family};
 
 /// The longest page that a sandbox may have, in bytes. Kata's have 17 to 135 KB. A sandbox that sends more is not
@@ -18,7 +21,7 @@ pub const MOST: usize = 8 << 20;
 
 /// Families that a sandbox's page may not have under these names: those of its shim's own process, as kata-monitor
 /// has it, and those that are ours to tell. A guest is not to pass its figures off as another pod's.
-const PREFIXED: [&str; 4] = ["go_", "process_", "container_", "kata_monitor_"];
+const PREFIXED: [&str; 5] = ["go_", "process_", "container_", "kata_monitor_", "kata_sandbox_"];
 
 /// What is wanted of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct Wish {
     pub pages: bool,
     /// The statistics of the tasks.
     pub stats: bool,
+    /// What the virtual machine uses of this host. It takes the statistics too.
+    pub vm: bool,
 }
 
 /// What is said of a sandbox whose page has no family of its guest.
@@ -75,6 +80,8 @@ pub struct Found {
     pub sandbox: Option<Outcome<SandboxPage>>,
     /// In the order of [`Pod::all`].
     pub containers: Vec<Outcome<Arc<Page>>>,
+    /// What its virtual machine uses, where it has one.
+    pub vm: Option<Arc<Page>>,
 }
 
 impl Found {
@@ -85,12 +92,16 @@ impl Found {
             wish,
             begun: false,
             sandbox: None,
+            vm: None,
         }
     }
 
     /// Whether this is what somebody wants to know.
     pub fn fits(&self, pod: &Pod, wish: Wish) -> bool {
-        pod.is_unchanged(&self.pod) && self.wish.pages >= wish.pages && self.wish.stats >= wish.stats
+        pod.is_unchanged(&self.pod)
+            && self.wish.pages >= wish.pages
+            && self.wish.stats >= wish.stats
+            && self.wish.vm >= wish.vm
     }
 
     /// What is to be said where an answer is not there.
@@ -116,6 +127,16 @@ pub struct Asker {
     pub budget: Arc<PageBudget>,
     /// How many sandboxes have a page.
     pub sandboxes: usize,
+    pub vms: Arc<Vms>,
+}
+
+/// What a pod's containers said that the figures of its virtual machine need.
+#[derive(Default)]
+struct Told {
+    /// The pid of the sandbox's task.
+    task_pid: Option<u32>,
+    /// `None` where one of them is not known.
+    uses: Option<Uses>,
 }
 
 impl Asker {
@@ -128,12 +149,18 @@ impl Asker {
         };
         let asking = async {
             flight.found().begun = true;
-            let _ = tokio::time::timeout(self.limit, self.ask_in_turn(&flight, &pod, wish)).await;
+            let mut told = Told::default();
+            // Thousands of pods may wait for their turn: what asking takes is there once it comes.
+            let asking = Box::pin(self.ask_in_turn(&flight, &pod, wish, &mut told));
+            let _ = tokio::time::timeout(self.limit, asking).await;
+            if wish.vm {
+                flight.found().vm = self.vm(&pod, &told).map(Arc::new);
+            }
         };
         self.concurrency.run(asking).await;
     }
 
-    async fn ask_in_turn(&self, flight: &Flight<Found>, pod: &Pod, wish: Wish) {
+    async fn ask_in_turn(&self, flight: &Flight<Found>, pod: &Pod, wish: Wish, told: &mut Told) {
         if wish.pages && !pod.monitor.is_empty() {
             let started = Instant::now();
             let result = self.page(pod).await;
@@ -151,6 +178,7 @@ impl Asker {
         if !wish.stats {
             return;
         }
+        let mut uses = Some(Uses::new());
         for (index, container) in pod.all().enumerate() {
             let started = Instant::now();
             // All containers of a pod are in one network, which is told of once.
@@ -162,6 +190,17 @@ impl Asker {
                 via: Via::Both,
             };
             let answer = self.survey.ask(container, question).await;
+            if container.is_sandbox() {
+                told.task_pid = answer.as_ref().ok().map(|sample| sample.state.pid);
+            }
+            match &answer {
+                Ok(sample) => uses.iter_mut().for_each(|uses| {
+                    uses.push((container.id().to_string(), resource_use(&sample.stats)));
+                }),
+                // One that has stopped uses nothing.
+                Err(AskError::NotRunning(_)) => {}
+                Err(_) => uses = None,
+            }
             let page = answer.map_err(NoAnswer::from).and_then(|sample| {
                 let (stats, now) = (&sample.stats, SystemTime::now());
                 Ok(Arc::new(container_metrics::page(
@@ -177,6 +216,16 @@ impl Asker {
             };
             flight.found().containers.push(outcome);
         }
+        told.uses = uses.filter(|_| pod.sandbox.is_some());
+    }
+
+    /// What the pod's virtual machine uses of this host.
+    fn vm(&self, pod: &Pod, told: &Told) -> Option<Page> {
+        let labels = Relabel::new(labels(pod)).ok()?;
+        let read = self
+            .vms
+            .look(pod, told.task_pid, told.uses.as_ref(), labels, &self.reader)?;
+        read.ok()
     }
 
     /// A sandbox's page, for being served with others.
@@ -203,6 +252,13 @@ impl Asker {
             charge: charge.map(Arc::new),
             shortfall,
         })
+    }
+}
+
+fn resource_use(stats: &Stats) -> ResourceUse {
+    ResourceUse {
+        cpu: stats.cpu.usage.total.map(Duration::from_nanos),
+        memory: stats.memory.usage.usage,
     }
 }
 

@@ -121,16 +121,26 @@ fn wish(families: &str) -> Wish {
         return Wish {
             pages: true,
             stats: true,
+            vm: true,
         };
     }
     let overlaps = |prefix: &str, name: &str| prefix.starts_with(name) || name.starts_with(prefix);
     let nothing = Wish {
         pages: false,
         stats: false,
+        vm: false,
     };
-    prefixes.fold(nothing, |wish, prefix| Wish {
-        pages: wish.pages || !prefix.starts_with("container_"),
-        stats: wish.stats || overlaps(prefix, "container_") || overlaps(prefix, "kata_monitor_container_"),
+    prefixes.fold(nothing, |wish, prefix| {
+        let vm = overlaps(prefix, "kata_sandbox_");
+        let ours = prefix.starts_with("container_") || prefix.starts_with("kata_sandbox_");
+        Wish {
+            pages: wish.pages || !ours,
+            stats: wish.stats
+                || vm
+                || overlaps(prefix, "container_")
+                || overlaps(prefix, "kata_monitor_container_"),
+            vm: wish.vm || vm,
+        }
     })
 }
 
@@ -159,20 +169,21 @@ mod tests {
 
     #[test]
     fn what_cannot_be_in_the_page_is_not_asked_for() {
-        for (families, pages, stats) in [
-            ("", true, true),
-            (" , ", true, true),
-            ("kata_guest_", true, false),
-            ("container_cpu", false, true),
-            ("container_", false, true),
-            ("c", true, true),
-            ("kata_", true, true),
-            ("kata_monitor_container_up", true, true),
-            ("kata_monitor_sandbox_up", true, false),
-            ("kata_guest_,container_", true, true),
-            ("go_", true, false),
+        for (families, pages, stats, vm) in [
+            ("", true, true, true),
+            (" , ", true, true, true),
+            ("kata_guest_", true, false, false),
+            ("container_cpu", false, true, false),
+            ("container_", false, true, false),
+            ("c", true, true, false),
+            ("kata_", true, true, true),
+            ("kata_sandbox_overhead_", false, true, true),
+            ("kata_monitor_container_up", true, true, false),
+            ("kata_monitor_sandbox_up", true, false, false),
+            ("kata_guest_,container_", true, true, false),
+            ("go_", true, false, false),
         ] {
-            assert_eq!(wish(families), Wish { pages, stats }, "{families}");
+            assert_eq!(wish(families), Wish { pages, stats, vm }, "{families}");
         }
     }
 

@@ -15,6 +15,7 @@ use super::page_budget::{ALL_PAGES, Charge, PageBudget};
 use super::pod::{self, Asker, Found, Outcome, SandboxPage, Wish};
 use super::reason::{NoAnswer, Reason};
 use super::self_metrics::Figures;
+use super::vm;
 use crate::output;
 use crate::sandbox_page::{self, MetricsSource, SandboxMetrics};
 
@@ -53,6 +54,7 @@ impl Scraper {
                 reader: Arc::default(),
                 budget: Arc::new(PageBudget::new(ALL_PAGES)),
                 sandboxes: 0,
+                vms: Arc::default(),
             },
             pods: SingleFlight::new(FRESH),
             bodies: SingleFlight::new(Duration::ZERO),
@@ -173,7 +175,8 @@ impl Scraper {
         sandboxes: usize,
     ) -> Gathered {
         let mut rows = Rows::default();
-        let (mut pages, mut charges) = (Vec::with_capacity(1 + 2 * pods.len()), Vec::new());
+        let (mut pages, mut charges) = (Vec::with_capacity(1 + 3 * pods.len()), Vec::new());
+        self.asker.vms.keep(pods.iter().map(|pod| pod.key.as_path()));
         for (pod, flight) in pods.iter().zip(&round.flights) {
             let found = flight.found();
             if wish.pages && !pod.monitor.is_empty() {
@@ -187,6 +190,7 @@ impl Scraper {
                 }
                 rows.sandboxes.push((pod.clone(), outcome));
             }
+            pages.extend(found.vm.clone().filter(|_| wish.vm));
             for (index, container) in pod.all().enumerate().filter(|_| wish.stats) {
                 let failure = match found.containers.get(index).map(|outcome| &outcome.result) {
                     Some(Ok(page)) => {
@@ -206,6 +210,7 @@ impl Scraper {
         self.figures.write(&mut writer, sandboxes, tasks_alive());
         rows.write(&mut writer);
         container_metrics::describe(&mut writer);
+        vm::describe(&mut writer);
         // Ours goes first: what it says of a family counts. It is shorter than the longest page by far.
         if let Ok(own) = Page::read(writer.into_text(), Relabel::default()) {
             pages.insert(0, Arc::new(own));

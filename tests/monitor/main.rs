@@ -20,3 +20,4 @@ mod pages;
 mod prometheus;
 mod protection;
 mod scrapes;
+mod vm;

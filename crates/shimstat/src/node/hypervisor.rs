@@ -57,6 +57,16 @@ pub enum KataShim {
     Rust,
 }
 
+impl KataShim {
+    /// `go` or `rust`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Go => "go",
+            Self::Rust => "rust",
+        }
+    }
+}
+
 /// The cgroups on the host that a shim made for its sandbox, as cgroupfs or systemd paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CgroupPaths {

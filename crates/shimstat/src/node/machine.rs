@@ -110,6 +110,23 @@ impl MachineKind {
         }
     }
 
+    /// What is special about it, in a word: `peer-pod`, `confidential`, or the protection's name (`tdx`, `snp`, …).
+    pub fn word(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Local => return None,
+            Self::PeerPod => "peer-pod",
+            Self::Confidential(None) => "confidential",
+            Self::Confidential(Some(protection)) => match protection {
+                GuestProtection::Sev => "sev",
+                GuestProtection::Snp => "snp",
+                GuestProtection::Tdx => "tdx",
+                GuestProtection::Cca => "cca",
+                GuestProtection::SecureExecution => "se",
+                GuestProtection::Pef => "pef",
+            },
+        })
+    }
+
     /// Whether the guest's memory and processor time are those of processes of this host.
     pub fn is_local(self) -> bool {
         self != Self::PeerPod

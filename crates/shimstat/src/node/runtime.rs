@@ -7,7 +7,7 @@ use std::path::Path;
 use super::bundle::{Bundle, Layout, is_runcs_shim};
 use super::files;
 use super::hypervisor::{self, KataShim};
-use super::machine::{GuestProtection, MachineKind};
+use super::machine::MachineKind;
 use super::proc_fs;
 use crate::shim::address::Address;
 
@@ -208,44 +208,21 @@ impl Runtime {
         let is = |known: &str| known.eq_ignore_ascii_case(name);
         is(&self.name)
             || self.hypervisor.as_deref().is_some_and(is)
-            || self.kata_shim.is_some_and(|shim| is(shim_word(shim)))
+            || self.kata_shim.is_some_and(|shim| is(shim.word()))
             || (matches!(self.machine, MachineKind::Confidential(_)) && is("confidential"))
-            || machine_word(self.machine).is_some_and(is)
+            || self.machine.word().is_some_and(is)
             || (self.is_wasm() && is("wasm"))
     }
 
     /// Which of Kata's shims it is, in a word: `go` or `rust`.
     pub fn kata_shim_word(&self) -> Option<&'static str> {
-        self.kata_shim.map(shim_word)
+        self.kata_shim.map(KataShim::word)
     }
 
     /// What is special about its machine, in a word: `peer-pod`, `confidential`, or the protection's name (`tdx`, `snp`, …).
     pub fn machine_word(&self) -> Option<&'static str> {
-        machine_word(self.machine)
+        self.machine.word()
     }
-}
-
-fn shim_word(shim: KataShim) -> &'static str {
-    match shim {
-        KataShim::Go => "go",
-        KataShim::Rust => "rust",
-    }
-}
-
-fn machine_word(machine: MachineKind) -> Option<&'static str> {
-    Some(match machine {
-        MachineKind::Local => return None,
-        MachineKind::PeerPod => "peer-pod",
-        MachineKind::Confidential(None) => "confidential",
-        MachineKind::Confidential(Some(protection)) => match protection {
-            GuestProtection::Sev => "sev",
-            GuestProtection::Snp => "snp",
-            GuestProtection::Tdx => "tdx",
-            GuestProtection::Cca => "cca",
-            GuestProtection::SecureExecution => "se",
-            GuestProtection::Pef => "pef",
-        },
-    })
 }
 
 /// `kata (qemu, go)`, `kata (qemu, rust, tdx)`, `kata (peer-pod, go)`, or the name alone.
@@ -254,8 +231,8 @@ impl fmt::Display for Runtime {
         f.write_str(&self.name)?;
         // A peer pod's hypervisor is called `remote`, which says less.
         let hypervisor = self.hypervisor.as_deref().filter(|_| self.machine.is_local());
-        let peer_pod = machine_word(self.machine).filter(|_| !self.machine.is_local());
-        let protection = machine_word(self.machine).filter(|_| self.machine.is_local());
+        let peer_pod = self.machine.word().filter(|_| !self.machine.is_local());
+        let protection = self.machine.word().filter(|_| self.machine.is_local());
         let parts = [hypervisor.or(peer_pod), self.kata_shim_word(), protection];
         let mut separator = " (";
         for part in parts.into_iter().flatten() {
@@ -490,7 +467,7 @@ mod tests {
         };
         let tdx = with(
             KataShim::Rust,
-            MachineKind::Confidential(Some(GuestProtection::Tdx)),
+            MachineKind::Confidential(Some(crate::node::GuestProtection::Tdx)),
         );
         assert_eq!(tdx.to_string(), "kata (clh, rust, tdx)");
         for name in ["kata", "CLH", "rust", "tdx", "Confidential"] {

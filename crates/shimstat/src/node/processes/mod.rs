@@ -10,8 +10,10 @@ mod kata_families;
 mod links;
 mod memory;
 mod overhead;
+mod role_times;
 mod threads;
 mod usage;
+mod vm;
 
 pub use super::proc_fs::ticks;
 pub use answering::ShimTime;
@@ -22,5 +24,7 @@ pub use kata_families::{HostFamily, HostSample, kata_families};
 pub use links::HostLinks;
 pub use memory::{GuestMemory, MappingsError, SandboxMemory};
 pub use overhead::{CpuOverhead, ResourceUse, overhead};
+pub use role_times::RoleTimes;
 pub use threads::{Thread, ThreadRole, ThreadTimes, Threads};
 pub use usage::{ProcessMemory, ProcessUsage};
+pub use vm::{VmUsage, vmm};

@@ -48,12 +48,21 @@ pub enum ThreadRole {
 }
 
 /// The time of several threads together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThreadTimes {
     pub threads: usize,
     pub run: Duration,
     /// `None` where one of them has none.
     pub wait: Option<Duration>,
+}
+
+impl ThreadTimes {
+    /// No time of no threads.
+    pub const ZERO: Self = Self {
+        threads: 0,
+        run: Duration::ZERO,
+        wait: Some(Duration::ZERO),
+    };
 }
 
 impl Threads {
@@ -102,12 +111,8 @@ impl Threads {
     /// The time of all threads of which `wanted` is true. A thread takes its time with it when it ends, so this can
     /// fall; a process's processor time does not.
     pub fn sum(&self, wanted: impl Fn(ThreadRole) -> bool) -> ThreadTimes {
-        let start = ThreadTimes {
-            wait: Some(Duration::ZERO),
-            ..ThreadTimes::default()
-        };
         let threads = self.threads.iter().filter(|thread| wanted(thread.role));
-        threads.fold(start, |sum, thread| ThreadTimes {
+        threads.fold(ThreadTimes::ZERO, |sum, thread| ThreadTimes {
             threads: sum.threads + 1,
             run: sum.run.saturating_add(thread.run),
             wait: sum
@@ -289,13 +294,7 @@ mod tests {
             (vhost.threads, vhost.run, vhost.wait),
             (2, Duration::from_millis(30), None)
         );
-        assert_eq!(
-            threads.sum(|role| role == ThreadRole::Io),
-            ThreadTimes {
-                wait: Some(Duration::ZERO),
-                ..ThreadTimes::default()
-            }
-        );
+        assert_eq!(threads.sum(|role| role == ThreadRole::Io), ThreadTimes::ZERO);
         assert_eq!(Threads::read_in(tree.roots(), &parts[1..]), None, "no VMM");
     }
 
