@@ -14,10 +14,9 @@ pub struct Rates {
     /// The share of the enforcement periods in which a quota held the container back, 0 to 1. `None` also
     /// without a quota.
     pub throttled: Option<f64>,
-    /// Bytes received on all interfaces but the loopback and those with which Kata connects a pod's interface to
-    /// its guest. A pod's containers share its interfaces.
+    /// Bytes received on the pod's own links ([`Interface::is_pods_own`]), which its containers share.
     pub rx_bytes: Option<f64>,
-    /// Bytes sent on the same interfaces.
+    /// Bytes sent on the same links.
     pub tx_bytes: Option<f64>,
     /// Bytes read from block devices. A device that is new since the earlier sample counts from zero.
     pub read_bytes: Option<f64>,
@@ -70,20 +69,12 @@ fn throttled(old: &Stats, new: &Stats) -> Option<f64> {
 fn network(old: &Stats, new: &Stats, counter: impl Fn(&Interface) -> u64) -> Option<u64> {
     let (old, new) = (old.network.as_ref()?, new.network.as_ref()?);
     let mut sum: u64 = 0;
-    for interface in new.iter().filter(|interface| carries(&interface.name)) {
+    for interface in new.iter().filter(|interface| interface.is_pods_own()) {
         if let Some(before) = old.iter().find(|before| before.name == interface.name) {
             sum = sum.saturating_add(counter(interface).checked_sub(counter(before))?);
         }
     }
     Some(sum)
-}
-
-/// Whether an interface carries the pod's traffic, and no other one counts it already. Kata connects the pod's
-/// interface to the guest's through `tap<n>_kata` (or `br<n>_kata`): each packet passes both, in opposite
-/// directions.
-fn carries(interface: &str) -> bool {
-    interface != "lo"
-        && !(interface.ends_with("_kata") && (interface.starts_with("tap") || interface.starts_with("br")))
 }
 
 #[derive(Clone, Copy)]
@@ -205,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_network_is_what_all_interfaces_but_the_loopback_carried() {
+    fn the_network_is_what_the_pods_own_links_carried() {
         let carried = |interfaces: Vec<Interface>| move |stats: &mut Stats| stats.network = Some(interfaces);
         let both = rates(
             carried(vec![

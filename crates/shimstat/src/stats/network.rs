@@ -91,6 +91,30 @@ impl From<InterfaceRow> for Interface {
     }
 }
 
+impl Interface {
+    /// Whether it is one of the pod's own links to the outside, whose counters add up to the pod's traffic.
+    ///
+    /// Left out are `lo`; what Kata puts between the pod's link and its guest (`tap0_kata`, `br0_kata`), where each packet
+    /// passes a second time in the opposite direction; and the inside of an engine that runs in the pod: the host's ends
+    /// of its containers' links (`veth*`) and its bridges (`docker0`, `nerdctl0`, and `br-` with twelve digits of a
+    /// network's id). cAdvisor leaves out `lo*`, `veth*`, `docker*` and `nerdctl*` (`ignoredDevices` in its
+    /// `lib/container/libcontainer/handler.go`, July 2026).
+    pub fn is_pods_own(&self) -> bool {
+        let name = self.name.as_str();
+        let is_katas = name.ends_with("_kata") && (name.starts_with("tap") || name.starts_with("br"));
+        let is_engines = ["veth", "docker", "nerdctl"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
+        name != "lo" && !is_katas && !is_engines && !is_engines_bridge(name)
+    }
+}
+
+/// `br-` and the first twelve digits of a network's id, as Docker and nerdctl call the bridge of a network.
+fn is_engines_bridge(name: &str) -> bool {
+    name.strip_prefix("br-")
+        .is_some_and(|id| id.len() == 12 && id.bytes().all(|digit| digit.is_ascii_hexdigit()))
+}
+
 /// One of the socket tables, counted while it is read: they can be tens of megabytes long, and only a
 /// line that is not complete yet is kept.
 ///

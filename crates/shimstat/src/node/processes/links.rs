@@ -36,7 +36,7 @@ impl HostLinks {
                 if interface.name.starts_with("tap") {
                     links.taps.push(interface);
                 }
-            } else if interface.name != "lo" {
+            } else if interface.is_pods_own() {
                 links.pod.push(interface);
             }
         }

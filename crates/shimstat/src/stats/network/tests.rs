@@ -298,3 +298,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_pods_own_links_are_told_from_what_counts_their_packets_again() {
+    let own = |name: &str| {
+        Interface {
+            name: name.into(),
+            ..Interface::default()
+        }
+        .is_pods_own()
+    };
+    // CNI plugins' names, Multus' second network, macvlan; bridges that people made.
+    for name in [
+        "eth0", "net1", "ens3", "eth0.100", "bond0", "local0", "br0", "br-lan", "tap0", "my_kata",
+    ] {
+        assert!(own(name), "{name}");
+    }
+    let again = [
+        "lo",
+        "tap0_kata",
+        "tap12_kata",
+        "br0_kata",
+        "veth12ab",
+        "vethf00ba4",
+        "docker0",
+        "docker_gwbridge",
+        "nerdctl0",
+        "br-0123456789ab",
+    ];
+    for name in again {
+        assert!(!own(name), "{name}");
+    }
+}
