@@ -190,7 +190,7 @@ query="curl -s $api/query --data-urlencode"
 show 0 '^\{"job":"node","up":"1"\}$' "$query 'query=up' | jq -c '.data.result[] | {job: .metric.job, up: .value[1]}'"
 
 say "How many processors keeps the pod busy? As Kubernetes' dashboards ask."
-rate='sum by (namespace, pod, container) (rate(container_cpu_usage_seconds_total{pod="cart",container!="POD"}[5s]))'
+rate='sum by (namespace, pod, container) (rate(container_cpu_usage_seconds_total{pod="cart",container!=""}[5s]))'
 show 0 '^\{"container":"till","namespace":"shop","pod":"cart","processors":"0\.(1[0-9]|2[0-2]?)[0-9]*"\}$' \
     "$query 'query=$rate' | jq -c '.data.result[] | .metric + {processors: .value[1]}'"
 

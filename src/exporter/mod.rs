@@ -4,6 +4,7 @@
 //! node's pods, each of them asked once ([`pod`]), however many scrapers want to know.
 
 mod container_metrics;
+mod host;
 mod page_budget;
 mod pages;
 mod pod;

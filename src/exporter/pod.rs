@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use promtext::{Page, PageReader, Relabel};
-use shimstat::node::Pod;
 use shimstat::node::processes::ResourceUse;
+use shimstat::node::{Container, Pod};
 use shimstat::stats::Stats;
-use shimstat::survey::{AskError, ConcurrencyLimit, Flight, Network, Statistics, Survey, Via};
+use shimstat::survey::{AskError, ConcurrencyLimit, Flight, Network, Sample, Statistics, Survey, Via};
 
 use super::container_metrics;
+use super::host::HostReader;
 use super::page_budget::{Charge, PageBudget};
 use super::reason::{NoAnswer, Reason};
 use super::vm::{Uses, Vms};
@@ -32,6 +33,8 @@ pub struct Wish {
     pub stats: bool,
     /// What the virtual machine uses of this host. It takes the statistics too.
     pub vm: bool,
+    /// What this host says of those tasks that run on it, beyond their statistics.
+    pub host: bool,
 }
 
 /// What is said of a sandbox whose page has no family of its guest.
@@ -102,6 +105,7 @@ impl Found {
             && self.wish.pages >= wish.pages
             && self.wish.stats >= wish.stats
             && self.wish.vm >= wish.vm
+            && self.wish.host >= wish.host
     }
 
     /// What is to be said where an answer is not there.
@@ -127,6 +131,7 @@ pub struct Asker {
     pub budget: Arc<PageBudget>,
     /// How many sandboxes have a page.
     pub sandboxes: usize,
+    pub host: HostReader,
     pub vms: Arc<Vms>,
 }
 
@@ -179,14 +184,12 @@ impl Asker {
             return;
         }
         let mut uses = Some(Uses::new());
-        for (index, container) in pod.all().enumerate() {
+        // All containers of a pod are in one network, which is told of once: with the first that knows it.
+        let mut network = Network::Interfaces;
+        for container in pod.all() {
             let started = Instant::now();
-            // All containers of a pod are in one network, which is told of once.
             let question = Statistics {
-                network: match index {
-                    0 => Network::Interfaces,
-                    _ => Network::None,
-                },
+                network,
                 via: Via::Both,
             };
             let answer = self.survey.ask(container, question).await;
@@ -201,17 +204,21 @@ impl Asker {
                 Err(AskError::NotRunning(_)) => {}
                 Err(_) => uses = None,
             }
-            let page = answer.map_err(NoAnswer::from).and_then(|sample| {
-                let (stats, now) = (&sample.stats, SystemTime::now());
-                Ok(Arc::new(container_metrics::page(
-                    container,
-                    stats,
-                    now,
-                    &self.reader,
-                )?))
-            });
+            let result = match answer {
+                Ok(mut sample) => {
+                    // A reply may have it, whether it is asked for or not.
+                    if network == Network::None {
+                        sample.stats.network = None;
+                    }
+                    if sample.stats.network.is_some() {
+                        network = Network::None;
+                    }
+                    self.container_page(container, &sample, wish).await
+                }
+                Err(error) => Err(error.into()),
+            };
             let outcome = Outcome {
-                result: page,
+                result,
                 took: started.elapsed(),
             };
             flight.found().containers.push(outcome);
@@ -226,6 +233,22 @@ impl Asker {
             .vms
             .look(pod, told.task_pid, told.uses.as_ref(), labels, &self.reader)?;
         read.ok()
+    }
+
+    /// A container's page.
+    async fn container_page(
+        &self,
+        container: &Arc<Container>,
+        sample: &Sample,
+        wish: Wish,
+    ) -> Result<Arc<Page>, NoAnswer> {
+        let host = match wish.host {
+            true => self.host.read(container, sample.state.pid).await,
+            false => None,
+        };
+        let now = SystemTime::now();
+        let page = container_metrics::page(container, &sample.stats, host.as_ref(), now, &self.reader)?;
+        Ok(Arc::new(page))
     }
 
     /// A sandbox's page, for being served with others.

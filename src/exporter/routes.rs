@@ -7,6 +7,7 @@ use exporter_web::{Request, Response, StatusCode};
 use promtext::Filter;
 use shimstat::survey::MonitorQuestion;
 
+use super::container_metrics;
 use super::pages;
 use super::pod::Wish;
 use super::scrape::Scraper;
@@ -122,6 +123,7 @@ fn wish(families: &str) -> Wish {
             pages: true,
             stats: true,
             vm: true,
+            host: true,
         };
     }
     let overlaps = |prefix: &str, name: &str| prefix.starts_with(name) || name.starts_with(prefix);
@@ -129,6 +131,7 @@ fn wish(families: &str) -> Wish {
         pages: false,
         stats: false,
         vm: false,
+        host: false,
     };
     prefixes.fold(nothing, |wish, prefix| {
         let vm = overlaps(prefix, "kata_sandbox_");
@@ -140,6 +143,7 @@ fn wish(families: &str) -> Wish {
                 || overlaps(prefix, "container_")
                 || overlaps(prefix, "kata_monitor_container_"),
             vm: wish.vm || vm,
+            host: wish.host || container_metrics::needs_host(prefix),
         }
     })
 }
@@ -169,21 +173,29 @@ mod tests {
 
     #[test]
     fn what_cannot_be_in_the_page_is_not_asked_for() {
-        for (families, pages, stats, vm) in [
-            ("", true, true, true),
-            (" , ", true, true, true),
-            ("kata_guest_", true, false, false),
-            ("container_cpu", false, true, false),
-            ("container_", false, true, false),
-            ("c", true, true, false),
-            ("kata_", true, true, true),
-            ("kata_sandbox_overhead_", false, true, true),
-            ("kata_monitor_container_up", true, true, false),
-            ("kata_monitor_sandbox_up", true, false, false),
-            ("kata_guest_,container_", true, true, false),
-            ("go_", true, false, false),
+        for (families, pages, stats, vm, host) in [
+            ("", true, true, true, true),
+            (" , ", true, true, true, true),
+            ("kata_guest_", true, false, false, false),
+            ("container_cpu", false, true, false, true),
+            ("container_cpu_usage,container_memory_", false, true, false, false),
+            ("container_fs_usage_bytes", false, true, false, true),
+            ("container_", false, true, false, true),
+            ("c", true, true, false, true),
+            ("kata_", true, true, true, false),
+            ("kata_sandbox_overhead_", false, true, true, false),
+            ("kata_monitor_container_up", true, true, false, false),
+            ("kata_monitor_sandbox_up", true, false, false, false),
+            ("kata_guest_,container_", true, true, false, true),
+            ("go_", true, false, false, false),
         ] {
-            assert_eq!(wish(families), Wish { pages, stats, vm }, "{families}");
+            let expected = Wish {
+                pages,
+                stats,
+                vm,
+                host,
+            };
+            assert_eq!(wish(families), expected, "{families}");
         }
     }
 

@@ -11,6 +11,7 @@ use shimstat::node::{Container, Inventory, Pod, ReadError};
 use shimstat::survey::{ConcurrencyLimit, Flight, MonitorQuestion, SingleFlight, Survey};
 
 use super::container_metrics;
+use super::host::HostReader;
 use super::page_budget::{ALL_PAGES, Charge, PageBudget};
 use super::pod::{self, Asker, Found, Outcome, SandboxPage, Wish};
 use super::reason::{NoAnswer, Reason};
@@ -55,6 +56,7 @@ impl Scraper {
                 budget: Arc::new(PageBudget::new(ALL_PAGES)),
                 sandboxes: 0,
                 vms: Arc::default(),
+                host: HostReader::default(),
             },
             pods: SingleFlight::new(FRESH),
             bodies: SingleFlight::new(Duration::ZERO),

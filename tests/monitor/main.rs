@@ -14,6 +14,7 @@ mod support;
 mod tsdb;
 
 mod clients;
+mod contract;
 mod golden;
 mod hostile;
 mod pages;

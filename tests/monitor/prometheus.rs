@@ -181,7 +181,7 @@ fn one_prometheus_over_three_nodes_adds_them_up() {
             targets.join(", ")
         ),
         "groups:\n  - name: nodes\n    rules:\n      - record: namespace:container_memory_usage_bytes:sum\n        \
-         expr: sum by (namespace) (container_memory_usage_bytes{container!=\"POD\"})\n      \
+         expr: sum by (namespace) (container_memory_usage_bytes{container!=\"\"})\n      \
          - record: kata:sandboxes:sum\n        expr: sum(kata_monitor_sandbox_up{cri_namespace=\"shop\"})\n",
     );
     prometheus.eventually("up{job='kata'} == 1", 3);

@@ -139,7 +139,8 @@ impl Node {
     }
 }
 
-fn annotations<'a>(id: &'a str, kind: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+/// The annotations of a sandbox with this id, or of a container in it.
+pub fn annotations<'a>(id: &'a str, kind: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut all = vec![
         ("io.kubernetes.cri.container-type", kind),
         ("io.kubernetes.cri.sandbox-id", id),

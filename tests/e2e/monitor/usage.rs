@@ -173,7 +173,7 @@ fn prometheus_sees_what_real_containers_use() {
         let app = [("container", "app"), ("image", "localhost/busybox:1")];
         let mut expected = [
             with(named(&plain.id), &[("containerd_namespace", "default")]),
-            with(with(named(&sandbox.id), &pod), &[("container", "POD")]),
+            with(named(&sandbox.id), &pod),
             with(with(named(&child.id), &pod), &app),
         ];
         expected.sort_by_key(|labels| labels["id"].to_string());
@@ -247,9 +247,10 @@ fn prometheus_sees_what_real_containers_use() {
             let set = plain.cgroup("cpu", file);
             assert_eq!(of(family, &plain), set as f64, "{family}");
         }
-        let quota = of("container_spec_cpu_quota", &child) / of("container_spec_cpu_period", &child);
-        assert!(near(quota, 0.4, 1e-9), "{quota}");
-        assert!(!families(&prometheus, &sandbox.id).contains("container_spec_cpu_quota"));
+        // What a container in a sandbox was created with may have changed since.
+        for task in [&sandbox, &child] {
+            assert!(!families(&prometheus, &task.id).contains("container_spec_cpu_quota"));
+        }
         let age = now() - of("container_start_time_seconds", &plain);
         assert!((WINDOW.as_secs_f64()..600.0).contains(&age), "{age}");
 

@@ -5,11 +5,13 @@ use std::sync::{Arc, OnceLock};
 
 use super::annotations::{PodNames, Role};
 use super::bundle::{Bundle, BundleError, Layout};
+use super::cgroup::{CgroupError, CgroupMounts};
 use super::docker;
+use super::host_container::HostContainer;
 use super::id::Id;
 use super::runtime::{Runtime, Traces};
 use super::shelf;
-use super::spec::{CpuSpec, Spec};
+use super::spec::Spec;
 use crate::shim::address::Endpoint;
 
 /// A container (containerd's task): a plain one, a pod's sandbox, or a container in a pod.
@@ -26,6 +28,8 @@ pub struct Container {
     pod: OnceLock<PodNames>,
     /// Whether its shim has said that it has no statistics of it.
     has_no_statistics: AtomicBool,
+    /// Where the kernel has its numbers, where it runs on this host.
+    on_host: OnceLock<HostContainer>,
 }
 
 /// Who answers for a container.
@@ -67,8 +71,6 @@ pub struct Description {
     pub role: Role,
     /// The names that people know it by.
     pub names: PodNames,
-    /// The CPU limits that it was created with.
-    pub cpu: CpuSpec,
     /// The name of the runtime class's handler, where the manager says so.
     pub handler: Option<String>,
     /// The cgroup that it was given, as the spec writes it (see [`CgroupMounts`](super::cgroup::CgroupMounts)).
@@ -79,7 +81,6 @@ pub struct Description {
 static UNKNOWN: Description = Description {
     role: Role::Plain,
     names: PodNames::NONE,
-    cpu: CpuSpec::NONE,
     handler: None,
     cgroups_path: None,
 };
@@ -103,6 +104,7 @@ impl Container {
             description: OnceLock::new(),
             pod: OnceLock::new(),
             has_no_statistics: AtomicBool::new(false),
+            on_host: OnceLock::new(),
         })
     }
 
@@ -114,6 +116,7 @@ impl Container {
             description: Ok(description).into(),
             pod: OnceLock::new(),
             has_no_statistics: AtomicBool::new(false),
+            on_host: OnceLock::new(),
         }
     }
 
@@ -184,11 +187,6 @@ impl Container {
         self.has_no_statistics.store(true, Ordering::Relaxed);
     }
 
-    /// The CPU limits that it was created with; none where its spec cannot be read.
-    pub fn cpu(&self) -> &CpuSpec {
-        &self.known().cpu
-    }
-
     /// The cgroup that its spec gives it; `None` where it gives none, or cannot be read.
     pub fn cgroups_path(&self) -> Option<&str> {
         self.known().cgroups_path.as_deref()
@@ -257,6 +255,23 @@ impl Container {
         matches!(self.source, Ok(Source::Cgroup)) || self.has_runcs_shim()
     }
 
+    /// Where the kernel has its numbers, by the pid of its first process: found once, as neither changes while the
+    /// container runs. `None` where it does not run on this host.
+    pub fn host_container(
+        &self,
+        pid: u32,
+        mounts: &CgroupMounts,
+    ) -> Result<Option<&HostContainer>, CgroupError> {
+        if let Some(known) = self.on_host.get() {
+            return Ok((known.pid() == pid).then_some(known));
+        }
+        if pid == 0 || !self.is_on_host() {
+            return Ok(None);
+        }
+        let cgroup = mounts.of_process(pid, self.id(), self.cgroups_path())?;
+        Ok(Some(self.on_host.get_or_init(|| HostContainer::new(pid, cgroup))))
+    }
+
     /// Whether runc's shim runs it.
     pub fn has_runcs_shim(&self) -> bool {
         self.traces().has_runcs_shim()
@@ -295,7 +310,6 @@ impl Description {
         Self {
             role,
             names,
-            cpu: spec.cpu,
             handler: spec.annotations.handler().map(str::to_string),
             cgroups_path: spec.cgroups_path,
         }

@@ -1,20 +1,10 @@
-//! What the kernel says of a container's first process on this host: its limits, and the filesystem it sees as root.
-//! For containers of runc and crun; whoever asks makes sure that the pid is still the container's
-//! ([`CgroupMounts::of_process`](super::cgroup::CgroupMounts::of_process)).
-
-use std::ffi::CString;
-use std::io;
-use std::mem::MaybeUninit;
-use std::path::Path;
+//! The limits of a container's first process on this host. For containers of runc and crun; whoever asks makes sure that
+//! the pid is still the container's ([`CgroupMounts::of_process`](super::cgroup::CgroupMounts::of_process)).
 
 use super::files::{self, ReadError};
-use super::mountinfo;
 
 /// `limits` has 1.5 KB.
 const LIMITS_LIMIT: u64 = 64 << 10;
-
-/// A container has some thirty mounts of 200 bytes.
-const MOUNTINFO_LIMIT: u64 = 1 << 20;
 
 /// The soft limits of a process, from `/proc/<pid>/limits` (see proc_pid_limits(5)).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,67 +34,6 @@ impl SoftUlimits {
         Self {
             max_open_files: soft("Max open files"),
         }
-    }
-}
-
-/// The filesystem that a container's writes to its root go to. For an overlay it is the one of its upper layer, which
-/// all containers on the same disk share: these are the disk's numbers and not the container's, as cAdvisor's and
-/// those of CRI runtimes are. What the container itself has written cannot be told without a walk over the layer, so
-/// there is no usage here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RootFilesystem {
-    /// Its type, such as `overlay`.
-    pub fs_type: String,
-    /// Its size in bytes: cAdvisor's `container_fs_limit_bytes`.
-    pub size_bytes: u64,
-    /// Inodes: cAdvisor's `container_fs_inodes_total`. `None` where the filesystem makes them as needed (btrfs).
-    pub inodes: Option<u64>,
-    /// Inodes that are free: cAdvisor's `container_fs_inodes_free`.
-    pub inodes_free: Option<u64>,
-}
-
-/// Filesystems that answer from memory. Others (FUSE, NFS) may wait for a server, and are not asked.
-const LOCAL: [&str; 10] = [
-    "overlay", "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "erofs",
-];
-
-impl RootFilesystem {
-    /// That of a process, by statvfs(3) on `/proc/<pid>/root`. `Ok(None)` where its type is not one of those that
-    /// answer at once.
-    pub fn read(pid: u32) -> Result<Option<Self>, ReadError> {
-        let path = format!("/proc/{pid}/mountinfo");
-        let text = files::read_text(path.as_ref(), MOUNTINFO_LIMIT)?;
-        // A later mount hides an earlier one.
-        let root = mountinfo::parse(&text)
-            .filter(|mount| mount.point == Path::new("/"))
-            .last();
-        let Some(root) = root.filter(|root| LOCAL.contains(&root.fs_type.as_str())) else {
-            return Ok(None);
-        };
-        let path = format!("/proc/{pid}/root");
-        let numbers = statvfs(&path).map_err(|source| ReadError {
-            path: path.into(),
-            source,
-        })?;
-        let has_inodes = numbers.f_files != 0;
-        Ok(Some(Self {
-            fs_type: root.fs_type,
-            size_bytes: numbers.f_blocks.saturating_mul(numbers.f_frsize),
-            inodes: has_inodes.then_some(numbers.f_files),
-            inodes_free: has_inodes.then_some(numbers.f_ffree),
-        }))
-    }
-}
-
-fn statvfs(path: &str) -> io::Result<libc::statvfs> {
-    let path = CString::new(path)?;
-    let mut numbers = MaybeUninit::uninit();
-    // SAFETY: the path ends with a zero byte, and the kernel fills the whole struct where it returns 0.
-    unsafe {
-        if libc::statvfs(path.as_ptr(), numbers.as_mut_ptr()) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(numbers.assume_init())
     }
 }
 
@@ -149,22 +78,5 @@ mod tests {
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(SoftUlimits::read(u32::MAX).unwrap_err().is_missing());
-    }
-
-    #[test]
-    fn the_root_filesystem_is_the_one_that_df_shows() {
-        let Some(root) = RootFilesystem::read(std::process::id()).unwrap() else {
-            return; // Tests run on a root filesystem of another type.
-        };
-        let df = |what: &str| {
-            let output = Command::new("df").args(["-B1", what, "/"]).output().unwrap();
-            let text = String::from_utf8(output.stdout).unwrap();
-            text.lines().nth(1).unwrap().trim().to_owned()
-        };
-        assert_eq!(df("--output=fstype"), root.fs_type);
-        assert_eq!(df("--output=size"), root.size_bytes.to_string());
-        assert_eq!(df("--output=itotal"), root.inodes.unwrap_or(0).to_string());
-        assert!(root.inodes_free <= root.inodes);
-        assert!(RootFilesystem::read(u32::MAX).unwrap_err().is_missing());
     }
 }

@@ -1,0 +1,74 @@
+//! Reading what the kernel says of containers on this host, off the thread that others wait for, and with a deadline: a
+//! filesystem that hangs costs its own container's numbers and no other's.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use shimstat::node::cgroup::{CgroupMounts, CountBounds};
+use shimstat::node::{Container, HostReadings};
+use tokio::sync::Semaphore;
+
+/// Threads that read. Reading hardly ever waits, so more would not be faster.
+const THREADS: usize = 4;
+
+/// A reading takes less than a millisecond. One that takes this long hangs.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// Descriptors of one container that are looked at one by one. The default bounds are for whoever asks once.
+const BOUNDS: CountBounds = CountBounds {
+    processes: 200,
+    descriptors: 2_000,
+};
+
+/// Reads containers' numbers from this host. Clones share their threads.
+#[derive(Clone)]
+pub struct HostReader {
+    mounts: Arc<OnceLock<Option<CgroupMounts>>>,
+    turns: Arc<Semaphore>,
+    /// Threads whose reading was given up, and that have not come back.
+    hung: Arc<AtomicUsize>,
+}
+
+impl Default for HostReader {
+    fn default() -> Self {
+        Self {
+            mounts: Arc::default(),
+            turns: Arc::new(Semaphore::new(THREADS)),
+            hung: Arc::default(),
+        }
+    }
+}
+
+impl HostReader {
+    /// The numbers of a container whose first process has this pid. `None` where it does not run on this host, its cgroup
+    /// cannot be seen from here, or reading takes too long.
+    pub async fn read(&self, container: &Arc<Container>, pid: u32) -> Option<HostReadings> {
+        if pid == 0 || self.hung.load(Ordering::Relaxed) >= THREADS {
+            return None;
+        }
+        let turn = tokio::time::timeout(LIMIT, self.turns.clone().acquire_owned());
+        let turn = turn.await.ok()?.ok()?;
+        let (mounts, container) = (self.mounts.clone(), container.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let mounts = mounts.get_or_init(|| CgroupMounts::read().ok()).as_ref()?;
+            let host = container.host_container(pid, mounts).ok()??;
+            Some(host.read(BOUNDS))
+        });
+        self.wait(reading).await
+    }
+
+    async fn wait(&self, mut reading: tokio::task::JoinHandle<Option<HostReadings>>) -> Option<HostReadings> {
+        if let Ok(read) = tokio::time::timeout(LIMIT, &mut reading).await {
+            return read.ok()?;
+        }
+        let hung = self.hung.clone();
+        hung.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            let _ = reading.await;
+            hung.fetch_sub(1, Ordering::Relaxed);
+        });
+        None
+    }
+}

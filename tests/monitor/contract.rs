@@ -1,0 +1,195 @@
+//! What Kubernetes' dashboards and sums rely on: nothing is counted twice, and a sandbox's own container stays out of them.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use containerd_shim_protos::cgroups::metrics::{Metrics, NetworkStat};
+use protobuf::Message;
+use test_needs::needs;
+
+use crate::exporter::{Page, label};
+use crate::mock::{self, Call, Reply};
+use crate::support::{Node, annotations};
+
+/// A network entry of a reply, with this many bytes.
+fn link(name: &str, rx_bytes: u64, tx_bytes: u64) -> NetworkStat {
+    NetworkStat {
+        name: name.into(),
+        rx_bytes,
+        tx_bytes,
+        ..Default::default()
+    }
+}
+
+/// A shim whose task has this pid, and whose reply has these network entries.
+fn shim(pid: u32, network: Vec<NetworkStat>) -> impl Fn(&Call) -> Reply + Send + Sync + 'static {
+    let metrics = Metrics {
+        network,
+        ..Default::default()
+    };
+    let stats = metrics.write_to_bytes().unwrap();
+    move |call| match call.method.as_str() {
+        "State" => mock::running(pid),
+        _ => mock::stats(mock::V1, &stats),
+    }
+}
+
+/// What `sum(NAME)` is over a pod.
+fn sum(page: &Page, name: &str, pod: &str) -> u64 {
+    let samples = page.samples(name, &[("pod", pod)]);
+    let values = samples.iter().map(|line| line.rsplit_once(' ').unwrap().1);
+    values.map(|value| value.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn a_pods_traffic_is_that_of_its_own_links() {
+    let node = Node::new();
+    let (_, socket) = node
+        .node
+        .bundle("k8s.io", "pod1", &annotations("pod1", "sandbox", &[]));
+    mock::serve(
+        &socket,
+        shim(
+            0,
+            vec![
+                link("lo", 7_000, 7_000),
+                link("eth0", 1_000_000, 50_000),
+                link("tap0_kata", 50_000, 1_000_000),
+                link("docker0", 300, 400),
+                link("veth12ab", 500, 600),
+                link("br-0123456789ab", 700, 800),
+                link("nerdctl0", 900, 1_000),
+            ],
+        ),
+    );
+    let page = node.monitor().scrape();
+    assert_eq!(
+        sum(&page, "container_network_receive_bytes_total", "pod1"),
+        1_000_000
+    );
+    assert_eq!(
+        sum(&page, "container_network_transmit_bytes_total", "pod1"),
+        50_000
+    );
+}
+
+/// A process in a network namespace of its own, with an `eth0`.
+struct InNetwork(Child);
+
+impl InNetwork {
+    fn new() -> Self {
+        // Whom the datagram is for is asked for on the link, and nobody answers.
+        let script = "ip link add eth0 type veth peer name veth0ab && ip addr add 198.51.100.1/24 dev eth0 && \
+                      ip link set eth0 up && ip link set veth0ab up && echo x >/dev/udp/198.51.100.2/9; echo up; \
+                      exec sleep 1000";
+        let mut child = Command::new("unshare")
+            .args(["--net", "bash", "-c", script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let stdout = child.stdout.take().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+        assert_eq!(line, "up\n");
+        Self(child)
+    }
+
+    /// Bytes that its eth0 has sent, by the kernel.
+    fn sent(&self) -> u64 {
+        let dev = fs::read_to_string(format!("/proc/{}/net/dev", self.0.id())).unwrap();
+        let line = dev.lines().find_map(|line| line.trim().strip_prefix("eth0:"));
+        line.unwrap().split_whitespace().nth(8).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for InNetwork {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// gVisor's containers have a shim each, and are in one network.
+#[test]
+fn a_pods_network_is_told_once_whatever_shims_there_are() {
+    needs!("root", "ip", "unshare", "bash");
+    let node = Node::new();
+    let network = InNetwork::new();
+    let pid = network.0.id();
+    for (id, kind) in [("s", "sandbox"), ("a", "container"), ("b", "container")] {
+        let mut of_pod = annotations("s", kind, &[]);
+        if kind == "container" {
+            of_pod.push(("io.kubernetes.cri.container-name", id));
+        }
+        let (_, socket) = node.node.bundle("k8s.io", id, &of_pod);
+        mock::serve(&socket, shim(pid, vec![]));
+    }
+    let name = "container_network_transmit_bytes_total";
+    let before = network.sent();
+    let page = node.monitor().scrape();
+    let counted = sum(&page, name, "s");
+    assert_eq!(page.samples(name, &[("pod", "s")]).len(), 1, "{}", page.text);
+    // The link's own discovery goes on meanwhile.
+    assert!(
+        before > 0 && (before..=network.sent()).contains(&counted),
+        "{before} {counted}"
+    );
+    // The sandbox's own container does not answer: the next one tells it.
+    let node = Node::new();
+    let (_, socket) = node.node.bundle("k8s.io", "s", &annotations("s", "sandbox", &[]));
+    mock::serve(&socket, |_| mock::stopped(0));
+    let (_, socket) = node
+        .node
+        .bundle("k8s.io", "a", &annotations("s", "container", &[]));
+    mock::serve(&socket, shim(pid, vec![]));
+    let page = node.monitor().scrape();
+    assert_eq!(page.samples(name, &[("interface", "eth0"), ("id", "a")]).len(), 1);
+}
+
+#[test]
+fn a_sandboxs_own_container_is_in_no_sum_of_the_dashboards() {
+    let node = Node::new();
+    let image = [(
+        "io.kubernetes.cri.podsandbox.image-name",
+        "registry.k8s.io/pause:3.9",
+    )];
+    let (_, socket) = node
+        .node
+        .bundle("k8s.io", "pod1", &annotations("pod1", "sandbox", &image));
+    mock::serve(&socket, mock::healthy);
+    let app = [
+        ("io.kubernetes.cri.container-name", "app"),
+        ("io.kubernetes.cri.image-name", "registry.example/app:1"),
+    ];
+    let (_, socket) = node
+        .node
+        .bundle("k8s.io", "app", &annotations("pod1", "container", &app));
+    mock::serve(&socket, mock::healthy);
+    let page = node.monitor().scrape();
+    let rows = page.samples("container_memory_working_set_bytes", &[("pod", "pod1")]);
+    assert_eq!(rows.len(), 2, "{rows:#?}");
+    // `container!=""`, `image!=""`, and both.
+    for key in ["container", "image"] {
+        let passes: Vec<_> = rows.iter().filter(|row| label(row, key).is_some()).collect();
+        assert_eq!(passes.len(), 1, "{key}: {passes:#?}");
+        assert_eq!(label(passes[0], "id"), Some("app"));
+    }
+}
+
+#[test]
+fn a_container_has_the_name_that_people_gave_it() {
+    let node = Node::new();
+    for (id, own) in [("c1", Some(("nerdctl/name", "web"))), ("c2", None)] {
+        let (_, socket) = node.node.bundle("default", id, own.as_slice());
+        mock::serve(&socket, mock::healthy);
+    }
+    let page = node.monitor().scrape();
+    for (id, name) in [("c1", "web"), ("c2", "c2")] {
+        let labels = [("id", id), ("name", name)];
+        assert_eq!(
+            page.samples("container_memory_usage_bytes", &labels).len(),
+            1,
+            "{id}"
+        );
+    }
+}
