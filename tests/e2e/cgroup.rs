@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use serde_json::{Map, Value};
+use shimstat::node::RootFilesystem;
 use shimstat::node::cgroup::{Cgroup, CgroupError, CgroupMounts, CountBounds};
-use shimstat::node::init_process::RootFilesystem;
 use shimstat::stats::Limit;
 
 use crate::support::{Task, eventually, for_each_containerd};
@@ -127,9 +127,10 @@ fn its_processes_are_counted_with_what_they_have_open() {
         let stat = String::from_utf8(stat.stdout).unwrap();
         let words: Vec<&str> = stat.split_whitespace().collect();
         let number = |index: usize| words[index].parse::<u64>().unwrap();
-        let root = RootFilesystem::read(task.pid()).unwrap().expect("a local disk");
-        assert_eq!(root.size_bytes, number(1) * number(2), "{stat}");
-        assert_eq!(root.inodes.unwrap_or(0), number(3), "{stat}");
+        let root = RootFilesystem::find(task.pid()).unwrap().expect("a local disk");
+        let space = root.space(task.pid()).unwrap();
+        assert_eq!(space.bytes, number(1) * number(2), "{stat}");
+        assert_eq!(space.inodes.unwrap_or(0), number(3), "{stat}");
     });
 }
 
