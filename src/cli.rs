@@ -88,6 +88,9 @@ pub enum Command {
     Completion(Completion),
     #[command(name = "__complete", hide = true)]
     Complete(Complete),
+    #[cfg(feature = "man")]
+    #[command(name = "__man", hide = true)]
+    Man(ManPages),
 }
 
 /// Print a script that completes commands, options and names in a shell
@@ -111,6 +114,13 @@ pub struct Complete {
     /// The words before the cursor, without the program's name, and the one at it
     #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
     pub words: Vec<String>,
+}
+
+#[cfg(feature = "man")]
+#[derive(Args, Debug)]
+pub struct ManPages {
+    /// Where to write the manual pages
+    pub directory: PathBuf,
 }
 
 /// Print statistics of containers, once or as a stream

@@ -3,6 +3,8 @@
 mod completion;
 mod events;
 mod list;
+#[cfg(feature = "man")]
+mod man;
 pub mod metrics;
 #[cfg(feature = "top")]
 mod top;
@@ -24,6 +26,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Top(arguments) => ask(cli.global, async |node| top::run(node, &arguments).await),
         Command::Completion(arguments) => completion::script(&arguments),
         Command::Complete(arguments) => completion::complete(&arguments),
+        #[cfg(feature = "man")]
+        Command::Man(arguments) => man::write(&arguments),
     }
 }
 
