@@ -3,6 +3,8 @@
 
 #![allow(clippy::restriction)] // A test may panic.
 
+#[path = "../support/conformance.rs"]
+mod conformance;
 #[path = "../support/exporter.rs"]
 mod exporter;
 #[path = "../support/mod.rs"]

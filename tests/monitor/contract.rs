@@ -7,9 +7,10 @@ use containerd_shim_protos::cgroups::metrics::{Metrics, NetworkStat};
 use protobuf::Message;
 use test_needs::needs;
 
+use crate::conformance::{self, Lack};
 use crate::exporter::{Page, label};
 use crate::mock::{self, Call, Reply};
-use crate::support::{Node, annotations};
+use crate::support::{Node, annotations, eventually};
 
 /// A network entry of a reply, with this many bytes.
 fn link(name: &str, rx_bytes: u64, tx_bytes: u64) -> NetworkStat {
@@ -125,15 +126,13 @@ fn a_pods_network_is_told_once_whatever_shims_there_are() {
         mock::serve(&socket, shim(pid, vec![]));
     }
     let name = "container_network_transmit_bytes_total";
+    eventually("it has asked for its neighbour", || network.sent() > 0);
     let before = network.sent();
     let page = node.monitor().scrape();
     let counted = sum(&page, name, "s");
     assert_eq!(page.samples(name, &[("pod", "s")]).len(), 1, "{}", page.text);
     // The link's own discovery goes on meanwhile.
-    assert!(
-        before > 0 && (before..=network.sent()).contains(&counted),
-        "{before} {counted}"
-    );
+    assert!((before..=network.sent()).contains(&counted), "{before} {counted}");
     // The sandbox's own container does not answer: the next one tells it.
     let node = Node::new();
     let (_, socket) = node.node.bundle("k8s.io", "s", &annotations("s", "sandbox", &[]));
@@ -192,4 +191,104 @@ fn a_container_has_the_name_that_people_gave_it() {
             "{id}"
         );
     }
+}
+
+/// Of containers in a guest: what only a look at the container on its own machine tells.
+const IN_A_GUEST: [Lack; 9] = [
+    (
+        "container_file_descriptors",
+        "the guest's processes are not seen from here",
+    ),
+    (
+        "container_fs_inodes_",
+        "the guest's filesystems are: kata_guest_filesystem_*, where the agent has them",
+    ),
+    (
+        "container_fs_limit_bytes",
+        "the guest's filesystems are: kata_guest_filesystem_*, where the agent has them",
+    ),
+    (
+        "container_fs_usage_bytes",
+        "the guest's filesystems are: kata_guest_filesystem_*, where the agent has them",
+    ),
+    (
+        "container_processes",
+        "the guest's processes are not seen from here",
+    ),
+    (
+        "container_sockets",
+        "the guest's processes are not seen from here",
+    ),
+    (
+        "container_spec_cpu_",
+        "the spec's may have changed since, and no shim reports today's",
+    ),
+    (
+        "container_spec_memory_reservation_limit_bytes",
+        "no shim reports it",
+    ),
+    (
+        "container_ulimits_soft",
+        "the guest's processes are not seen from here",
+    ),
+];
+
+/// Kata 4.1.0's Go shim, with a guest on cgroup v2, where its agent is not asked.
+const KATA_GO: [Lack; 16] = [
+    ("container_blkio_", "nothing was read or written"),
+    ("container_cpu_cfs_", "the shim reports no periods"),
+    ("container_fs_reads_", "nothing was read or written"),
+    ("container_fs_writes_", "nothing was read or written"),
+    (
+        "container_hugetlb_max_usage_bytes",
+        "the shim sends zeros that mean nothing",
+    ),
+    (
+        "container_hugetlb_usage_bytes",
+        "the shim sends zeros that mean nothing",
+    ),
+    (
+        "container_memory_cache",
+        "the shim looks for it under cgroup v1's name",
+    ),
+    ("container_memory_failcnt", "cgroup v2 has no such file"),
+    ("container_memory_kernel_usage", "cgroup v2 has no such file"),
+    (
+        "container_memory_mapped_file",
+        "the shim looks for it under cgroup v1's name",
+    ),
+    (
+        "container_memory_rss",
+        "the shim looks for it under cgroup v1's name",
+    ),
+    ("container_oom_events_total", "the shim does not report it"),
+    ("container_pressure_", "the shim does not report it"),
+    (
+        "container_spec_memory_swap_limit_bytes",
+        "the shim does not report it",
+    ),
+    (
+        "container_threads_max",
+        "an unlimited number is not told from an unknown one",
+    ),
+    ("container_memory_swap", "?"),
+];
+
+#[test]
+fn a_container_in_a_guest_has_the_names_that_its_shim_has_numbers_for() {
+    let recorded = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/crates/shimstat/tests/fixtures/kata-4.1-go/stats-L.v1.bin"
+    );
+    let mut metrics = Metrics::parse_from_bytes(&fs::read(recorded).unwrap()).unwrap();
+    // On a node it is the pod's network namespace that tells it.
+    metrics.network = vec![link("eth0", 1, 2)];
+    let stats = metrics.write_to_bytes().unwrap();
+    let node = Node::new();
+    node.node.task("c1", move |call| match call.method.as_str() {
+        "State" => mock::running(0),
+        _ => mock::stats(mock::V1, &stats),
+    });
+    let page = node.monitor().scrape();
+    conformance::check(&page, "c1", &[&IN_A_GUEST[..], &KATA_GO].concat(), false);
 }

@@ -5,6 +5,8 @@
 
 #![allow(clippy::restriction)] // A test may panic.
 
+#[path = "../support/conformance.rs"]
+mod conformance;
 #[path = "../support/exporter.rs"]
 mod exporter;
 #[path = "../mock/mod.rs"]

@@ -1,5 +1,6 @@
 //! `monitor` on containers of real containerds, scraped by a real Prometheus.
 
+mod contract;
 mod usage;
 
 use std::collections::BTreeSet;

@@ -8,6 +8,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use super::device;
 use super::files::{self, ReadError};
@@ -21,8 +22,15 @@ const LOCAL: [&str; 10] = [
     "overlay", "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "erofs",
 ];
 
-/// The root of the mount namespace in which containerd's snapshots are mounted: the host's.
-const HOST_ROOT: &str = "/proc/1/root";
+/// The root of the host's mount namespace, in which the paths of snapshots are, or our own where process 1 may not be
+/// looked at.
+static HOST_ROOT: LazyLock<&Path> = LazyLock::new(|| {
+    let host = Path::new("/proc/1/root");
+    match host.join("proc").exists() {
+        true => host,
+        false => Path::new("/"),
+    }
+});
 
 /// The filesystem that a container sees as root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +104,7 @@ fn layer(root: &Mount) -> Option<PathBuf> {
         .options
         .split(',')
         .find_map(|option| option.strip_prefix("upperdir=/"))?;
-    let path = Path::new(HOST_ROOT).join(upper);
+    let path = HOST_ROOT.join(upper);
     (root.fs_type == "overlay" && path.is_dir()).then_some(path)
 }
 
@@ -157,10 +165,9 @@ mod tests {
             options,
         };
         let options = format!("rw,lowerdir=/a:/b,upperdir={},workdir=/w", dir.path().display());
-        // Process 1 is in this mount namespace where the tests run, or may not be looked at.
-        let expected = Path::new(HOST_ROOT).join(dir.path().strip_prefix("/").unwrap());
-        let expected = expected.is_dir().then_some(expected);
-        assert_eq!(layer(&mount("overlay", options.clone())), expected);
+        let found = layer(&mount("overlay", options.clone())).unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert!(found.join("file").exists(), "{}", found.display());
         assert_eq!(layer(&mount("ext4", options)), None);
         assert_eq!(layer(&mount("overlay", "ro,lowerdir=/a".into())), None);
         let escaped = "rw,upperdir=/no\\:such".to_string();
