@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use measure::{Containerd, KATA_RUNTIME, Program, compile, in_turns, median};
-use shimstat::node::{Id, Node};
+use shimstat::node::{Container, Id, Node};
 
 const ROUNDS: usize = 300;
 const BUNDLES: usize = 10_000;
@@ -188,8 +188,8 @@ fn a_prefix_among_many() {
     let (mut ours, mut baseline) = (Vec::new(), Vec::new());
     for _ in 0..100 {
         let started = Instant::now();
-        let bundle = node.find(&prefix).unwrap();
-        assert!(bundle.endpoint().unwrap().is_some() && bundle.spec().is_ok());
+        let container = Container::read(node.find(&prefix).unwrap()).unwrap();
+        assert!(container.endpoint().is_some() && container.description().is_ok());
         ours.push(started.elapsed().as_secs_f64() * 1e3);
         let started = Instant::now();
         assert_eq!(list_raw(&tasks), BUNDLES + 2);

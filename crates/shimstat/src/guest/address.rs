@@ -33,6 +33,7 @@ pub enum GuestAddress {
 /// Why a shim's answer is no address to connect to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GuestAddressError {
+    /// The answer is empty.
     #[error("the address is empty")]
     Empty,
     /// Neither `vsock` nor `hvsock`.
@@ -41,8 +42,10 @@ pub enum GuestAddressError {
     /// The context id is no number, or belongs to no virtual machine of this host.
     #[error("{0:?} is no context id of a virtual machine")]
     Cid(String),
+    /// The port is no number from 1 to 2^32-2.
     #[error("{0:?} is no vsock port")]
     Port(String),
+    /// The path of the hybrid socket does not start at the root directory.
     #[error("the socket {0:?} is no absolute path")]
     Relative(String),
 }

@@ -36,8 +36,11 @@ pub struct AgentConnection {
 /// An agent's health (`grpc.Health/Check`). Kata's answers `Serving` or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
+    /// The agent does not tell.
     Unknown,
+    /// The agent takes calls.
     Serving,
+    /// The agent answers this call, and takes no others.
     NotServing,
 }
 
@@ -57,10 +60,13 @@ pub struct GuestDetails {
     pub agent_version: String,
     /// Whether the agent is the guest's init.
     pub agent_is_init: bool,
+    /// The kinds of devices that it can add to a container, as the agent names them (`blk`, `scsi`).
     pub device_handlers: Vec<String>,
+    /// The kinds of storage that it can mount, as the agent names them (`virtio-fs`, `ephemeral`).
     pub storage_handlers: Vec<String>,
     /// What the agent was built with beyond the usual.
     pub extra_features: Vec<String>,
+    /// Whether the agent was built with seccomp, so that it can filter a container's system calls.
     pub supports_seccomp: bool,
     /// By how much memory can be added at a time, in bytes. `None`: the guest's kernel has no memory hotplug.
     pub memory_block_bytes: Option<u64>,
@@ -71,6 +77,7 @@ pub struct GuestDetails {
 /// A network interface of a guest (`ListInterfaces`). It has no counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestInterface {
+    /// Its name in the guest, such as `eth0`.
     pub name: String,
     /// Addresses and the lengths of their prefixes. Texts that are no address are left out. The family that the
     /// agent sends is not used: it is the wrong one.
@@ -92,10 +99,12 @@ pub struct VolumeStats {
     pub abnormal: Option<String>,
 }
 
-/// How much of a volume is used.
+/// How much of a volume is used, in bytes or in inodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VolumeUsage {
+    /// The size of the volume.
     pub total: u64,
+    /// What is used of it.
     pub used: u64,
     /// What is free, including what is reserved for root.
     pub available: u64,
@@ -121,8 +130,7 @@ impl AgentConnection {
     }
 
     /// Asks whether the agent lives. It needs no lock, neither the agent's nor the shim's. Where the answer does not come
-    /// in time, or the error [`is_hung`](GuestError::is_hung), do not ask the sandbox's shim for anything that needs the
-    /// guest.
+    /// in time, or the error is a timeout, do not ask the sandbox's shim for anything that needs the guest.
     pub async fn check(&mut self, limit: Duration) -> Result<Health, GuestError> {
         let reply: messages::HealthCheckResponse = self.call(Method::Check, &[], limit).await?;
         Ok(match reply.status {

@@ -86,7 +86,7 @@ pub trait ConnectGuest: Send + Sync {
 
 /// Connects to this machine's guests.
 #[derive(Default)]
-pub struct GuestSockets {
+pub(crate) struct GuestSockets {
     pub(super) directories: Directories,
 }
 

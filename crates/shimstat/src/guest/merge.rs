@@ -8,7 +8,7 @@ use crate::stats::{Hugetlb, MemoryEntry, Stats};
 
 /// Whose number a field has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
+pub(crate) enum Rule {
     /// The shim's; the guest's where the shim has none.
     Shim,
     /// The guest's; the shim's where the guest has none.
@@ -18,10 +18,13 @@ pub enum Rule {
 }
 
 /// What [`merge`] does with a field of [`Stats`], and why.
-pub struct Row {
+pub(crate) struct Row {
     /// The field's path in [`Stats`].
     pub field: &'static str,
+    // These two make the table in docs/guest-numbers.md, which a test holds to this one.
+    #[cfg_attr(not(test), allow(dead_code))]
     pub rule: Rule,
+    #[cfg_attr(not(test), allow(dead_code))]
     pub why: &'static str,
     /// Whether something of the guest's was taken.
     apply: fn(&mut Stats, &GuestStats) -> bool,
@@ -32,13 +35,13 @@ pub struct Row {
 ///
 /// Both come from the same files in the guest, read at two moments: a sum or a difference of two fields can be off by
 /// what happened in between.
-pub fn merge(shim: &mut Stats, guest: &GuestStats) -> Vec<&'static str> {
+pub(crate) fn merge(shim: &mut Stats, guest: &GuestStats) -> Vec<&'static str> {
     let taken = TABLE.iter().filter(|row| (row.apply)(shim, guest));
     taken.map(|row| row.field).collect()
 }
 
 /// The decisions, in the order of [`Stats`]. `docs/guest-numbers.md` has their sources.
-pub const TABLE: &[Row] = {
+pub(crate) const TABLE: &[Row] = {
     macro_rules! row {
         ($rule:ident $first:ident$(.$rest:ident)*: $why:literal) => {
             Row {

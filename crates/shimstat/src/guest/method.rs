@@ -7,12 +7,19 @@ use crate::shim::ttrpc::LONGEST;
 /// A call to a guest's agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
+    /// Whether the agent lives.
     Check,
+    /// The agent's version.
     Version,
+    /// A container's statistics.
     StatsContainer,
+    /// The agent's and the guest's metrics, as Prometheus text.
     GetMetrics,
+    /// The agent's features, and how memory can be added to the guest.
     GetGuestDetails,
+    /// The guest's network interfaces.
     ListInterfaces,
+    /// The usage of a volume.
     GetVolumeStats,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A sandbox's monitor tells where its agent listens ([`GuestAddress`]). An [`AgentConnection`] to it takes none of the
 //! shim's locks, so it tells within milliseconds whether the guest lives, and it knows more than the shims pass on:
-//! [`merge`] adds that to a shim's statistics. `docs/guest-numbers.md` lists what each number is.
+//! [`Survey`](crate::survey::Survey) adds that to a shim's statistics. `docs/guest-numbers.md` lists what each number is.
 //!
 //! A guest is untrusted. Only the calls of [`Method`] are made, all of which read; answers are limited in size, depth and
 //! the length of texts; a hybrid socket is connected to only in the sandbox's own directory. Deadlines are the caller's.
@@ -22,8 +22,9 @@ pub use address::{GuestAddress, GuestAddressError};
 pub use agent::{
     AgentConnection, AgentVersion, GuestDetails, GuestInterface, Health, VolumeStats, VolumeUsage,
 };
-pub use connect::{ConnectGuest, ConnectingGuest, GuestSockets};
+pub(crate) use connect::GuestSockets;
+pub use connect::{ConnectGuest, ConnectingGuest};
 pub use error::{GuestError, NotOwnSocket};
-pub use merge::{Row, Rule, TABLE, merge};
+pub(crate) use merge::merge;
 pub use method::Method;
-pub use stats::{CgroupVersion, GuestStats};
+pub use stats::GuestStats;

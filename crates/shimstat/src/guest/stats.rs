@@ -11,8 +11,8 @@ use super::messages::{
     PidsStats, StatsContainerResponse,
 };
 use crate::stats::{
-    Blkio, BlkioEntry, Cpu, CpuUsage, Hugetlb, Interface, Memory, MemoryEntry, Pids, Stats, Throttling,
-    reported,
+    Blkio, BlkioEntry, CgroupVersion, Cpu, CpuUsage, Hugetlb, Interface, Memory, MemoryEntry, Pids, Stats,
+    Throttling, interface, reported,
 };
 
 /// The longest key of `memory.stat` that is kept. The kernel's longest has 26 characters.
@@ -31,13 +31,6 @@ pub struct GuestStats {
     pub stats: Stats,
     /// The guest's cgroup version, told by the keys of `memory.stat`. `None` without them.
     pub cgroup: Option<CgroupVersion>,
-}
-
-/// A guest's cgroup version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CgroupVersion {
-    V1,
-    V2,
 }
 
 impl From<StatsContainerResponse> for GuestStats {
@@ -265,17 +258,8 @@ fn hugetlb(pages: HugetlbStats, cgroup: Option<CgroupVersion>) -> Hugetlb {
 }
 
 fn interface(network: NetworkStats) -> Interface {
-    Interface {
-        name: network.name.chars().take(LONGEST_KEY).collect(),
-        rx_bytes: network.rx_bytes,
-        rx_packets: network.rx_packets,
-        rx_errors: network.rx_errors,
-        rx_dropped: network.rx_dropped,
-        tx_bytes: network.tx_bytes,
-        tx_packets: network.tx_packets,
-        tx_errors: network.tx_errors,
-        tx_dropped: network.tx_dropped,
-    }
+    let name = network.name.chars().take(LONGEST_KEY).collect();
+    interface!(NetworkStats { name, ..network })
 }
 
 #[cfg(test)]

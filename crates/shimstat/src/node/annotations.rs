@@ -23,7 +23,9 @@ pub enum Role {
 pub struct PodNames {
     /// The pod's Kubernetes namespace.
     pub namespace: Option<String>,
+    /// The pod's name, without its namespace.
     pub name: Option<String>,
+    /// The pod's Kubernetes UID, as the manager wrote it.
     pub uid: Option<String>,
     /// The container's name in its pod; a sandbox has none.
     pub container: Option<String>,
@@ -122,7 +124,7 @@ const MAX_VALUE: usize = 4096;
 
 /// The annotations of an OCI spec that this crate knows; all others are skipped as they are read.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Annotations(HashMap<&'static str, String>);
+pub(super) struct Annotations(HashMap<&'static str, String>);
 
 impl Annotations {
     fn get(&self, key: &str) -> Option<&str> {
@@ -133,7 +135,7 @@ impl Annotations {
     }
 
     /// What this container is to its pod. `id` is its own: a sandbox may name itself as its sandbox.
-    pub fn role(&self, id: &str) -> Role {
+    pub(crate) fn role(&self, id: &str) -> Role {
         for keys in &MANAGERS {
             match self.get(keys.role) {
                 Some(word) if word == keys.sandbox_word => return Role::Sandbox,
@@ -149,7 +151,7 @@ impl Annotations {
         Role::Plain
     }
 
-    pub fn names(&self) -> PodNames {
+    pub(crate) fn names(&self) -> PodNames {
         let first = |keys: &[&str]| keys.iter().find_map(|key| self.get(key)).map(str::to_string);
         let [namespace, name, uid, container] = NAMES.map(|keys| first(&keys));
         let mut names = PodNames {
@@ -191,7 +193,7 @@ impl Annotations {
     }
 
     /// The handler of the sandbox's runtime class, such as `kata-qemu`.
-    pub fn handler(&self) -> Option<&str> {
+    pub(crate) fn handler(&self) -> Option<&str> {
         HANDLER.iter().find_map(|key| self.get(key))
     }
 }
@@ -258,7 +260,7 @@ impl<'de> Deserialize<'de> for Annotations {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Spec;
+    use super::super::spec::Spec;
     use super::*;
 
     fn annotations(json: &[u8]) -> Annotations {

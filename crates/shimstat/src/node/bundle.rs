@@ -34,6 +34,7 @@ pub struct Bundle {
     pub id: String,
     /// The directory itself.
     pub path: PathBuf,
+    /// Which manager's files are in it.
     pub layout: Layout,
 }
 
@@ -53,13 +54,23 @@ pub enum Layout {
 /// A bundle's file that could not be read, or that says what cannot be.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
+    /// The file could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The shim's address is in the file, but not one that can be called.
     #[error("{}: {source}", path.display())]
-    Address { path: PathBuf, source: AddressError },
+    Address {
+        /// `bootstrap.json`, `address` or `monitor_address`.
+        path: PathBuf,
+        /// What is wrong with the address in it.
+        source: AddressError,
+    },
+    /// The file is not the JSON of an OCI spec.
     #[error("{}: not an OCI spec: {source}", path.display())]
     Spec {
+        /// The bundle's `config.json`.
         path: PathBuf,
+        /// Where the JSON is wrong.
         source: serde_json::Error,
     },
 }
@@ -102,7 +113,7 @@ impl Bundle {
     }
 
     /// What the container's OCI spec says of it. A sandbox that its shim manages has none.
-    pub fn spec(&self) -> Result<Spec, BundleError> {
+    pub(super) fn spec(&self) -> Result<Spec, BundleError> {
         let path = self.spec_path();
         let json = files::read(&path, SPEC_LIMIT)?;
         Spec::from_json(&json).map_err(|source| BundleError::Spec { path, source })
@@ -127,7 +138,7 @@ impl Bundle {
     }
 
     /// The conmon that watches the container, where it has one instead of a shim.
-    pub fn conmon(&self) -> Option<Conmon> {
+    pub(super) fn conmon(&self) -> Option<Conmon> {
         if self.layout != Layout::Storage {
             return None;
         }
@@ -138,7 +149,7 @@ impl Bundle {
 
     /// The pid of a container that has no shim, as conmon noted it when it started. The process may be gone, and its pid
     /// another's.
-    pub fn init_pid(&self) -> Option<u32> {
+    pub(crate) fn init_pid(&self) -> Option<u32> {
         self.pid(PID_FILE)
     }
 
@@ -163,7 +174,7 @@ impl Bundle {
     }
 
     /// The id of the sandbox whose shim the container was given to. containerd notes it since 2.3.
-    pub fn noted_sandbox(&self) -> Option<Id> {
+    pub(crate) fn noted_sandbox(&self) -> Option<Id> {
         Id::parse(self.note("sandbox")?.trim()).ok()
     }
 
@@ -195,7 +206,7 @@ impl Bundle {
     }
 
     /// The monitor socket that Kata's Go shim noted in its sandbox's bundle.
-    pub fn monitor_address(&self) -> Result<Option<Address>, BundleError> {
+    pub(crate) fn monitor_address(&self) -> Result<Option<Address>, BundleError> {
         let path = self.path.join("monitor_address");
         files::optional(files::read_text(&path, ADDRESS_LIMIT))?
             .map(|text| Address::parse(&text).map_err(|source| BundleError::Address { path, source }))

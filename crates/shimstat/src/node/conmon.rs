@@ -12,7 +12,7 @@ const ARGUMENTS_LIMIT: u64 = 64 << 10;
 /// What conmon was started with
 /// (<https://github.com/containers/conmon/blob/main/docs/conmon.8.md>).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Conmon {
+pub(super) struct Conmon {
     /// The OCI runtime that started the container.
     pub runtime: Option<PathBuf>,
     /// The directory with the container's spec.

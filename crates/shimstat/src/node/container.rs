@@ -20,6 +20,7 @@ use crate::shim::address::Endpoint;
 /// and once.
 #[derive(Debug)]
 pub struct Container {
+    /// Where its manager keeps its files. Tells it from every other container on the node.
     pub bundle: Bundle,
     /// Who answers for it, or why that cannot be told.
     pub source: Result<Source, Arc<BundleError>>,
@@ -188,7 +189,7 @@ impl Container {
     }
 
     /// The cgroup that its spec gives it; `None` where it gives none, or cannot be read.
-    pub fn cgroups_path(&self) -> Option<&str> {
+    pub(crate) fn cgroups_path(&self) -> Option<&str> {
         self.known().cgroups_path.as_deref()
     }
 
@@ -213,7 +214,7 @@ impl Container {
     /// The bundle of its sandbox, or its own where it is in none: its path tells pods apart. A container's sandbox is in
     /// the same namespace of the same containerd. There need not be a bundle at that path: that of a sandbox which its
     /// shim manages is elsewhere.
-    pub fn sandbox_bundle(&self) -> Bundle {
+    pub(crate) fn sandbox_bundle(&self) -> Bundle {
         shelf::pod_bundle(&self.bundle, self.sandbox_id().unwrap_or(&self.bundle.id))
     }
 

@@ -18,8 +18,9 @@ const EXIT_DIRECTORIES: [&str; 2] = ["/run/crio/exits", "/run/libpod/exits"];
 /// What a container's manager noted of its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ended {
+    /// The exit status of its first process: 128 and the signal's number where a signal ended it. `None`: not noted.
     pub exit_status: Option<u32>,
-    /// Seconds since 1970.
+    /// When that process ended, in seconds since 1970. `None`: not noted.
     pub exited_at: Option<i64>,
     /// Whether a process in it was killed because its memory was used up. `false` also where the manager was not told.
     pub oom_killed: bool,

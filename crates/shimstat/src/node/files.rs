@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[error("read {}: {source}", path.display())]
 pub struct ReadError {
+    /// The file or directory.
     pub path: PathBuf,
+    /// What the kernel reported; a file past its limit is `FileTooLarge`.
     pub source: io::Error,
 }
 
 impl ReadError {
     /// Whether the file is not there.
-    pub fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         matches!(
             self.source.kind(),
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory

@@ -22,7 +22,12 @@ pub enum FindError {
     Creating(PathBuf),
     /// Several tasks fit.
     #[error("multiple containers found ({wanted})")]
-    Ambiguous { wanted: String, candidates: Vec<Bundle> },
+    Ambiguous {
+        /// The id or its beginning, as it was asked for.
+        wanted: String,
+        /// The bundles that fit.
+        candidates: Vec<Bundle>,
+    },
     /// A directory could not be listed, so nothing can be said of what is in it.
     #[error(transparent)]
     Read(#[from] ReadError),

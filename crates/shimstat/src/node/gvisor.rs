@@ -36,30 +36,54 @@ const ARGUMENTS_LIMIT: u64 = 1 << 20;
 /// A file of gVisor's that could not be read, or that says what cannot be.
 #[derive(Debug, thiserror::Error)]
 pub enum GvisorError {
+    /// The file could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// No state file is named by this id: it could lead elsewhere.
     #[error("{id:?}: {source}")]
-    Id { id: String, source: IdError },
+    Id {
+        /// The id of a container or sandbox, as it was given.
+        id: String,
+        /// What is wrong with it.
+        source: IdError,
+    },
+    /// The file is not the JSON that gVisor writes.
     #[error("{}: not as gVisor writes it: {source}", path.display())]
     Json {
+        /// The file.
         path: PathBuf,
+        /// Where the JSON is wrong.
         source: serde_json::Error,
     },
+    /// The bundle's options name a root directory that cannot be followed.
     #[error("{}: gVisor's root {root:?} is not an absolute path", path.display())]
-    Root { path: PathBuf, root: String },
+    Root {
+        /// The file with the options.
+        path: PathBuf,
+        /// The root directory that it names.
+        root: String,
+    },
+    /// The state file describes another container than the one it is named after.
     #[error("{}: it is the state of container {id:?} in sandbox {sandbox:?}", path.display())]
     OtherContainer {
+        /// The state file.
         path: PathBuf,
+        /// The container that it describes.
         id: String,
+        /// The sandbox that it describes.
         sandbox: String,
     },
+    /// The control socket is noted in a place where no gVisor sandbox listens, and is not connected to.
     #[error(
         "sandbox {sandbox} says that it listens on {socket:?}, and gVisor's sandboxes do in {} or /run",
         root.display()
     )]
     ControlSocket {
+        /// The sandbox's id.
         sandbox: String,
+        /// The socket that its state file names.
         socket: PathBuf,
+        /// gVisor's root directory.
         root: PathBuf,
     },
 }
@@ -108,7 +132,9 @@ pub fn root(bundle: &Bundle) -> Result<PathBuf, GvisorError> {
 /// A container as runsc wrote it down last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
+    /// The container's id.
     pub id: String,
+    /// Its status when runsc wrote the file.
     pub status: Status,
     /// `None` once it has been destroyed.
     pub sandbox: Option<Sandbox>,
@@ -118,10 +144,15 @@ pub struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
+    /// It is being created.
     Creating,
+    /// It was created, and its first process was not started.
     Created,
+    /// Its first process was started.
     Running,
+    /// Its processes are frozen.
     Paused,
+    /// Its first process has ended.
     Stopped,
     /// A word that gVisor has not used so far.
     #[serde(other)]
@@ -131,6 +162,7 @@ pub enum Status {
 /// The sandbox that a container is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
+    /// The sandbox's id: the one of the container that it was made for, in a pod the pause container's.
     pub id: String,
     /// The pid of its process, in the pid namespace of whoever started it.
     pub pid: Option<u32>,

@@ -32,8 +32,11 @@ pub struct HostContainer {
 /// What there is to read of a container on this host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostReadings {
+    /// The limits that its cgroup has now.
     pub limits: Limits,
+    /// Its processes, and what they have open.
     pub processes: ProcessCounts,
+    /// The limits that the kernel sets its first process.
     pub ulimits: SoftUlimits,
     /// `None` where its filesystem is of a type that may have to wait for a server, or cannot be read.
     pub root: Option<RootReadings>,

@@ -32,6 +32,7 @@ const NAME_LIMIT: usize = 40;
 /// The virtual machine of a Kata sandbox, as its shim noted it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtualMachine {
+    /// Which of Kata's shims runs it.
     pub shim: KataShim,
     /// `qemu`, `clh`, `firecracker`, `dragonball`, …
     pub hypervisor: Option<String>,
@@ -47,13 +48,16 @@ pub struct VirtualMachine {
     /// Memory in bytes that the guest was configured with: at boot, and with the Go shim what was plugged in
     /// later. The Rust shim does not note the latter.
     pub configured_memory: Option<u64>,
+    /// The cgroups on the host that hold its processes.
     pub cgroups: CgroupPaths,
 }
 
 /// Kata's two implementations of its shim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KataShim {
+    /// `src/runtime`, which listens in `/run/vc/sbs`.
     Go,
+    /// `src/runtime-rs`, which listens in `/run/kata`.
     Rust,
 }
 
@@ -70,6 +74,7 @@ impl KataShim {
 /// The cgroups on the host that a shim made for its sandbox, as cgroupfs or systemd paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CgroupPaths {
+    /// Holds the sandbox's processes, or its virtual processors alone where there is an `overhead`.
     pub sandbox: Option<String>,
     /// Holds what is not a virtual processor, unless `sandbox_cgroup_only` is set.
     pub overhead: Option<String>,
@@ -154,17 +159,29 @@ fn text(value: &Value) -> Option<String> {
 /// Why a shim's state does not tell on which hypervisor its sandbox runs.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
+    /// The file could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The file is not JSON.
     #[error("{}: {source}", path.display())]
     Json {
+        /// The file.
         path: PathBuf,
+        /// Where the JSON is wrong.
         source: serde_json::Error,
     },
+    /// The file can be read, and the hypervisor's name is missing.
     #[error("{} names no hypervisor", path.display())]
-    NoHypervisor { path: PathBuf },
+    NoHypervisor {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The shim has not written the file.
     #[error("{} is not there: the sandbox may be starting", path.display())]
-    Missing { path: PathBuf },
+    Missing {
+        /// Where it would be.
+        path: PathBuf,
+    },
 }
 
 /// A file of JSON that a shim keeps; `None` where it is not there.
@@ -191,9 +208,15 @@ pub enum Risk {
     /// It does.
     None,
     /// Its shim is Kata's Rust shim, and aborts with this hypervisor.
-    Deadly { hypervisor: String },
+    Deadly {
+        /// The hypervisor, as the shim calls it.
+        hypervisor: String,
+    },
     /// Its socket is where Kata's Rust shim has it, and nothing says which hypervisor it runs on.
-    Unknown { reason: StateError },
+    Unknown {
+        /// Why the hypervisor is not known.
+        reason: StateError,
+    },
 }
 
 impl fmt::Display for Risk {
@@ -293,7 +316,7 @@ fn hypervisor_type(path: &Path) -> Result<Option<String>, StateError> {
 }
 
 /// Whether the process is one of Kata's shims, by the name of its program; `true` where that cannot be told.
-pub fn is_kata_shim(pid: i32) -> bool {
+pub(crate) fn is_kata_shim(pid: i32) -> bool {
     let exe: Option<PathBuf> = fs::read_link(format!("/proc/{pid}/exe")).ok();
     exe.is_none_or(|exe| {
         exe.file_name()

@@ -5,15 +5,18 @@ const MAX_LENGTH: usize = 76;
 
 /// The pattern of containerd's ids
 /// (<https://github.com/containerd/containerd/blob/main/pkg/identifiers/validate.go>).
-pub const PATTERN: &str = "^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$";
+const PATTERN: &str = "^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$";
 
 /// Why a text is neither an id nor the beginning of one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
+    /// The text is empty.
     #[error("container id cannot be empty")]
     Empty,
+    /// A character, or the place of a separator, that containerd does not allow.
     #[error("invalid container/sandbox ID (should match \"{PATTERN}\")")]
     Pattern,
+    /// It is longer than containerd allows.
     #[error("invalid container/sandbox ID (longer than {MAX_LENGTH} characters)")]
     TooLong,
 }
@@ -42,6 +45,7 @@ impl Id {
         Ok(Self(text.to_string()))
     }
 
+    /// The id as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -42,6 +42,7 @@ type Stamp = (u64, u64, i64, i64);
 const LONG_AGO: Duration = Duration::from_secs(2);
 
 impl Inventory {
+    /// An inventory of the bundles in a node's state directories. Nothing is read yet.
     pub fn new(node: Node) -> Self {
         Self {
             node,

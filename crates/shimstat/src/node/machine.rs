@@ -58,7 +58,7 @@ impl MachineKind {
 
     /// By the name of a runtime class or its handler, such as `kata-qemu-snp` or `kata-remote`; `None` where the
     /// name does not tell. The names are those of Kata's kata-deploy.
-    pub fn from_handler(name: &str) -> Option<Self> {
+    pub(crate) fn from_handler(name: &str) -> Option<Self> {
         name.split('-').find_map(|part| {
             let protection = match part {
                 "remote" => return Some(Self::PeerPod),

@@ -4,7 +4,7 @@
 //! The places and the order in which containerd writes them were seen on containerd 1.6.20, 1.7.24, 2.1.9 and 2.3.4, those
 //! of CRI-O on 1.37.
 
-pub mod annotations;
+mod annotations;
 mod bundle;
 pub mod cgroup;
 mod conmon;
@@ -25,7 +25,7 @@ mod machine;
 pub mod monitor;
 mod mountinfo;
 mod names;
-pub mod network;
+pub(crate) mod network;
 pub mod pace;
 mod places;
 mod pods;
@@ -36,12 +36,11 @@ mod rootless;
 mod runtime;
 mod shelf;
 mod spec;
-pub mod starting;
+pub(crate) mod starting;
 mod state_dirs;
 
-pub use annotations::{Annotations, PodNames, Role};
+pub use annotations::{PodNames, Role};
 pub use bundle::{Bundle, BundleError, Layout};
-pub use conmon::Conmon;
 pub use container::{Container, Description, Source};
 pub use ended::{EndRecord, Ended};
 pub use files::ReadError;
@@ -56,5 +55,4 @@ pub use pods::{Pod, name_sandboxes, pods};
 pub use processes::{HostProcesses, Part, ProcessMemory, ProcessUsage, host_processes};
 pub use root_filesystem::{FilesystemSpace, RootFilesystem};
 pub use runtime::Runtime;
-pub use spec::Spec;
 pub use state_dirs::Node;

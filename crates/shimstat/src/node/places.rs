@@ -10,6 +10,7 @@ use super::shelf;
 /// A directory in which bundles are usually kept. One whose path has `<uid>` in it stands for one of each user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsualPlace {
+    /// The directory's absolute path.
     pub path: &'static str,
     /// Who keeps bundles there.
     pub keeper: &'static str,
@@ -107,9 +108,11 @@ pub const USUAL_PLACES: [UsualPlace; 12] = [
 /// A directory in which bundles were looked for, and what was found.
 #[derive(Debug)]
 pub struct Place {
+    /// The directory.
     pub path: PathBuf,
     /// The entry of [`USUAL_PLACES`] that it is, where it is one.
     pub usual: Option<&'static UsualPlace>,
+    /// What is in it.
     pub found: PlaceFound,
 }
 
@@ -122,9 +125,14 @@ pub enum PlaceFound {
     NoBundles,
     /// It is another name of this place, which is the one that is listed.
     SameAs(PathBuf),
-    /// Bundles of containers, and those of sandboxes that their shims manage (`sandboxer = "shim"`); those being created
-    /// too.
-    Bundles { containers: usize, sandboxes: usize },
+    /// How many bundles there are, those being created included. A sandbox that its shim manages (`sandboxer = "shim"`)
+    /// has a bundle of another kind.
+    Bundles {
+        /// Bundles of containers.
+        containers: usize,
+        /// Bundles of sandboxes that their shims manage.
+        sandboxes: usize,
+    },
     /// It may not be looked into.
     Unreadable(ReadError),
 }

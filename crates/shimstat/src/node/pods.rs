@@ -18,6 +18,7 @@ pub struct Pod {
     /// Tells it from every other pod, those of other containerds too: the path of the sandbox's bundle, whether there
     /// is one or not. Of a sandbox that containerd does not know, the directory of its monitor's socket.
     pub key: PathBuf,
+    /// The container that is the sandbox. `None`: containerd does not know it, or a container is in no sandbox.
     pub sandbox: Option<Arc<Container>>,
     /// In the order of their names.
     pub containers: Vec<Arc<Container>>,

@@ -198,7 +198,7 @@ impl Runtime {
     }
 
     /// Whether it runs WebAssembly.
-    pub fn is_wasm(&self) -> bool {
+    pub(crate) fn is_wasm(&self) -> bool {
         WASM.contains(&self.name.as_str())
     }
 

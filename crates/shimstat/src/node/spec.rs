@@ -6,7 +6,8 @@ use super::annotations::Annotations;
 
 /// What a task was created from.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Spec {
+pub(super) struct Spec {
+    /// Who it is in its pod.
     pub annotations: Annotations,
     /// The spec's `linux.cgroupsPath`.
     pub cgroups_path: Option<String>,
@@ -14,7 +15,7 @@ pub struct Spec {
 
 impl Spec {
     /// Reads a `config.json`.
-    pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
+    pub(crate) fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
         let file: File = serde_json::from_slice(json)?;
         let linux = file.linux.unwrap_or_default();
         Ok(Self {

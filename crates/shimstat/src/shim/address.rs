@@ -11,9 +11,19 @@ pub enum Address {
     /// A name in Linux's abstract socket namespace, without its leading NUL.
     Abstract(Vec<u8>),
     /// A port of a virtual machine, for shims in a guest.
-    Vsock { cid: u32, port: u32 },
+    Vsock {
+        /// The virtual machine's context id.
+        cid: u32,
+        /// The vsock port in it.
+        port: u32,
+    },
     /// A port of a virtual machine by way of its hypervisor's socket file.
-    Hybrid { socket: PathBuf, port: u32 },
+    Hybrid {
+        /// The hypervisor's socket.
+        socket: PathBuf,
+        /// The vsock port in the guest.
+        port: u32,
+    },
 }
 
 /// The generation of the task service that a shim says it serves.
@@ -28,29 +38,36 @@ pub enum TaskVersion {
 /// A shim's socket and how to speak to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
+    /// Where it listens.
     pub address: Address,
+    /// The generation of the task service that is tried first.
     pub version: TaskVersion,
 }
 
 /// Why a text names no socket that we can call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
+    /// Nothing is left once white space and the scheme are taken off.
     #[error("the address is empty")]
     Empty,
+    /// The scheme is none of those that shims listen on; the address.
     #[error("the address {0:?} is of a kind that is not supported (unix, vsock and hvsock are)")]
     Scheme(String),
-    /// The numbers after `vsock://` or `hvsock://`.
+    /// The numbers after `vsock://` or `hvsock://` are missing or too large; the address.
     #[error(
         "the address {0:?} is no port of a virtual machine (vsock://<cid>:<port>, hvsock://<path>:<port>)"
     )]
     Port(String),
-    /// gRPC, as some sandboxers' do.
+    /// The shim speaks gRPC, as some sandboxers' do; its address.
     #[error("the shim at {0} speaks gRPC, and only ttrpc is supported")]
     Grpc(Address),
+    /// The shim speaks a protocol that is not known; its name.
     #[error("the shim speaks {0:?}, and only ttrpc is supported")]
     Protocol(String),
+    /// The shim serves a task service that is not known; its version.
     #[error("the shim speaks version {0} of the task service, and only 2 and 3 are supported")]
     Version(i64),
+    /// `bootstrap.json` is not as containerd writes it; what is wrong with it.
     #[error("not the JSON that containerd writes: {0}")]
     Json(String),
 }
@@ -150,7 +167,7 @@ impl Endpoint {
 
     /// The contents of a bundle's `bootstrap.json` (containerd 2.x):
     /// `{"version":2|3,"address":"unix://…","protocol":"ttrpc"|"grpc"}`.
-    pub fn from_bootstrap(json: &[u8]) -> Result<Self, AddressError> {
+    pub(crate) fn from_bootstrap(json: &[u8]) -> Result<Self, AddressError> {
         let value: serde_json::Value =
             serde_json::from_slice(json).map_err(|e| AddressError::Json(e.to_string()))?;
         let address = value

@@ -7,41 +7,90 @@ use super::address::Address;
 /// A call that got no answer, or not the answer that was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum ShimError {
+    /// The connection could not be made.
     #[error("connect to {address}: {}", dial_text(source))]
-    Connect { address: Address, source: io::Error },
+    Connect {
+        /// The socket that was asked.
+        address: Address,
+        /// What the kernel reported.
+        source: io::Error,
+    },
+    /// The connection failed while the call was sent or its answer read.
     #[error("{address}: {source}")]
-    Io { address: Address, source: io::Error },
+    Io {
+        /// The socket that was asked.
+        address: Address,
+        /// What the kernel reported.
+        source: io::Error,
+    },
+    /// The connection ended before the answer came.
     #[error("{address} closed the connection before it answered")]
-    Closed { address: Address },
+    Closed {
+        /// The socket that was asked.
+        address: Address,
+    },
     /// The shim answered with an error of its own.
     #[error("{address} answered {method} with code {code}: {}", first_line(message))]
     Rpc {
+        /// The socket that was asked.
         address: Address,
+        /// The call.
         method: &'static str,
+        /// ttrpc's status code, which is one of gRPC's.
         code: i32,
+        /// What it said, whole. Untrusted.
         message: String,
     },
     /// A gVisor sandbox answered with an error of its own.
     #[error("{address} answered {method} with an error: {}", first_line(message))]
     Remote {
+        /// The socket that was asked.
         address: Address,
+        /// The call.
         method: &'static str,
+        /// What it said, whole. Untrusted.
         message: String,
     },
+    /// The shim knows neither generation of the task service.
     #[error("{address} serves neither containerd.task.v2.Task nor containerd.task.v3.Task")]
-    NoTaskService { address: Address },
+    NoTaskService {
+        /// The socket that was asked.
+        address: Address,
+    },
+    /// An answer came that breaks the protocol, or is for somebody else.
     #[error("{address} sent an answer that cannot be read: {reason}")]
-    Malformed { address: Address, reason: String },
+    Malformed {
+        /// The socket that was asked.
+        address: Address,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+    /// A monitor refused a request.
     #[error("{address} answered {path} with HTTP status {status}")]
     Status {
+        /// The socket that was asked.
         address: Address,
+        /// The path that was asked for.
         path: String,
+        /// The HTTP status, not 200.
         status: u16,
     },
+    /// A monitor compressed its answer without being asked to.
     #[error("{address} sent a body encoded as {encoding:?}, which was not asked for")]
-    Encoding { address: Address, encoding: String },
+    Encoding {
+        /// The socket that was asked.
+        address: Address,
+        /// The `Content-Encoding` of the answer. Untrusted.
+        encoding: String,
+    },
+    /// A monitor's answer is longer than the caller wants.
     #[error("{address} sent a body of more than {limit} bytes")]
-    TooLarge { address: Address, limit: usize },
+    TooLarge {
+        /// The socket that was asked.
+        address: Address,
+        /// The most that is read, in bytes.
+        limit: usize,
+    },
 }
 
 impl ShimError {
@@ -53,7 +102,7 @@ impl ShimError {
 
     /// Whether the shim itself gave up waiting (ttrpc code 4, DEADLINE_EXCEEDED), as Kata's Rust shim does
     /// when its guest does not answer within the time that the request names.
-    pub fn is_deadline(&self) -> bool {
+    pub(crate) fn is_deadline(&self) -> bool {
         matches!(self, Self::Rpc { code: 4, .. })
     }
 }

@@ -66,6 +66,7 @@ struct Reply<R> {
 pub enum RuntimeState {
     /// It has no process yet.
     Creating,
+    /// Its first process was started and has not ended.
     Running,
     /// Its first process has ended, or the sandbox does not know it.
     Stopped,

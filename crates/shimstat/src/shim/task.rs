@@ -18,6 +18,7 @@ use crate::wire;
 /// What a shim says of a task (`State`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskState {
+    /// Whether it runs.
     pub status: TaskStatus,
     /// The pid on the host of the task's first process. Kata answers with its hypervisor's.
     pub pid: u32,
@@ -30,11 +31,17 @@ pub struct TaskState {
 /// A task's status, as containerd names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskStatus {
+    /// The shim does not say, or says something that containerd has not used so far.
     Unknown,
+    /// Set up, and its first process was not started.
     Created,
+    /// Its first process runs.
     Running,
+    /// Its first process has ended, and the task was not deleted.
     Stopped,
+    /// Its processes are frozen.
     Paused,
+    /// Its processes are being frozen.
     Pausing,
 }
 
@@ -64,7 +71,7 @@ impl TaskStatus {
 }
 
 /// A connection to a shim, with one call in flight at the most.
-pub struct TaskConnection {
+pub(crate) struct TaskConnection {
     client: Client<Connection>,
     address: Address,
     version: TaskVersion,

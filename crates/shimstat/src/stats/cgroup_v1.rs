@@ -5,16 +5,16 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use containerd_shim_protos::cgroups::metrics::{
-    BlkIOEntry, BlkIOStat, CPUStat, MemoryEntry as Entry, MemoryStat, Metrics, NetworkStat, PidsStat,
+    BlkIOEntry, BlkIOStat, CPUStat, MemoryEntry as Entry, MemoryStat, Metrics, PidsStat,
 };
 
 use super::model::{
-    Blkio, BlkioEntry, Cpu, CpuUsage, Hugetlb, Interface, Memory, MemoryEntry, Pids, Stats, Throttling,
-    reported,
+    Blkio, BlkioEntry, Cpu, CpuUsage, Hugetlb, Memory, MemoryEntry, Pids, Stats, Throttling, interface,
+    measured_keys, reported,
 };
 
 pub(super) fn stats(metrics: Metrics) -> Stats {
-    let network: Vec<_> = metrics.network.into_iter().map(interface).collect();
+    let network: Vec<_> = metrics.network.into_iter().map(|stat| interface!(stat)).collect();
     let memory_stat = metrics.memory.into_option();
     let full = memory_stat.as_ref().is_some_and(is_full);
     let no_process_has_memory = full && memory_stat.as_ref().is_some_and(|stat| stat.total_rss == 0);
@@ -115,7 +115,7 @@ fn total_or_own(total: u64, own: u64, measured: bool) -> Option<u64> {
 }
 
 fn raw(stat: &MemoryStat, full: bool, counted: bool) -> BTreeMap<Cow<'static, str>, u64> {
-    let keys = [
+    measured_keys([
         ("cache", stat.cache, full),
         ("rss", stat.rss, full),
         ("rss_huge", stat.rss_huge, full),
@@ -149,11 +149,7 @@ fn raw(stat: &MemoryStat, full: bool, counted: bool) -> BTreeMap<Cow<'static, st
         ("total_inactive_file", stat.total_inactive_file, full),
         ("total_active_file", stat.total_active_file, full),
         ("total_unevictable", stat.total_unevictable, full),
-    ];
-    keys.into_iter()
-        .filter(|(_, value, measured)| *measured || *value != 0)
-        .map(|(key, value, _)| (key.into(), value))
-        .collect()
+    ])
 }
 
 fn entry(entry: Option<Entry>, full: bool) -> MemoryEntry {
@@ -201,20 +197,6 @@ fn entries(entries: Vec<BlkIOEntry>) -> Vec<BlkioEntry> {
             value: entry.value,
         })
         .collect()
-}
-
-fn interface(network: NetworkStat) -> Interface {
-    Interface {
-        name: network.name,
-        rx_bytes: network.rx_bytes,
-        rx_packets: network.rx_packets,
-        rx_errors: network.rx_errors,
-        rx_dropped: network.rx_dropped,
-        tx_bytes: network.tx_bytes,
-        tx_packets: network.tx_packets,
-        tx_errors: network.tx_errors,
-        tx_dropped: network.tx_dropped,
-    }
 }
 
 #[cfg(test)]

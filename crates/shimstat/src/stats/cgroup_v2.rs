@@ -4,19 +4,19 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use containerd_shim_protos::cgroups_v2::metrics::{
-    CPUStat, HugeTlbStat, IOEntry, IOStat, MemoryStat, Metrics, NetworkStat, PSIData, PSIStats, PidsStat,
+    CPUStat, HugeTlbStat, IOEntry, IOStat, MemoryStat, Metrics, PSIData, PSIStats, PidsStat,
 };
 
 use super::model::{
-    Blkio, BlkioEntry, Cpu, CpuUsage, Hugetlb, Interface, Memory, MemoryEntry, Pids, Pressure, Psi, Stats,
-    Throttling, reported,
+    Blkio, BlkioEntry, Cpu, CpuUsage, Hugetlb, Memory, MemoryEntry, Pids, Pressure, Psi, Stats, Throttling,
+    interface, measured_keys, reported,
 };
 
 /// The kernel's `max`, as every runtime sends it.
 const UNLIMITED: u64 = u64::MAX;
 
 pub(super) fn stats(metrics: Metrics) -> Stats {
-    let network: Vec<_> = metrics.network.into_iter().map(interface).collect();
+    let network: Vec<_> = metrics.network.into_iter().map(|stat| interface!(stat)).collect();
     Stats {
         cpu: metrics.cpu.into_option().map(cpu).unwrap_or_default(),
         memory: Memory {
@@ -93,7 +93,7 @@ fn memory_and_swap(memory: &MemoryEntry, stat: &MemoryStat) -> MemoryEntry {
 }
 
 fn raw(stat: &MemoryStat, full: bool) -> BTreeMap<Cow<'static, str>, u64> {
-    let keys = [
+    measured_keys([
         ("anon", stat.anon, full),
         ("file", stat.file, full),
         ("kernel_stack", stat.kernel_stack, full),
@@ -127,11 +127,7 @@ fn raw(stat: &MemoryStat, full: bool) -> BTreeMap<Cow<'static, str>, u64> {
         ("pglazyfreed", stat.pglazyfreed, full),
         ("thp_fault_alloc", stat.thp_fault_alloc, false),
         ("thp_collapse_alloc", stat.thp_collapse_alloc, false),
-    ];
-    keys.into_iter()
-        .filter(|(_, value, measured)| *measured || *value != 0)
-        .map(|(key, value, _)| (key.into(), value))
-        .collect()
+    ])
 }
 
 fn pids(pids: PidsStat) -> Pids {
@@ -201,20 +197,6 @@ fn pressure(data: PSIData) -> Pressure {
         avg60: data.avg60,
         avg300: data.avg300,
         total: data.total,
-    }
-}
-
-fn interface(network: NetworkStat) -> Interface {
-    Interface {
-        name: network.name,
-        rx_bytes: network.rx_bytes,
-        rx_packets: network.rx_packets,
-        rx_errors: network.rx_errors,
-        rx_dropped: network.rx_dropped,
-        tx_bytes: network.tx_bytes,
-        tx_packets: network.tx_packets,
-        tx_errors: network.tx_errors,
-        tx_dropped: network.tx_dropped,
     }
 }
 

@@ -64,7 +64,7 @@ use crate::wire;
 
 pub use cgroup_files::{CgroupVersion, ReadFile, from_files};
 pub use gvisor::GvisorEvent;
-pub(crate) use model::reported;
+pub(crate) use model::{interface, reported};
 
 pub use json::event;
 pub use limits::{Limit, Limits};

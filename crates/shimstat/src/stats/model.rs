@@ -446,6 +446,35 @@ pub(crate) fn reported(value: u64, measured: bool) -> Option<u64> {
     (measured || value != 0).then_some(value)
 }
 
+/// The keys of `memory.stat` in a reply, each with its value and whether a zero was measured, as they are kept.
+pub(super) fn measured_keys<const N: usize>(
+    keys: [(&'static str, u64, bool); N],
+) -> BTreeMap<Cow<'static, str>, u64> {
+    keys.into_iter()
+        .filter(|(_, value, measured)| *measured || *value != 0)
+        .map(|(key, value, _)| (key.into(), value))
+        .collect()
+}
+
+/// An [`Interface`] from a reply's counters, whose fields have the same names in every protobuf type.
+macro_rules! interface {
+    ($counters:expr) => {{
+        let counters = $counters;
+        $crate::stats::Interface {
+            name: counters.name,
+            rx_bytes: counters.rx_bytes,
+            rx_packets: counters.rx_packets,
+            rx_errors: counters.rx_errors,
+            rx_dropped: counters.rx_dropped,
+            tx_bytes: counters.tx_bytes,
+            tx_packets: counters.tx_packets,
+            tx_errors: counters.tx_errors,
+            tx_dropped: counters.tx_dropped,
+        }
+    }};
+}
+pub(crate) use interface;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,10 +15,13 @@ use crate::stats::DecodeError;
 /// Why a task is not running.
 #[derive(Debug, thiserror::Error)]
 pub enum NotRunning {
+    /// Nobody listens at its shim's address; what became of the connection.
     #[error("its shim is gone: {0}")]
     Gone(ShimError),
+    /// Its shim has no task of this id; what it answered.
     #[error("its shim does not know it: {0}")]
     Unknown(ShimError),
+    /// Its first process has ended, and nobody has deleted the task.
     #[error("its task has stopped{} and was not deleted", with_status(.0))]
     Stopped(TaskState),
 }
@@ -34,18 +37,25 @@ fn with_status(state: &TaskState) -> String {
 /// Why there is no answer about a container.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
+    /// There is no running task to ask about.
     #[error(transparent)]
     NotRunning(NotRunning),
     /// A call got no answer in time. It is left waiting, and nothing new is sent until it has ended.
     #[error("the shim at {address} has not answered {call} for {}", go_duration::show(*waited))]
     Unanswered {
+        /// The socket that was asked.
         address: Address,
+        /// The call, as a person knows it: `State`, `GET /metrics`.
         call: &'static str,
+        /// How long it was waited for.
         waited: Duration,
     },
     /// Its virtual machine is being started, and its shim does not answer before that is done.
     #[error("it is starting: the shim at {address} answers when its virtual machine is up")]
-    Starting { address: Address },
+    Starting {
+        /// The shim's socket.
+        address: Address,
+    },
     /// The last answer came late, and may have held others up meanwhile: the shim is left alone for as long.
     #[error(
         "the shim at {address} took {} for its last {call}: it is asked again in {}",
@@ -53,9 +63,13 @@ pub enum AskError {
         go_duration::show(*rest)
     )]
     Resting {
+        /// The shim's socket.
         address: Address,
+        /// The call that was late.
         call: &'static str,
+        /// How long its answer took.
         took: Duration,
+        /// For how much longer the shim is left alone.
         rest: Duration,
     },
     /// The guest's agent does not answer. The shim would wait for it, and may hold up whoever wants to end the sandbox
@@ -66,17 +80,23 @@ pub enum AskError {
         go_duration::show(silence.waited)
     )]
     GuestHung {
+        /// Who did not answer, and for how long.
         silence: Silence,
+        /// The task's state, which needs no guest; `None` where that was not asked for or the shim is gone.
         state: Option<TaskState>,
     },
     /// The guest was to be asked itself, and cannot be.
     #[error("its guest cannot be asked: {why}")]
     NoGuest {
+        /// Why not.
         why: Arc<NoGuest>,
+        /// The task's state, where its shim told it.
         state: Option<TaskState>,
     },
+    /// The call failed, or the shim answered with an error.
     #[error(transparent)]
     Shim(ShimError),
+    /// Its bundle does not say where its shim listens.
     #[error("its shim's address cannot be told: {0}")]
     NoAddress(Arc<BundleError>),
     /// It runs, and its shim has no statistics of it: a sandbox that the shim manages.
@@ -85,8 +105,14 @@ pub enum AskError {
     /// It has no shim, and its cgroup cannot be told.
     #[error("it has no shim, and the kernel does not tell more: {0}")]
     Cgroup(CgroupError),
+    /// The shim answered `Stats` with something that is not known.
     #[error("the shim at {address}: {source}")]
-    Decode { address: Address, source: DecodeError },
+    Decode {
+        /// The shim's socket.
+        address: Address,
+        /// What is wrong with the answer.
+        source: DecodeError,
+    },
 }
 
 /// A guest that does not answer.
@@ -107,22 +133,33 @@ impl Silence {
 /// Why a guest's agent cannot be asked, or did not tell what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum NoGuest {
+    /// It runs in no guest, or in one that has no agent of Kata's.
     #[error("it does not run in a Kata sandbox")]
     NotKata,
+    /// The monitor, which knows the agent's address, was not found.
     #[error("nothing tells where its sandbox's monitor listens")]
     NoMonitor,
+    /// The monitor refused to tell the agent's address, or could not be asked.
     #[error("its sandbox's monitor does not tell where the agent listens: {0}")]
     Monitor(Box<MonitorError>),
+    /// The monitor did not answer in time.
     #[error(
         "its sandbox's monitor has not answered GET /agent-url for {}",
         go_duration::show(*limit)
     )]
-    SilentMonitor { limit: Duration },
+    SilentMonitor {
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The monitor told an address that is not connected to.
     #[error("{monitor} answered GET /agent-url: {source}")]
     Address {
+        /// Where the monitor listens.
         monitor: Address,
+        /// What is wrong with the agent's address.
         source: GuestAddressError,
     },
+    /// The agent was asked, and did not tell.
     #[error(transparent)]
     Agent(GuestError),
 }
@@ -140,11 +177,13 @@ pub enum MonitorError {
     /// Its shim was asked first whether the sandbox runs: it does not, or it did not answer.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// The sandbox may die of the question, which was not asked.
     #[error("{0}")]
     Risk(Risk),
     /// Nothing tells where its monitor listens.
     #[error("no address is known for its monitor")]
     NoAddress,
+    /// The monitor could not be reached, or refused the request.
     #[error(transparent)]
     Shim(ShimError),
 }

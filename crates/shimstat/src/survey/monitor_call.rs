@@ -40,7 +40,9 @@ impl MonitorQuestion {
 /// What a monitor answered, and where it listens.
 #[derive(Debug)]
 pub struct MonitorPage {
+    /// The monitor's socket.
     pub address: Address,
+    /// What it answered, as it was sent. Untrusted.
     pub body: Vec<u8>,
 }
 

@@ -45,7 +45,7 @@ pub struct Statistics {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Via {
     /// The guest's agent first. Where it does not answer, the shim is not asked; where it cannot be asked, the shim is
-    /// asked alone. The numbers are those of [`guest::merge`](crate::guest::merge).
+    /// asked alone. `docs/guest-numbers.md` lists whose number each field has.
     #[default]
     Both,
     /// The shim alone, whether the guest lives or not.
@@ -62,7 +62,9 @@ pub struct LastStatistics;
 /// How much of a task's network is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
+    /// Nothing.
     None,
+    /// The interfaces' counters.
     Interfaces,
     /// The sockets are counted as well, which can cost 20 ms of CPU time.
     InterfacesAndSockets,
@@ -71,10 +73,13 @@ pub enum Network {
 /// A task's state and statistics.
 #[derive(Debug, Clone)]
 pub struct Sample {
+    /// The task's state, just before.
     pub state: TaskState,
+    /// What the container uses.
     pub stats: Stats,
     /// When the statistics arrived.
     pub taken: Instant,
+    /// Who told them.
     pub origin: Origin,
 }
 
@@ -87,13 +92,18 @@ pub enum Origin {
     ShimWithoutGuest(Arc<NoGuest>),
     /// The shim; these fields of [`Stats`] from the guest's agent.
     Both {
+        /// Where the agent listens.
         agent: GuestAddress,
+        /// Their paths in [`Stats`], such as `memory.swap`.
         fields: Vec<&'static str>,
     },
     /// The files of its cgroup: it has no shim.
     Cgroup,
     /// The guest's agent.
-    Guest { agent: GuestAddress },
+    Guest {
+        /// Where the agent listens.
+        agent: GuestAddress,
+    },
 }
 
 /// The calls that a question takes, after `State`.

@@ -1,9 +1,9 @@
 use super::*;
-use crate::guest::CgroupVersion;
 use crate::guest::messages::StatsContainerResponse;
 use crate::proto;
 use crate::stats::{
-    Blkio, BlkioEntry, Cpu, CpuUsage, Interface, Memory, Pids, Psi, Sockets, Throttling, decode,
+    Blkio, BlkioEntry, CgroupVersion, Cpu, CpuUsage, Interface, Memory, Pids, Psi, Sockets, Throttling,
+    decode,
 };
 use containerd_shim_protos::cgroups_v2::metrics::{CPUStat, IOEntry, IOStat, MemoryStat, Metrics, PidsStat};
 use protobuf::{Message, MessageField};

@@ -18,18 +18,31 @@ const MEMBERSHIP_LIMIT: u64 = 256 << 10;
 /// Why the cgroup of a container cannot be told.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
+    /// A file of `/proc` could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The process is not in a cgroup that belongs to the container.
     #[error(
         "process {pid} is in the cgroup {path}, which is not one of container {id}: its pid belongs to another \
          process by now, or the container has no cgroup of its own"
     )]
-    OtherContainer { pid: u32, path: String, id: String },
+    OtherContainer {
+        /// The process that the container was expected to run, in this machine's pid namespace.
+        pid: u32,
+        /// The cgroup it is in, as `/proc/<pid>/cgroup` has it, escaped.
+        path: String,
+        /// The container.
+        id: String,
+    },
+    /// The cgroup has no directory here.
     #[error(
         "no mounted hierarchy has the cgroup {path} (see /proc/self/mountinfo): it is gone, or the host's \
          /sys/fs/cgroup is not mounted here"
     )]
-    NotFound { path: String },
+    NotFound {
+        /// The cgroup's path below the root of the hierarchies, escaped.
+        path: String,
+    },
 }
 
 /// Where the hierarchies of cgroups are mounted, and which huge pages this machine has. Neither changes while a node

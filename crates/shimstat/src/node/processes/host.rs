@@ -30,6 +30,7 @@ pub enum Part {
     Vhost,
     /// Shares files of the host with the guest.
     Virtiofsd,
+    /// containerd's shim, which runs the sandbox.
     Shim,
     /// One process is both: Kata's built-in Dragonball.
     ShimAndVmm,
@@ -38,6 +39,7 @@ pub enum Part {
 /// The processes that are one part of a sandbox, and what they use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostProcesses {
+    /// What they do for the sandbox.
     pub part: Part,
     /// virtiofsd can be two: the one that the shim started waits, and its child does the work.
     pub processes: Vec<ProcessUsage>,

@@ -24,6 +24,7 @@ pub struct ProcessIo {
 }
 
 impl ProcessIo {
+    /// Reads `/proc/<pid>/io`, which takes root or the process's own user.
     pub fn read(pid: u32) -> Result<Self, ReadError> {
         Self::read_in(Roots::host(), pid)
     }

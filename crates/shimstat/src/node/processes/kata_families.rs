@@ -26,7 +26,9 @@ const MAX_FILES: usize = 65_536;
 /// A family of metrics, with its samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFamily {
+    /// The family's name, as Kata's shims export it.
     pub name: &'static str,
+    /// Kata's help text for it.
     pub help: &'static str,
     /// In the order of their labels.
     pub samples: Vec<HostSample>,
@@ -37,6 +39,7 @@ pub struct HostFamily {
 pub struct HostSample {
     /// Names and values. An interface's name is untrusted text.
     pub labels: Vec<(&'static str, Cow<'static, str>)>,
+    /// In the unit that Kata exports, which the family's name or help says.
     pub value: u64,
 }
 

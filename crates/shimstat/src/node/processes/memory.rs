@@ -52,15 +52,25 @@ pub struct GuestMemory {
 /// Why the mappings of a sandbox's processes were not read.
 #[derive(Debug, thiserror::Error)]
 pub enum MappingsError {
+    /// A file of `/proc` could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The kernel walks every resident page, and there are too many.
     #[error(
         "process {pid} has {resident} bytes resident: reading the mappings of more than {most} takes too long"
     )]
-    TooMuch { pid: u32, resident: u64, most: u64 },
+    TooMuch {
+        /// The first process that has more than that.
+        pid: u32,
+        /// What it has resident, in bytes.
+        resident: u64,
+        /// The most that is read, in bytes.
+        most: u64,
+    },
 }
 
 impl GuestMemory {
+    /// All of it, in bytes.
     pub fn total(&self) -> u64 {
         self.anonymous
             .saturating_add(self.shared)

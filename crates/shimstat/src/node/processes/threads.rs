@@ -13,16 +13,20 @@ const MAX_THREADS: usize = 512;
 /// The threads of a sandbox's VMM, kernel threads of vhost included.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Threads {
+    /// In the order in which they were found, at most 512.
     pub threads: Vec<Thread>,
     /// How many more there are: with any, sums are too low.
     pub left_out: usize,
 }
 
+/// One thread, and the time that it has had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Thread {
+    /// Its id, in this machine's pid namespace.
     pub tid: u32,
     /// Cut to 15 bytes by the kernel. Untrusted: a process names its threads.
     pub name: String,
+    /// What it does, told by its name.
     pub role: ThreadRole,
     /// When it started, in clock ticks after the machine did: tells it from a later one with its id.
     pub started: u64,
@@ -44,13 +48,16 @@ pub enum ThreadRole {
     Vhost,
     /// Its first thread, or its event loop.
     Main,
+    /// None of these.
     Other,
 }
 
 /// The time of several threads together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThreadTimes {
+    /// How many threads there are.
     pub threads: usize,
+    /// Their time on a processor.
     pub run: Duration,
     /// `None` where one of them has none.
     pub wait: Option<Duration>,
@@ -102,6 +109,7 @@ impl Threads {
         Some(())
     }
 
+    /// The threads that are virtual processors.
     pub fn vcpus(&self) -> impl Iterator<Item = &Thread> {
         self.threads
             .iter()

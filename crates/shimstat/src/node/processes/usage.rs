@@ -8,6 +8,7 @@ use crate::node::proc_fs::{Roots, Stat, field};
 /// What a process uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessUsage {
+    /// Its id, in this machine's pid namespace.
     pub pid: u32,
     /// The name of its program, cut to 15 bytes by the kernel. Untrusted: a process names itself.
     pub name: String,
@@ -18,6 +19,7 @@ pub struct ProcessUsage {
     /// Processor time of all its threads, in user mode and in the kernel. Counted in clock ticks, usually
     /// of 10 ms.
     pub cpu: Duration,
+    /// Its memory that is resident.
     pub memory: ProcessMemory,
 }
 

@@ -13,6 +13,7 @@ use crate::node::hypervisor::VirtualMachine;
 /// What a virtual machine of this host uses of it, read at one moment. What cannot be read is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmUsage {
+    /// The threads of the VMM and of vhost.
     pub threads: Option<Threads>,
     /// From `/proc/<pid>/status`: see [`SandboxMemory::of`] for when the guest's is not known.
     pub memory: SandboxMemory,
@@ -20,6 +21,7 @@ pub struct VmUsage {
     pub cgroup: Option<SandboxCgroup>,
     /// Of virtiofsd and of the VMM, where it can be read.
     pub disk: Vec<(Part, ProcessIo)>,
+    /// The host's side of the guest's network.
     pub links: Option<HostLinks>,
 }
 

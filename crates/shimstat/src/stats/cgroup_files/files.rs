@@ -7,7 +7,9 @@ use crate::stats::model::Pids;
 /// The version of a cgroup, which decides on the names of its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupVersion {
+    /// A hierarchy for each controller or a few of them.
     V1,
+    /// One hierarchy for all controllers.
     V2,
 }
 

@@ -1,4 +1,6 @@
-use containerd_shim_protos::cgroups::metrics::{CPUUsage, HugetlbStat, MemoryOomControl, Throttle};
+use containerd_shim_protos::cgroups::metrics::{
+    CPUUsage, HugetlbStat, MemoryOomControl, NetworkStat, Throttle,
+};
 use protobuf::MessageField;
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-use containerd_shim_protos::cgroups_v2::metrics::MemoryEvents;
+use containerd_shim_protos::cgroups_v2::metrics::{MemoryEvents, NetworkStat};
 use protobuf::MessageField;
 use serde_json::{Value, json};
 
