@@ -12,10 +12,12 @@ mod exporter;
 mod find;
 #[cfg(test)]
 mod fixtures;
+mod guest_side;
 mod handover;
 mod interrupt;
 mod kata_monitor_flags;
 mod output;
+mod readings;
 mod sandbox_page;
 mod show;
 mod ticks;

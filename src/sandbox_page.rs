@@ -4,12 +4,14 @@
 //! The families about the guest are then asked of the agent in it, over a connection of our own, and those about the
 //! processes on the host are made of `/proc`, under the names of Kata's Go shim.
 
+use std::sync::Arc;
+
 use promtext::{Filter, Kind, Merge, Page, Relabel, Writer};
 use shimstat::guest::GuestAddress;
 use shimstat::node::processes::{HostFamily, kata_families};
 use shimstat::node::{Pod, host_processes, hypervisor};
 use shimstat::shim::address::Address;
-use shimstat::survey::{AskError, GuestMetrics, MonitorError, MonitorQuestion, Survey};
+use shimstat::survey::{AskError, GuestMetrics, MonitorError, MonitorPage, MonitorQuestion, NoGuest, Survey};
 
 /// The families that an agent tells. A guest is untrusted, and has no others.
 const GUESTS: &str = "kata_agent_,kata_guest_";
@@ -21,12 +23,13 @@ pub struct SandboxMetrics {
 }
 
 pub enum MetricsSource {
-    Monitor(Address),
-    /// The agent and `/proc`, because its shim must not be asked.
-    Agent {
-        agent: GuestAddress,
-        why: MonitorError,
+    Monitor {
+        address: Address,
+        /// Why the guest could not be asked first whether it lives.
+        no_guest: Option<Arc<NoGuest>>,
     },
+    /// The agent and `/proc`, because its shim must not be asked.
+    Agent { agent: GuestAddress, why: MonitorError },
     /// `/proc` alone, because neither its shim nor its guest was to be asked, or could be.
     Host {
         why: MonitorError,
@@ -35,13 +38,27 @@ pub enum MetricsSource {
     },
 }
 
+impl From<&MonitorPage> for MetricsSource {
+    fn from(page: &MonitorPage) -> Self {
+        Self::Monitor {
+            address: page.address.clone(),
+            no_guest: page.no_guest.clone(),
+        }
+    }
+}
+
+/// What is said of a guest that could not be asked first.
+pub fn without_guest(why: &NoGuest) -> String {
+    format!("its shim was asked without asking its guest first: {why}")
+}
+
 /// The metrics of a pod's sandbox. Its monitor may send `most` bytes.
 pub async fn ask(survey: &Survey, pod: &Pod, most: usize) -> Result<SandboxMetrics, MonitorError> {
     let why = match survey.ask_monitor(pod, MonitorQuestion::Metrics, most).await {
         Ok(page) => {
             return Ok(SandboxMetrics {
+                source: MetricsSource::from(&page),
                 body: page.body,
-                source: MetricsSource::Monitor(page.address),
             });
         }
         Err(why) => why,

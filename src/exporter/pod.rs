@@ -7,7 +7,9 @@ use promtext::{Page, PageReader, Relabel};
 use shimstat::node::processes::ResourceUse;
 use shimstat::node::{Container, Pod};
 use shimstat::stats::Stats;
-use shimstat::survey::{AskError, ConcurrencyLimit, Flight, Network, Sample, Statistics, Survey, Via};
+use shimstat::survey::{
+    AskError, ConcurrencyLimit, Flight, Network, NoGuest, Sample, Statistics, Survey, Via,
+};
 
 use super::container_metrics;
 use super::host::HostReader;
@@ -56,6 +58,8 @@ pub struct SandboxPage {
     pub charge: Option<Arc<Charge>>,
     /// Why not all is in it.
     pub shortfall: Option<NoAnswer>,
+    /// Why its guest could not be asked first whether it lives.
+    pub no_guest: Option<Arc<NoGuest>>,
 }
 
 impl SandboxPage {
@@ -255,8 +259,12 @@ impl Asker {
     async fn page(&self, pod: &Pod) -> Result<SandboxPage, NoAnswer> {
         let answer = sandbox_page::ask(&self.survey, pod, MOST).await?;
         let has_guest = !is_katas(&answer.body) || has_guest_family(&answer.body);
+        let no_guest = match &answer.source {
+            MetricsSource::Monitor { no_guest, .. } => no_guest.clone(),
+            MetricsSource::Agent { .. } | MetricsSource::Host { .. } => None,
+        };
         let shortfall = match answer.source {
-            MetricsSource::Monitor(_) | MetricsSource::Agent { .. } => {
+            MetricsSource::Monitor { .. } | MetricsSource::Agent { .. } => {
                 (!has_guest).then(|| NoAnswer::new(Reason::NoGuest, NO_GUEST))
             }
             MetricsSource::Host { why, guest } => Some(NoAnswer {
@@ -274,6 +282,7 @@ impl Asker {
             page: Arc::new(page),
             charge: charge.map(Arc::new),
             shortfall,
+            no_guest,
         })
     }
 }

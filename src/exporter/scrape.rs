@@ -1,5 +1,6 @@
 //! One scrape: all that is on the node is asked, and becomes one page.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ pub struct Scraper {
     figures: Figures,
     /// Says on stderr what fails.
     verbose: bool,
+    /// The sandboxes of which it was said why their guests cannot be asked.
+    told: Mutex<HashSet<PathBuf>>,
 }
 
 /// All that was gathered, ready to be written.
@@ -62,6 +65,7 @@ impl Scraper {
             bodies: SingleFlight::new(Duration::ZERO),
             figures: Figures::default(),
             verbose,
+            told: Mutex::default(),
         }
     }
 
@@ -207,6 +211,9 @@ impl Scraper {
         }
         if self.verbose {
             rows.tell();
+            if wish.pages {
+                self.tell_of_guests(&rows);
+            }
         }
         let mut writer = Writer::default();
         self.figures.write(&mut writer, sandboxes, tasks_alive());
@@ -218,6 +225,26 @@ impl Scraper {
             pages.insert(0, Arc::new(own));
         }
         Gathered { pages, charges }
+    }
+
+    /// Says once of each sandbox on stderr why its guest cannot be asked.
+    fn tell_of_guests(&self, rows: &Rows) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let here: HashSet<_> = rows.sandboxes.iter().map(|(pod, _)| &pod.key).collect();
+        told.retain(|key| here.contains(key));
+        for (pod, outcome) in &rows.sandboxes {
+            if let Ok(SandboxPage {
+                no_guest: Some(why), ..
+            }) = &outcome.result
+                && told.insert(pod.key.clone())
+            {
+                output::notice(&format!(
+                    "sandbox {}: {}",
+                    pod.id,
+                    sandbox_page::without_guest(why)
+                ));
+            }
+        }
     }
 
     /// Closes what is open to shims, once nobody needs it.

@@ -7,6 +7,7 @@ use shimstat::rates::Rates;
 use shimstat::survey::Sample;
 
 use super::units::Unit;
+use crate::guest_side::GuestSide;
 
 /// A property that can be shown in a column.
 #[derive(Clone, Copy)]
@@ -56,6 +57,8 @@ pub struct Facts<'a> {
     pub age: Option<Duration>,
     pub sample: Option<&'a Sample>,
     pub rates: Option<&'a Rates>,
+    /// Of a sandbox.
+    pub guest: Option<&'a GuestSide>,
 }
 
 impl<'a> Facts<'a> {
@@ -81,6 +84,7 @@ impl<'a> Facts<'a> {
             age: None,
             sample: None,
             rates: None,
+            guest: None,
         }
     }
 }

@@ -15,6 +15,9 @@ pub static LIST: [&Field; 7] = [&ID, &POD, &CONTAINER, &RUNTIME, &STATUS, &PID, 
 /// The additional columns of `list --format wide`.
 pub static WIDE: [&Field; 3] = [&NAMESPACE, &POD_UID, &SHIM];
 
+/// More of them, where a guest tells something.
+pub static GUEST: [&Field; 4] = [&AGENT, &GUEST_MEMORY, &GUEST_NETWORK, &GUEST_DISK];
+
 /// The columns of `events --format table` after the name. Several fields can share one.
 pub static EVENTS: [&[&Field]; 7] = [
     &[&CPU],
@@ -65,6 +68,23 @@ static POD_UID: Field = Field::text("POD UID", |facts| facts.names.uid.clone());
 
 static SHIM: Field = Field::text("SHIM", |facts| {
     Some(facts.container?.endpoint()?.address.to_string())
+});
+
+static AGENT: Field = Field::text("AGENT", |facts| Some(facts.guest?.version.clone()));
+
+static GUEST_MEMORY: Field = Field::text("GUEST MEMORY", |facts| Some(facts.guest?.memory?.show()));
+
+static GUEST_NETWORK: Field = Field::text("GUEST NETWORK", |facts| {
+    let interfaces: Vec<_> = facts.guest?.interfaces().collect();
+    (!interfaces.is_empty()).then(|| interfaces.join(", "))
+});
+
+/// The fullest filesystem of the guest, by bytes or inodes.
+static GUEST_DISK: Field = Field::text("FULLEST IN GUEST", |facts| {
+    let known = facts.guest?.filesystems.iter();
+    let shares = known.filter_map(|filesystem| Some((filesystem.share()?, filesystem)));
+    let (share, fullest) = shares.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    Some(format!("{}, {}", fullest.show(), Unit::Share.show(share)))
 });
 
 pub static CPU: Field = Field::number("CPU", Unit::Percent, |facts| facts.rates?.cpu_percent)

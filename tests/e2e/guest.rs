@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::monitor::monitor;
 use crate::support::{Containerd, Running, Task, for_each_containerd};
 
 const IDLE: [&str; 2] = ["sleep", "1000"];
@@ -241,7 +242,9 @@ fn the_metrics_of_a_sandbox_that_would_die_of_the_question_come_from_its_guest_a
 
         let summary = containerd.ask(&["metrics", "--summary", &sandbox.id]);
         assert!(
-            summary.answer().contains("\nguest: agent 4.1.0\n"),
+            summary
+                .answer()
+                .contains("\nguest: agent 4.1.0\nin the guest: shm "),
             "{}",
             summary.stdout
         );
@@ -270,5 +273,166 @@ fn the_metrics_of_a_sandbox_that_would_die_of_the_question_come_from_its_guest_a
         );
         assert!(!has(&agent.calls(), "monitor /metrics"));
         assert!(sandbox.has_shim());
+    });
+}
+
+/// The row of a task in `list --format json`.
+fn row(rows: &serde_json::Value, task: &Task) -> serde_json::Value {
+    let mut rows = rows.as_array().unwrap().iter();
+    rows.find(|row| row["id"] == *task.id).unwrap().clone()
+}
+
+#[test]
+fn a_list_tells_of_guests_and_which_of_them_hang() {
+    for_each_containerd(|containerd| {
+        let sandbox = containerd.run_sandbox(&GO);
+        let app = containerd.run_child(&sandbox, &[], &IDLE);
+        let agent = Agent::of(&sandbox);
+        agent.calls();
+        containerd.ask(&["list"]).answer();
+        let calls = agent.calls();
+        let asked = calls.iter().filter(|call| call.starts_with("guest"));
+        assert_eq!(
+            asked.collect::<Vec<_>>(),
+            [CALLS[0]],
+            "no more than whether it lives"
+        );
+
+        let rows = containerd.ask(&["list", "--format", "json"]).json();
+        let guest = row(&rows, &sandbox)["guest"].clone();
+        assert_eq!(
+            (&guest["version"], &guest["interfaces"][0]["name"]),
+            (&"4.1.0".into(), &"lo".into())
+        );
+        // The stand-in's guest is this machine.
+        let kernel = fs::read_to_string("/proc/meminfo").unwrap();
+        let total = kernel
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:"))
+            .unwrap();
+        let kilobytes: u64 = total.trim().trim_end_matches(" kB").parse().unwrap();
+        assert_eq!(guest["memory"]["total_bytes"], kilobytes * 1024);
+        assert!(guest["memory"]["used_bytes"].as_u64().unwrap() < kilobytes * 1024);
+        assert_eq!(guest["filesystems"][0]["volume"], "shm");
+        assert!(row(&rows, &app).get("guest").is_none());
+        let wide = containerd.ask(&["list", "--format", "wide"]);
+        let heading: Vec<_> = wide
+            .answer()
+            .lines()
+            .next()
+            .unwrap()
+            .split("  ")
+            .map(str::trim)
+            .collect();
+        for column in ["AGENT", "GUEST MEMORY", "GUEST NETWORK", "FULLEST IN GUEST"] {
+            assert!(heading.contains(&column), "{}", wide.stdout);
+        }
+        assert!(!has(&agent.calls(), "shim stats"));
+
+        for mode in ["refuse", "lie"] {
+            agent.becomes(mode);
+            let rows = containerd.ask(&["list", "--format", "json"]).json();
+            assert_eq!(row(&rows, &sandbox)["guest"]["version"], "4.1.0", "{mode}");
+        }
+
+        agent.becomes("hang");
+        for (format, limit) in [("table", 1), ("wide", 1), ("json", 1)] {
+            let list = containerd.ask(&["list", "--format", format]);
+            assert_eq!(list.answer().matches("guest hung").count(), 2, "{}", list.stdout);
+            assert!(
+                list.took < Duration::from_millis(500 + limit * 1500),
+                "{:?}",
+                list.took
+            );
+        }
+        let rows = containerd.ask(&["list", "--format", "json"]).json();
+        assert_eq!(row(&rows, &sandbox)["pid"], sandbox.pid());
+        agent.becomes("drip");
+        let list = containerd.ask(&["list", "--format", "json"]);
+        assert!(list.took < Duration::from_secs(7), "{:?}", list.took);
+        agent.becomes("");
+        let calls = agent.calls();
+        assert!(
+            !has(&calls, "shim stats") && !has(&calls, "monitor /metrics"),
+            "{calls:?}"
+        );
+    });
+}
+
+#[test]
+fn a_scrape_says_at_once_which_guests_hang_and_has_the_page_of_a_sandbox_that_must_not_be_asked() {
+    for_each_containerd(|containerd| {
+        let hung = containerd.run_sandbox(&GO);
+        let member = containerd.run_child(&hung, &[], &IDLE);
+        let composed = containerd.run_sandbox(&RUST_QEMU);
+        let (agent, other) = (Agent::of(&hung), Agent::of(&composed));
+        agent.becomes("hang");
+        agent.calls();
+        let monitor = monitor(containerd);
+        let response = monitor.get("/metrics");
+        assert!(response.took < Duration::from_secs(2), "{:?}", response.took);
+        let page = monitor.scrape();
+        page.check();
+        assert_eq!(page.sandbox(&hung.id), ("0", Some("guest_hung")));
+        for task in [&hung, &member] {
+            let labels = [("id", task.id.as_str())];
+            assert_eq!(page.value("kata_monitor_container_up", &labels), "0");
+            let reason = [("id", task.id.as_str()), ("reason", "guest_hung")];
+            assert_eq!(page.value("kata_monitor_container_failure", &reason), "1");
+        }
+        // What the host knows is there all the same.
+        let own = |id| [("sandbox_id", id)];
+        assert_eq!(page.samples("kata_shim_threads", &own(hung.id.as_str())).len(), 1);
+        assert!(page.samples("kata_guest_load", &own(hung.id.as_str())).is_empty());
+        let calls = agent.calls();
+        assert!(has(&calls, "shim state") && has(&calls, CALLS[0]), "{calls:?}");
+        assert!(
+            !has(&calls, "shim stats") && !has(&calls, "monitor /metrics"),
+            "{calls:?}"
+        );
+
+        assert_eq!(page.sandbox(&composed.id), ("1", None));
+        for family in ["kata_guest_meminfo", "kata_agent_threads", "kata_shim_proc_stat"] {
+            assert!(
+                !page.samples(family, &own(composed.id.as_str())).is_empty(),
+                "{family}"
+            );
+        }
+        let calls = other.calls();
+        assert!(
+            has(&calls, CALLS[3]) && !has(&calls, "monitor /metrics"),
+            "{calls:?}"
+        );
+        assert!(composed.has_shim());
+        // One of them alone: the composed page, or why there is none.
+        let alone = monitor.get(&format!("/metrics?sandbox={}", composed.id));
+        assert!(alone.text().contains("\nkata_guest_meminfo{"), "{}", alone.text());
+        let alone = monitor.get(&format!("/metrics?sandbox={}", hung.id));
+        assert!(
+            alone.status >= 500 && alone.text().contains("the guest hangs"),
+            "{}",
+            alone.text()
+        );
+
+        // It comes back by itself.
+        agent.becomes("");
+        thread::sleep(Duration::from_millis(1100));
+        assert_eq!(monitor.scrape().sandbox(&hung.id), ("1", None));
+    });
+}
+
+#[test]
+fn verbose_says_why_a_guest_cannot_be_asked() {
+    for_each_containerd(|containerd| {
+        // Without an agent, its monitor tells an address at which nobody listens.
+        let sandbox = containerd.run_sandbox(&[]);
+        let ran = containerd.ask(&["-v", "metrics", &sandbox.id]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        let why = format!(
+            "sandbox {}: its shim was asked without asking its guest first: ",
+            sandbox.id
+        );
+        assert_eq!(ran.stderr.matches(&why).count(), 1, "{}", ran.stderr);
+        assert!(!containerd.ask(&["metrics", &sandbox.id]).stderr.contains(&why));
     });
 }

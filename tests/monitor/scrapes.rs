@@ -276,6 +276,25 @@ fn a_page_without_the_guest_is_served_and_said_to_be_so() {
 }
 
 #[test]
+fn why_a_guest_cannot_be_asked_is_said_once_of_each_sandbox() {
+    let node = Node::new();
+    let (_one, _other) = (node.pod("pod1"), node.pod("pod2"));
+    // A stand-in answers every question with its metrics, and those are no address.
+    let monitor = node.monitor_with(&["-v"], &[]);
+    for _ in 0..2 {
+        assert_eq!(monitor.scrape().sandbox("pod1"), ("1", None));
+    }
+    // What has not changed is not said again; families that ask no sandbox do not make it forget.
+    monitor.get("/metrics?filter_family=container_");
+    monitor.scrape();
+    for id in ["pod1", "pod2"] {
+        let why = format!("sandbox {id}: its shim was asked without asking its guest first: ");
+        eventually("the reason is told", || monitor.said().contains(&why));
+        assert_eq!(monitor.said().matches(&why).count(), 1, "{}", monitor.said());
+    }
+}
+
+#[test]
 fn what_is_dead_says_so_in_its_row() {
     let node = Node::new();
     // Killed: bundle and socket files are left behind.

@@ -6,15 +6,17 @@ mod show;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use shimstat::node::{Bundle, Container, Pod, name_sandboxes, pods};
-use shimstat::survey::{State, Survey};
+use shimstat::survey::{ConcurrencyLimit, StateAndGuest, Survey};
+use tokio::task::JoinSet;
 
 use crate::cli::{List, ListFormat};
 use crate::context::{CONCURRENCY, Context};
 use crate::descriptors;
 use crate::exit::Failure;
+use crate::guest_side::GuestSide;
 use crate::output;
 use row::Row;
 
@@ -54,7 +56,7 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
     }
     descriptors::allow_many();
     let survey = Survey::new(context.timeout, CONCURRENCY);
-    let asking = survey.begin(wanted.map(Arc::new), State).await;
+    let asking = survey.begin(wanted.map(Arc::new), StateAndGuest).await;
     let mut rows = Vec::with_capacity(asking.containers().len());
     for container in asking.containers() {
         // Files are read while the shims are at work; their answers are taken in between.
@@ -67,7 +69,11 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
         .zip(answers)
         .map(|(row, state)| row.with(state))
         .collect();
-    let (pods, now) = (by_pod(rows), SystemTime::now());
+    let mut pods = by_pod(rows);
+    if arguments.format != ListFormat::Table {
+        ask_guests(context, &survey, &mut pods).await;
+    }
+    let now = SystemTime::now();
     for row in pods.iter().flat_map(|(_, rows)| rows) {
         if let Some(error) = &row.error {
             context.note(|| format!("container {}: {error}", row.container.id()));
@@ -93,6 +99,35 @@ fn by_pod(rows: Vec<Row>) -> Vec<(Pod, Vec<Row>)> {
             (pod, rows)
         })
         .collect()
+}
+
+/// Asks the guests of Kata's sandboxes about themselves, all at once and no longer than the timeout in all.
+async fn ask_guests(context: &Context, survey: &Survey, pods: &mut [(Pod, Vec<Row>)]) {
+    let concurrency = ConcurrencyLimit::new(CONCURRENCY);
+    let mut asked = JoinSet::new();
+    for (index, (pod, rows)) in pods.iter().enumerate() {
+        let runs = rows
+            .first()
+            .is_some_and(|row| row.container.id() == pod.id && row.error.is_none());
+        if runs && survey.has_guest(pod) {
+            let (survey, pod, concurrency) = (survey.clone(), pod.clone(), concurrency.clone());
+            asked.spawn(async move {
+                let guest = concurrency.run(Box::pin(GuestSide::ask(&survey, &pod))).await;
+                (index, guest)
+            });
+        }
+    }
+    let deadline = Instant::now() + context.timeout;
+    while let Ok(Some(Ok((index, guest)))) = tokio::time::timeout_at(deadline.into(), asked.join_next()).await
+    {
+        let Some(row) = pods.get_mut(index).and_then(|(_, rows)| rows.first_mut()) else {
+            continue;
+        };
+        match guest {
+            Ok(guest) => row.guest = Some(guest),
+            Err(error) => context.note(|| format!("sandbox {}: {error}", row.container.id())),
+        }
+    }
 }
 
 fn is_filtered(arguments: &List) -> bool {

@@ -8,13 +8,15 @@ use shimstat::node::{Container, Role, Runtime, Source};
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::survey::{AskError, NotRunning};
 
+use crate::guest_side::GuestSide;
 use crate::show::field::Facts;
 use crate::show::time;
 
 pub struct Row {
     pub container: Arc<Container>,
     pub runtime: Option<Runtime>,
-    /// One of `ctr`'s words (`running`, `stopped`, …), or what is wrong: `not answering`, `shim gone`, `error`.
+    /// One of `ctr`'s words (`running`, `stopped`, …), or what is wrong: `not answering`,
+    /// `guest hung`, `shim gone`, `error`.
     pub status: &'static str,
     pub exit_status: Option<u32>,
     /// Of the task's first process, where it has not stopped. Kata answers with its hypervisor's.
@@ -22,6 +24,8 @@ pub struct Row {
     pub created: Option<SystemTime>,
     /// What is wrong, in full.
     pub error: Option<String>,
+    /// What the guest of a Kata sandbox tells, where it was asked.
+    pub guest: Option<GuestSide>,
 }
 
 impl Row {
@@ -34,6 +38,7 @@ impl Row {
             pid: None,
             created: container.bundle.created(),
             error: None,
+            guest: None,
             container,
         }
     }
@@ -50,6 +55,12 @@ impl Row {
                 }
             }
             Err(error) => {
+                if let AskError::GuestHung {
+                    state: Some(state), ..
+                } = &error
+                {
+                    self.pid = Some(state.pid).filter(|pid| *pid != 0);
+                }
                 self.status = match error {
                     AskError::Unanswered { .. } | AskError::Resting { .. } => "not answering",
                     AskError::GuestHung { .. } => "guest hung",
@@ -85,6 +96,7 @@ impl Row {
             exit_status: self.exit_status,
             pid: self.pid,
             age: self.age(now),
+            guest: self.guest.as_ref(),
             ..Facts::of(&self.container)
         }
     }
@@ -100,6 +112,7 @@ impl Row {
             created_at: self.created.and_then(time::rfc3339_of),
             error: self.error.as_deref(),
             exit_status: self.exit_status,
+            guest: self.guest.as_ref(),
             hypervisor: self
                 .runtime
                 .as_ref()
@@ -141,6 +154,8 @@ pub struct Object<'a> {
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_status: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest: Option<&'a GuestSide>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hypervisor: Option<&'a str>,
     id: &'a str,

@@ -54,6 +54,13 @@ fn columns(pods: &[(Pod, Vec<Row>)], whole_ids: bool, wide: bool) -> Vec<&'stati
     }
     if wide {
         columns.extend(fields::WIDE);
+        if pods
+            .iter()
+            .flat_map(|(_, rows)| rows)
+            .any(|row| row.guest.is_some())
+        {
+            columns.extend(fields::GUEST);
+        }
     } else if some_ids_look_alike(pods) {
         columns.push(&fields::NAMESPACE);
     }

@@ -1,7 +1,6 @@
 //! `metrics`: the Prometheus metrics of a sandbox, as its monitor sends them or as people read them, and a summary
 //! of what the sandbox costs.
 
-pub mod readings;
 mod sandbox;
 mod show;
 mod summary;
@@ -9,12 +8,12 @@ mod summary;
 use promtext::Filter;
 use shimstat::survey::Survey;
 
-use self::readings::{ReadingError, Readings};
 use self::sandbox::Sandbox;
 use crate::cli::{Metrics, MetricsFormat};
 use crate::context::Context;
 use crate::exit::{Failure, Remedy};
 use crate::output;
+use crate::readings::{self, ReadingError, Readings};
 use crate::sandbox_page::{MetricsSource, SandboxMetrics, has_guest_family};
 
 pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> {
@@ -28,11 +27,11 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
     sandbox.announce();
     let mut problems = Vec::new();
     match &source {
-        MetricsSource::Monitor(_) if !has_guest_family(&body) => output::notice(&format!(
+        MetricsSource::Monitor { .. } if !has_guest_family(&body) => output::notice(&format!(
             "sandbox {}: the answer has no family of the guest (kata_agent_*, kata_guest_*): the guest may be hung",
             sandbox.id()
         )),
-        MetricsSource::Monitor(_) => {}
+        MetricsSource::Monitor { .. } => {}
         MetricsSource::Agent { agent, why } => output::notice(&format!(
             "sandbox {}: its shim was not asked: {why}; these are the metrics of its guest, from the agent at {agent}, \
              and of its processes, from /proc",

@@ -170,12 +170,15 @@ impl Sandbox {
                 let question = MonitorQuestion::MetricsAtAnyRisk;
                 let page = survey.ask_monitor(&self.pod, question, BODY_LIMIT).await?;
                 SandboxMetrics {
+                    source: MetricsSource::from(&page),
                     body: page.body,
-                    source: MetricsSource::Monitor(page.address),
                 }
             }
         };
-        if let MetricsSource::Monitor(address) = &metrics.source {
+        if let MetricsSource::Monitor { address, no_guest } = &metrics.source {
+            if let Some(why) = no_guest {
+                context.note(|| format!("sandbox {id}: {}", sandbox_page::without_guest(why)));
+            }
             context.note(|| format!("sandbox {id}: {address} sent {} bytes", metrics.body.len()));
         }
         Ok(metrics)

@@ -1,6 +1,6 @@
 //! Metrics as a table and as JSON.
 
-use crate::commands::metrics::readings::{Family, Reading};
+use crate::readings::{Family, Reading};
 use serde_json::{Map, Number, Value, json};
 
 use crate::show::json;
@@ -87,7 +87,7 @@ fn value(value: f64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::metrics::readings::Readings;
+    use crate::readings::Readings;
     use promtext::Filter;
 
     const PAGE: &str = "# HELP load Load.\n# TYPE load gauge\nload{item=\"load1\"} 0.5\nload{item=\"a\\nb\"} NaN\n\

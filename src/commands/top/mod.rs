@@ -6,6 +6,7 @@
 mod asking;
 #[cfg(test)]
 mod fixtures;
+mod guests;
 mod host;
 mod input;
 mod model;
@@ -22,6 +23,7 @@ use shimstat::node::Inventory;
 use shimstat::survey::Survey;
 
 use self::asking::Asking;
+use self::guests::Guests;
 use self::host::HostSide;
 use self::input::Decoder;
 use self::model::{Model, Request};
@@ -53,10 +55,12 @@ pub async fn run(context: &Context, arguments: &Top) -> Result<(), Failure> {
     model.update(containers);
     let failed = |error: io::Error| Failure::new(format!("the terminal: {error}"));
     let signals = Signals::listen().map_err(failed)?;
+    let survey = Survey::new(context.timeout, CONCURRENCY).keeping_connections();
     let watch = Watch {
         model,
         inventory,
-        asking: Asking::new(Survey::new(context.timeout, CONCURRENCY).keeping_connections()),
+        guests: Guests::new(survey.clone()),
+        asking: Asking::new(survey),
         screen: Screen::open().map_err(failed)?,
         theme: Theme::of_environment(),
         noted: true,
@@ -91,6 +95,7 @@ struct Watch {
     model: Model,
     inventory: Inventory,
     asking: Asking,
+    guests: Guests,
     screen: Screen,
     theme: Theme,
     /// Whether the pods' sums of this tick are in their histories.
@@ -134,6 +139,7 @@ impl Watch {
                     }
                 }
                 () = self.asking.complete() => self.draw_soon(Duration::ZERO),
+                () = self.guests.next() => self.draw_soon(Duration::ZERO),
                 () = sleep_until(self.draw_at), if self.draw_at.is_some() => self.draw(),
                 () = ticks.tick(), if !self.model.paused => self.tick(),
             }
@@ -171,6 +177,8 @@ impl Watch {
                 self.model.fault = None;
                 self.model.update(containers);
                 self.asking.keep(self.model.tree.containers());
+                self.guests
+                    .keep(&self.model.tree.pods().map(|pod| &pod.key).collect());
             }
             Err(error) => self.model.fault = Some(error.to_string()),
         }
@@ -206,6 +214,7 @@ impl Watch {
             self.note();
         }
         self.look_at_host(ticked);
+        self.look_at_guest();
         let (model, theme) = (&mut self.model, &self.theme);
         let drawn = self.screen.draw(|buffer| view::draw(model, theme, buffer));
         self.draw_at = (!drawn).then(|| Instant::now() + RETRY);
@@ -224,6 +233,19 @@ impl Watch {
                 false => HostSide::read(&model.tree, line, before.as_ref()),
             }
         });
+    }
+
+    /// Shows what the guest of the selected line's pod has told, and asks it now and then.
+    fn look_at_guest(&mut self) {
+        let model = &mut self.model;
+        let (lines, place) = model.lines();
+        let line = lines.get(place).filter(|_| model.details);
+        let pod = line.and_then(|line| model.tree.group(line));
+        model.guest = pod.filter(|pod| pod.may_have_guest()).and_then(|pod| {
+            self.guests.want(&pod.key, pod.containers());
+            self.guests.of(&pod.key)
+        });
+        model.guests_tell |= model.guest.is_some();
     }
 }
 

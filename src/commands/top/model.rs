@@ -10,6 +10,7 @@ use super::host::HostSide;
 use super::input::{Action, Mode};
 use super::row::Health;
 use super::tree::{Key, Kind, Line, Order, Tree};
+use crate::guest_side::GuestSide;
 use crate::show::field::Field;
 use crate::show::fields;
 
@@ -39,6 +40,10 @@ pub struct Model {
     pub fault: Option<String>,
     /// The processes around the selected sandbox.
     pub host: Option<HostSide>,
+    /// What the selected sandbox's guest tells.
+    pub guest: Option<Arc<GuestSide>>,
+    /// Whether any guest has told something: the pane has room for it then.
+    pub guests_tell: bool,
     selected: Option<Key>,
     /// Whether the user chose the selected line; otherwise the first line is selected.
     chosen: bool,
@@ -66,6 +71,8 @@ impl Model {
             details: true,
             fault: None,
             host: None,
+            guest: None,
+            guests_tell: false,
             selected: None,
             chosen: false,
             place: 0,

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use shimstat::node::{Container, Pod, pods};
-use shimstat::survey::{AskError, Sample};
+use shimstat::survey::{AskError, Origin, Sample};
 
-use super::row::{History, Row};
+use super::row::{Health, History, Row};
 use crate::show::field::Field;
 use crate::show::fields;
 use crate::show::name::{Labels, short_id};
@@ -231,6 +231,22 @@ impl Group {
     /// The container that leads to the pod's processes on the host: its sandbox's, or another if that has no bundle.
     pub fn main(&self) -> Option<&Row> {
         self.rows().next()
+    }
+
+    /// Its containers, the sandbox's own first.
+    pub fn containers(&self) -> impl Iterator<Item = &Arc<Container>> {
+        self.rows().map(|row| &row.container)
+    }
+
+    /// Whether it runs, in a guest of Kata's.
+    pub fn may_have_guest(&self) -> bool {
+        self.rows().any(|row| {
+            let sample = row
+                .sample
+                .as_ref()
+                .filter(|_| matches!(row.health, Health::Answers(_)));
+            sample.is_some_and(|sample| !matches!(sample.origin, Origin::Shim | Origin::Cgroup))
+        })
     }
 
     fn rows(&self) -> impl Iterator<Item = &Row> {

@@ -53,7 +53,7 @@ fn delete(containerd: &Containerd, task: &Task) {
     containerd.ctr(&["container", "rm", &task.id]);
 }
 
-fn monitor(containerd: &Containerd) -> Monitor {
+pub fn monitor(containerd: &Containerd) -> Monitor {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kata-runtime"));
     command.args(["--state", &containerd.state()]);
     command.args(["monitor", "--listen-address", "127.0.0.1:0"]);

@@ -5,7 +5,7 @@
 //! sandbox's own directory below `/run/vc/sbs` or `/run/kata`:
 //!
 //! - `agent`, for tests to write: `hang` (no call is answered, and the shim waits for the agent as Kata's do), `refuse`
-//!   (the policy allows checks alone), `lie` (numbers and names that no guest should have).
+//!   (the policy allows checks alone), `lie` (numbers and names that no guest should have), `drip` (a byte every 100 ms).
 //! - `calls`: a line for each call to the agent (`guest grpc.Health/Check`), the shim (`shim Stats`) and its monitor
 //!   (`monitor /metrics`).
 
@@ -14,6 +14,7 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use protobuf::{EnumOrUnknown, Message, MessageField};
@@ -27,6 +28,8 @@ use crate::{cgroup::Cgroup, spec::Spec};
 
 const PORT: u32 = 1024;
 
+const DRIP: Duration = Duration::from_millis(100);
+
 pub struct Agent {
     directory: PathBuf,
 }
@@ -37,6 +40,7 @@ pub enum Mode {
     Hangs,
     Refuses,
     Lies,
+    Drips,
 }
 
 /// What an agent tells of.
@@ -68,6 +72,7 @@ impl Agent {
             "hang" => Mode::Hangs,
             "refuse" => Mode::Refuses,
             "lie" => Mode::Lies,
+            "drip" => Mode::Drips,
             _ => Mode::Well,
         }
     }
@@ -122,7 +127,16 @@ impl Agent {
             let body = response.write_to_bytes()?;
             let length = u32::try_from(body.len()).map_err(io::Error::other)?;
             let header = MessageHeader::new_response(frame.header.stream_id, length);
-            stream.write_all(&[Vec::from(header), body].concat()).await?;
+            let answer = [Vec::from(header), body].concat();
+            match self.mode() {
+                Mode::Drips => {
+                    for byte in answer {
+                        stream.write_all(&[byte]).await?;
+                        tokio::time::sleep(DRIP).await;
+                    }
+                }
+                _ => stream.write_all(&answer).await?,
+            }
         }
         Ok(())
     }
@@ -149,6 +163,11 @@ impl Agent {
                 }
             }
             (_, "grpc.AgentService/GetMetrics") => bytes(1, guest.metrics().as_bytes()),
+            (_, "grpc.AgentService/GetVolumeStats") => match volume(&request.payload) {
+                Ok(usage) => usage,
+                Err(error) => return Some(Err((13, error.to_string()))),
+            },
+            (_, "grpc.AgentService/ListInterfaces") => bytes(1, &loopback()),
             (_, "grpc.AgentService/GetGuestDetails") => {
                 [number(1, 128 << 20), bytes(2, &bytes(1, b"4.1.0"))].concat()
             }
@@ -203,6 +222,45 @@ pub fn stats(cgroup: &Cgroup) -> Vec<u8> {
         bytes(3, &number(1, pids.unwrap_or(0))),
     ];
     bytes(1, &stats.concat())
+}
+
+/// `VolumeStatsResponse` of a path in the guest. Of the sandbox's own mounts there is shm alone, which is this machine's.
+fn volume(request: &[u8]) -> io::Result<Vec<u8>> {
+    if !request.ends_with(b"/run/kata-containers/sandbox/shm") {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let stat = nix::sys::statvfs::statvfs("/dev/shm")?;
+    let usage = |total: u64, free: u64, unit| {
+        let used = total.saturating_sub(free);
+        bytes(
+            1,
+            &[
+                number(1, free),
+                number(2, total),
+                number(3, used),
+                number(4, unit),
+            ]
+            .concat(),
+        )
+    };
+    let size = stat.fragment_size();
+    Ok([
+        usage(stat.blocks() * size, stat.blocks_free() * size, 1),
+        usage(stat.files(), stat.files_free(), 2),
+    ]
+    .concat())
+}
+
+/// `Interface` of this machine's loopback.
+fn loopback() -> Vec<u8> {
+    let mtu = fs::read_to_string("/sys/class/net/lo/mtu").unwrap_or_default();
+    let address = [bytes(2, b"127.0.0.1"), bytes(3, b"8")].concat();
+    [
+        bytes(2, b"lo"),
+        bytes(3, &address),
+        number(4, mtu.trim().parse().unwrap_or(0)),
+    ]
+    .concat()
 }
 
 /// Numbers at which sums overflow, and a key of `memory.stat` that is no key.

@@ -8,7 +8,7 @@ use super::conmon::Conmon;
 use super::files::{self, ReadError};
 use super::id::Id;
 use super::rootless;
-use super::spec::Spec;
+use super::spec::{self, Spec};
 use crate::shim::address::{Address, AddressError, Endpoint};
 
 /// Limits for the files of a bundle, in bytes. An OCI spec is a few KB; one with thousands of mounts or
@@ -117,6 +117,12 @@ impl Bundle {
         let path = self.spec_path();
         let json = files::read(&path, SPEC_LIMIT)?;
         Spec::from_json(&json).map_err(|source| BundleError::Spec { path, source })
+    }
+
+    /// Where on the host its mounts come from; none where its spec cannot be read. Untrusted text.
+    pub(super) fn mount_sources(&self) -> Vec<String> {
+        let json = files::read(&self.spec_path(), SPEC_LIMIT);
+        json.map_or_else(|_| Vec::new(), |json| spec::mount_sources(&json))
     }
 
     /// podman keeps its specs in the root of containers/storage, beside a pid file in the run root.

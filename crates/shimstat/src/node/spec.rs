@@ -25,6 +25,24 @@ impl Spec {
     }
 }
 
+/// Where the mounts of a `config.json` come from.
+pub(super) fn mount_sources(json: &[u8]) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct File {
+        #[serde(default)]
+        mounts: Vec<Mount>,
+    }
+    #[derive(Deserialize)]
+    struct Mount {
+        source: Option<String>,
+    }
+    let file = serde_json::from_slice::<File>(json);
+    file.map_or_else(
+        |_| Vec::new(),
+        |file| file.mounts.into_iter().filter_map(|mount| mount.source).collect(),
+    )
+}
+
 /// As the file has it.
 #[derive(Deserialize)]
 struct File {
@@ -68,10 +86,23 @@ mod tests {
         assert_eq!(spec.cgroups_path.as_deref(), Some(path));
     }
 
+    #[test]
+    fn reads_where_the_mounts_of_a_recorded_container_come_from() {
+        let spec = include_bytes!("../../tests/fixtures/kata-3.30-go/bundle-child/config.json");
+        let sources = mount_sources(spec);
+        assert!(sources.iter().any(|source| source == "proc"), "{sources:?}");
+        assert_eq!(
+            sources.len(),
+            spec.windows(9).filter(|word| word == b"\"source\":").count()
+        );
+        assert!(mount_sources(b"{\"mounts\": null}").is_empty());
+    }
+
     proptest! {
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Spec::from_json(&bytes);
+            let _ = mount_sources(&bytes);
         }
     }
 }

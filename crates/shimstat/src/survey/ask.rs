@@ -119,7 +119,9 @@ impl Survey {
         let lane = self.lane(endpoint);
         let guest = match (&subject, calls) {
             // A sandbox that its shim manages is no container in the guest.
-            (Subject::Task(_), Calls::StatsOfRunning(Via::Both | Via::Guest)) => self.guest(container),
+            (Subject::Task(_), Calls::StatsOfRunning(Via::Both | Via::Guest)) | (_, Calls::StateAndGuest) => {
+                self.guest(container)
+            }
             _ => None,
         };
         let asking = self.concurrency.run(lane.ask(subject, calls, guest));
@@ -165,10 +167,16 @@ impl Survey {
         }
     }
 
-    /// The guest of a pod that has a monitor.
-    pub(super) fn guest_of_pod(&self, pod: &Pod) -> Arc<Guest> {
-        self.known_guest(&pod.key)
-            .unwrap_or_else(|| self.remember_guest(pod.key.clone(), Guest::of_pod(pod)))
+    /// The guest of a pod; `None` where it is not Kata's.
+    pub(super) fn guest_of_pod(&self, pod: &Pod) -> Option<Arc<Guest>> {
+        if let Some(guest) = self.known_guest(&pod.key) {
+            return Some(guest);
+        }
+        match pod.first() {
+            // Where its monitor listens was not looked for.
+            Some(container) if pod.monitor.is_empty() => self.guest(container),
+            _ => Some(self.remember_guest(pod.key.clone(), Guest::of_pod(pod))),
+        }
     }
 
     fn known_guest(&self, key: &Path) -> Option<Arc<Guest>> {

@@ -10,10 +10,11 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 use super::error::{NoGuest, Silence};
+use super::facts::{AgentFacts, GuestFacts};
 use super::monitor_call::{MonitorCall, MonitorQuestion};
 use super::terms::{BUSY, Terms};
-use crate::guest::{AgentConnection, GuestAddress, GuestError, GuestInterface, GuestStats};
-use crate::node::{Container, Id, Pod, monitor};
+use crate::guest::{AgentConnection, GuestAddress, GuestError, GuestStats};
+use crate::node::{Container, GuestVolume, Id, Pod, monitor};
 use crate::shim::address::Address;
 
 /// How long a guest's agent is waited for when it is asked whether it lives. It takes 2 ms under software emulation.
@@ -44,6 +45,8 @@ struct Known {
     checked: Option<(Instant, Liveness)>,
     /// Whether it has ever told a container's statistics.
     told: bool,
+    /// What it has told of itself.
+    about: Option<Arc<AgentFacts>>,
 }
 
 /// Whether a guest lives.
@@ -53,15 +56,6 @@ pub(super) enum Liveness {
     Hung(Silence),
     /// It cannot be asked.
     Unknown(Arc<NoGuest>),
-}
-
-/// What a guest's agent tells of itself and its guest. Untrusted text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GuestFacts {
-    /// Kata's release, of the agent.
-    pub version: String,
-    /// `None` where the agent does not tell them.
-    pub interfaces: Option<Vec<GuestInterface>>,
 }
 
 /// What came of asking a guest for something.
@@ -138,21 +132,19 @@ impl Guest {
             .await
     }
 
-    /// What the agent tells of itself and its guest, where it lives.
-    pub async fn facts(&self, terms: &Terms) -> Told<GuestFacts> {
+    /// What the agent tells of itself, its guest and these volumes, where it lives; its metrics where they are wanted.
+    pub async fn facts(&self, volumes: Vec<GuestVolume>, metrics: bool, terms: &Terms) -> Told<GuestFacts> {
         let known = &mut *self.known.lock().await;
-        self.ask(known, terms, async |agent, limit| {
-            Ok(GuestFacts {
-                version: agent.version(limit).await?.agent,
-                interfaces: match agent.interfaces(limit).await {
-                    Ok(interfaces) => Some(interfaces),
-                    // A policy may forbid this one.
-                    Err(error) if error.is_answer() => None,
-                    Err(error) => return Err(error),
-                },
+        let remembered = known.about.clone();
+        let told = self
+            .ask(known, terms, async |agent, limit| {
+                GuestFacts::ask(agent, remembered, volumes, metrics, limit).await
             })
-        })
-        .await
+            .await;
+        if let Told::Answer(_, facts) = &told {
+            known.about = Some(facts.agent.clone());
+        }
+        told
     }
 
     /// Whether it has ever told a container's statistics.
@@ -222,6 +214,7 @@ impl Guest {
             Some(error) => {
                 // Another sandbox may have the same id by now.
                 known.agent = None;
+                known.about = None;
                 Liveness::Unknown(Arc::new(NoGuest::Agent(error)))
             }
         }

@@ -38,7 +38,7 @@ impl Kernel {
             exit_status: None,
             exited_at: None,
         };
-        if calls == Calls::StateAlone {
+        if matches!(calls, Calls::StateAlone | Calls::StateAndGuest) {
             return Ok(Reply {
                 state,
                 stats: ReplyStats::None,

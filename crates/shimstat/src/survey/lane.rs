@@ -8,7 +8,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, oneshot};
 use tokio::time::Instant;
 
 use super::error::{AskError, NoGuest, NotRunning};
-use super::guest::{Guest, Told};
+use super::guest::{Guest, Liveness, Told};
 use super::question::{Calls, Origin, Reply, ReplyStats, Via};
 use super::terms::{BUSY, Terms};
 use crate::guest::{GuestStats, merge};
@@ -329,10 +329,21 @@ impl Visit {
     async fn calls(&mut self, calls: Calls) -> Result<Reply, AskError> {
         let (mut connection, state) = self.first_state().await?;
         let wants_stats = match calls {
-            Calls::StateAlone => false,
+            Calls::StateAlone | Calls::StateAndGuest => false,
             Calls::StatsOfRunning(_) => state.status != TaskStatus::Stopped,
             Calls::StatsOfAny => true,
         };
+        if calls == Calls::StateAndGuest
+            && state.status != TaskStatus::Stopped
+            && let Some(guest) = &self.guest
+        {
+            // The guest has its own time.
+            self.lane.end();
+            if let Liveness::Hung(silence) = guest.liveness(&self.lane.terms).await {
+                *self.kept = Some(connection);
+                return Err(silence.error(Some(state)));
+            }
+        }
         if !wants_stats || self.subject.has_no_statistics() {
             *self.kept = Some(connection);
             let stats = match wants_stats {
@@ -350,7 +361,7 @@ impl Visit {
         self.lane.end();
         let via = match calls {
             Calls::StatsOfRunning(via) => via,
-            Calls::StateAlone | Calls::StatsOfAny => Via::Shim,
+            Calls::StateAlone | Calls::StateAndGuest | Calls::StatsOfAny => Via::Shim,
         };
         let told = match &self.guest {
             Some(guest) => guest.stats(self.subject.id(), &self.lane.terms).await,

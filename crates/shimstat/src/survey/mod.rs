@@ -15,6 +15,7 @@ mod ask;
 mod asking;
 mod concurrency;
 mod error;
+mod facts;
 mod guest;
 mod kernel;
 mod lane;
@@ -29,10 +30,12 @@ pub use ask::Survey;
 pub use asking::Asking;
 pub use concurrency::ConcurrencyLimit;
 pub use error::{AskError, MonitorError, NoGuest, NotRunning, Silence};
-pub use guest::GuestFacts;
+pub use facts::{AgentFacts, GuestFacts};
 pub use monitor::GuestMetrics;
 pub use monitor_call::{MonitorPage, MonitorQuestion};
-pub use question::{LastStatistics, Network, Origin, Question, Sample, State, Statistics, Via};
+pub use question::{
+    LastStatistics, Network, Origin, Question, Sample, State, StateAndGuest, Statistics, Via,
+};
 pub use single_flight::{Flight, SingleFlight};
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! Asking a sandbox's monitor, or the agent in its guest, where that does not put the sandbox at risk.
 
+use std::sync::Arc;
+
 use super::ask::Survey;
-use super::error::{AskError, MonitorError, NotRunning};
-use super::guest::{GuestFacts, Liveness, Told};
+use super::error::{AskError, MonitorError, NoGuest, NotRunning};
+use super::facts::GuestFacts;
+use super::guest::{Guest, Liveness, Told};
 use super::monitor_call::{MonitorCall, MonitorPage, MonitorQuestion};
 use super::question::State;
 use crate::guest::GuestAddress;
-use crate::node::Pod;
+use crate::node::{GuestVolume, Pod};
 use crate::shim::address::{Address, Endpoint, TaskVersion};
 use crate::shim::task::{TaskState, TaskStatus};
 
@@ -35,14 +38,17 @@ impl Survey {
         let state = self.state_of(pod).await?;
         let lane = self.lane(&way_to(pod)?);
         let guest = match question {
-            MonitorQuestion::Metrics => {
-                let (guest, terms) = (self.guest_of_pod(pod), self.terms.clone());
-                Some(lane.hold(async move { guest.liveness(&terms).await }).await?)
-            }
+            MonitorQuestion::Metrics => self.guest_of_pod(pod),
             MonitorQuestion::MetricsAtAnyRisk | MonitorQuestion::AgentUrl => None,
         };
-        if let Some(Liveness::Hung(silence)) = guest {
-            return Err(silence.error(state).into());
+        let mut no_guest = None;
+        if let Some(guest) = guest {
+            let terms = self.terms.clone();
+            match lane.hold(async move { guest.liveness(&terms).await }).await? {
+                Liveness::Alive(_) => {}
+                Liveness::Hung(silence) => return Err(silence.error(state).into()),
+                Liveness::Unknown(why) => no_guest = Some(why),
+            }
         }
         let call = MonitorCall {
             connect: self.terms.connect.clone(),
@@ -53,37 +59,59 @@ impl Survey {
             most,
         };
         let monitor = pod.monitor.first().cloned();
-        lane.call(question.call(), call.run())
-            .await
-            .map_err(|error| named(error, question.call(), monitor))?
+        let answer = lane.call(question.call(), call.run()).await;
+        let page = answer.map_err(|error| named(error, question.call(), monitor))??;
+        Ok(MonitorPage { no_guest, ..page })
     }
 
     /// Asks the agent in a pod's guest for its metrics and the guest's (`kata_agent_*`, `kata_guest_*`), as text that
     /// was not checked. The shim is asked whether the sandbox runs, and for nothing else.
     pub async fn guest_metrics(&self, pod: &Pod) -> Result<GuestMetrics, MonitorError> {
-        let state = self.state_of(pod).await?;
-        let lane = self.lane(&way_to(pod)?);
-        let (guest, terms) = (self.guest_of_pod(pod), self.terms.clone());
-        match lane.hold(async move { guest.metrics(&terms).await }).await? {
-            Told::Answer(address, text) => Ok(GuestMetrics {
-                address,
-                text,
-                task_pid: state.map(|state| state.pid),
-            }),
-            Told::Hung(silence) => Err(silence.error(state).into()),
-            Told::Nothing(why) => Err(AskError::NoGuest { why, state }.into()),
-        }
+        let terms = self.terms.clone();
+        let ask = async move |guest: Arc<Guest>| guest.metrics(&terms).await;
+        let (state, address, text) = self.ask_guest(pod, ask).await?;
+        Ok(GuestMetrics {
+            address,
+            text,
+            task_pid: state.map(|state| state.pid),
+        })
     }
 
-    /// Asks the agent in a pod's guest for its version and the guest's interfaces.
-    pub async fn guest_facts(&self, pod: &Pod) -> Result<GuestFacts, MonitorError> {
+    /// Whether a pod runs in a guest of Kata's. It is not asked.
+    pub fn has_guest(&self, pod: &Pod) -> bool {
+        self.guest_of_pod(pod).is_some()
+    }
+
+    /// Asks the agent in a pod's guest about itself, its guest and the pod's volumes in it, and for its metrics where they
+    /// are wanted. The shim is asked whether the sandbox runs, and for nothing else.
+    pub async fn guest_facts(&self, pod: &Pod, metrics: bool) -> Result<GuestFacts, MonitorError> {
+        let terms = self.terms.clone();
+        let ask = |guest: Arc<Guest>| {
+            let volumes = GuestVolume::of_pod(pod.all().map(Arc::as_ref));
+            async move { guest.facts(volumes, metrics, &terms).await }
+        };
+        let (_, _, facts) = self.ask_guest(pod, ask).await?;
+        Ok(facts)
+    }
+
+    async fn ask_guest<T: Send + 'static, F>(
+        &self,
+        pod: &Pod,
+        ask: impl FnOnce(Arc<Guest>) -> F,
+    ) -> Result<(Option<TaskState>, GuestAddress, T), MonitorError>
+    where
+        F: Future<Output = Told<T>> + Send + 'static,
+    {
+        let no_guest = |why, state| AskError::NoGuest { why, state };
+        let guest = self
+            .guest_of_pod(pod)
+            .ok_or_else(|| no_guest(Arc::new(NoGuest::NotKata), None))?;
         let state = self.state_of(pod).await?;
         let lane = self.lane(&way_to(pod)?);
-        let (guest, terms) = (self.guest_of_pod(pod), self.terms.clone());
-        match lane.hold(async move { guest.facts(&terms).await }).await? {
-            Told::Answer(_, facts) => Ok(facts),
+        match lane.hold(ask(guest)).await? {
+            Told::Answer(address, answer) => Ok((state, address, answer)),
             Told::Hung(silence) => Err(silence.error(state).into()),
-            Told::Nothing(why) => Err(AskError::NoGuest { why, state }.into()),
+            Told::Nothing(why) => Err(no_guest(why, state).into()),
         }
     }
 

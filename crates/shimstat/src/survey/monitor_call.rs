@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::{AskError, MonitorError};
+use super::error::{AskError, MonitorError, NoGuest};
 use crate::node::hypervisor::{self, Risk};
 use crate::shim::address::Address;
 use crate::shim::{Connect, Connection, monitor};
@@ -44,6 +44,8 @@ pub struct MonitorPage {
     pub address: Address,
     /// What it answered, as it was sent. Untrusted.
     pub body: Vec<u8>,
+    /// Why the guest could not be asked first whether it lives.
+    pub no_guest: Option<Arc<NoGuest>>,
 }
 
 /// One question on its way.
@@ -69,6 +71,7 @@ impl MonitorCall {
         Ok(MonitorPage {
             address: address.clone(),
             body,
+            no_guest: None,
         })
     }
 

@@ -32,6 +32,11 @@ pub trait Question: Copy + Send + 'static {
 #[derive(Debug, Clone, Copy)]
 pub struct State;
 
+/// The same, and whether the guest of a Kata sandbox lives: where it hangs, that is the answer
+/// ([`AskError::GuestHung`]), with the state.
+#[derive(Debug, Clone, Copy)]
+pub struct StateAndGuest;
+
 /// The statistics of a running task.
 #[derive(Debug, Clone, Copy)]
 pub struct Statistics {
@@ -111,6 +116,8 @@ pub enum Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Calls {
     StateAlone,
+    /// The guest's agent is asked whether it lives, where the task has not stopped.
+    StateAndGuest,
     /// `Stats`, where the task has not stopped.
     StatsOfRunning(Via),
     /// `Stats`, even where it has.
@@ -141,6 +148,18 @@ impl Question for State {
 
     fn calls(self) -> Calls {
         Calls::StateAlone
+    }
+
+    fn answer(reply: Reply) -> Result<TaskState, AskError> {
+        Ok(reply.state)
+    }
+}
+
+impl Question for StateAndGuest {
+    type Answer = TaskState;
+
+    fn calls(self) -> Calls {
+        Calls::StateAndGuest
     }
 
     fn answer(reply: Reply) -> Result<TaskState, AskError> {

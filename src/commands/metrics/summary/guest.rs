@@ -11,7 +11,8 @@
 //! | `kata_guest_meminfo` | bytes |
 //! | `kata_agent_total_time`, `kata_agent_total_rss` | seconds, bytes |
 
-use crate::commands::metrics::readings::Readings;
+use crate::guest_side::GuestMemory;
+use crate::readings::Readings;
 use shimstat::node::{Part, processes};
 
 /// What the metrics say about one part of a sandbox.
@@ -40,7 +41,7 @@ impl Measured {
 
 /// A process of the host, as its shim saw it.
 pub fn host_part(readings: &Readings, part: Part) -> Option<Measured> {
-    let item = |family: &str, item: &str| amount(readings.value(family, &[("item", item)])?);
+    let item = |family: &str, item: &str| readings.amount(family, &[("item", item)]);
     let ticks = |family: &str| {
         let ticks = item(family, "utime")?.checked_add(item(family, "stime")?)?;
         Some(processes::ticks(ticks).as_secs_f64())
@@ -60,9 +61,7 @@ pub fn host_part(readings: &Readings, part: Part) -> Option<Measured> {
             readings
                 .value("process_cpu_seconds_total", &[])
                 .filter(|seconds| *seconds >= 0.0),
-            readings
-                .value("process_resident_memory_bytes", &[])
-                .and_then(amount),
+            readings.amount("process_resident_memory_bytes", &[]),
             "process_cpu_seconds_total, process_resident_memory_bytes",
         ),
         // The Rust shim, which has no process_* families.
@@ -83,14 +82,12 @@ pub fn guest(readings: &Readings) -> Option<Measured> {
         .map(time)
         .into_iter()
         .sum::<Option<f64>>();
-    let bytes = |item| amount(readings.value("kata_guest_meminfo", &[("item", item)])?);
-    let total = bytes("mem_total");
-    let used = total.and_then(|total| total.checked_sub(bytes("mem_available")?));
+    let memory = GuestMemory::read(readings);
     Some(Measured {
-        of: total,
+        of: memory.map(|memory| memory.total),
         ..Measured::new(
             busy.map(|milliseconds| milliseconds / 1000.0),
-            used,
+            memory.and_then(|memory| memory.used),
             "kata_guest_cpu_time, kata_guest_meminfo (mem_total minus mem_available)",
         )?
     })
@@ -102,15 +99,9 @@ pub fn agent(readings: &Readings) -> Option<Measured> {
         readings
             .value("kata_agent_total_time", &[])
             .filter(|seconds| *seconds >= 0.0),
-        readings.value("kata_agent_total_rss", &[]).and_then(amount),
+        readings.amount("kata_agent_total_rss", &[]),
         "kata_agent_total_time, kata_agent_total_rss",
     )
-}
-
-/// A number that can be an amount: Kata has been seen to send a negative one as 1.8e19.
-fn amount(value: f64) -> Option<u64> {
-    const MOST: f64 = (1_u64 << 60) as f64;
-    (0.0..MOST).contains(&value).then_some(value as u64)
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use promtext::Filter;
 use shimstat::node::hypervisor::{self, VirtualMachine};
-use shimstat::node::{Container, HostProcesses, Inventory, host_processes};
+use shimstat::node::{Container, HostProcesses, Inventory, Pod, host_processes};
 use shimstat::survey::{AskError, GuestFacts, Network, NotRunning, Sample, State, Statistics, Survey, Via};
 
-use crate::commands::metrics::readings::Readings;
 use crate::commands::metrics::sandbox::{Sandbox, not_running};
 use crate::context::Context;
 use crate::exit::Failure;
+use crate::readings::Readings;
 use crate::sandbox_page::{MetricsSource, SandboxMetrics};
 
 /// What was found about a sandbox.
@@ -45,9 +45,10 @@ impl Look {
         if let Some(Err(AskError::NotRunning(why @ NotRunning::Unknown(_)))) = &state {
             return Err(not_running(sandbox.id(), why));
         }
+        let pod = whole_pod(context, sandbox)?;
         let asking = survey
             .begin(
-                containers(context, sandbox)?,
+                pod.all().cloned(),
                 Statistics {
                     network: Network::None,
                     via: Via::Both,
@@ -86,7 +87,7 @@ impl Look {
         };
         let guest = match silent {
             Some(_) => None,
-            None => survey.guest_facts(&sandbox.pod).await.ok(),
+            None => survey.guest_facts(&pod, false).await.ok(),
         };
         let shim_pid = sandbox.pod.main().and_then(|main| main.shim_pid());
         let task_pid = state.and_then(|state| Some(state.ok()?.pid));
@@ -103,12 +104,15 @@ impl Look {
     }
 }
 
-/// The containers of a sandbox, its own first; none if containerd does not know it.
-fn containers(context: &Context, sandbox: &Sandbox) -> Result<Vec<Arc<Container>>, Failure> {
-    if sandbox.pod.main().is_none() {
-        return Ok(Vec::new());
+/// The pod with all of its containers; none if containerd does not know it.
+fn whole_pod(context: &Context, sandbox: &Sandbox) -> Result<Pod, Failure> {
+    let mut whole = sandbox.pod.clone();
+    if whole.main().is_some() {
+        let pods = shimstat::node::pods(&Inventory::new(context.node.clone()).read()?);
+        if let Some(pod) = pods.into_iter().find(|pod| pod.key == whole.key) {
+            whole.sandbox = pod.sandbox;
+            whole.containers = pod.containers;
+        }
     }
-    let pods = shimstat::node::pods(&Inventory::new(context.node.clone()).read()?);
-    let pod = pods.iter().find(|pod| pod.key == sandbox.pod.key);
-    Ok(pod.map_or_else(Vec::new, |pod| pod.all().cloned().collect()))
+    Ok(whole)
 }

@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
-use shimstat::guest::GuestInterface;
 use shimstat::node::hypervisor::{KataShim, VirtualMachine};
 use shimstat::node::{Container, HostProcesses, Part, Role};
 use shimstat::rates::Rates;
-use shimstat::survey::{AskError, GuestFacts, Sample};
+use shimstat::survey::{AskError, Sample};
 
 use super::guest::{self, Measured};
 use super::look::Look;
+use crate::guest_side::GuestSide;
+use crate::readings::Readings;
 
 /// One line of the summary. `None`: not measured. As JSON, its keys are in alphabetical order.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -37,7 +38,7 @@ pub struct Entry {
 pub struct Summary {
     /// The agent in the guest, where it can be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub agent: Option<Agent>,
+    pub agent: Option<GuestSide>,
     /// Its containers, as counted in the guest.
     pub containers: Vec<Entry>,
     /// The guest as a machine. The VMM's usage includes it.
@@ -63,45 +64,6 @@ pub struct Summary {
     pub rates: bool,
 }
 
-/// What the agent in the guest tells. Untrusted text. As JSON, its keys are in alphabetical order.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Agent {
-    /// The guest's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interfaces: Option<Vec<Interface>>,
-    pub version: String,
-}
-
-/// A network interface of the guest.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Interface {
-    /// Such as `10.88.0.5/16`.
-    pub addresses: Vec<String>,
-    pub mtu: u64,
-    pub name: String,
-}
-
-impl From<&GuestFacts> for Agent {
-    fn from(facts: &GuestFacts) -> Self {
-        let interface = |interface: &GuestInterface| Interface {
-            addresses: interface
-                .addresses
-                .iter()
-                .map(|(address, prefix)| format!("{address}/{prefix}"))
-                .collect(),
-            mtu: interface.mtu,
-            name: interface.name.clone(),
-        };
-        Self {
-            interfaces: facts
-                .interfaces
-                .as_ref()
-                .map(|interfaces| interfaces.iter().map(interface).collect()),
-            version: facts.version.clone(),
-        }
-    }
-}
-
 fn shim_name<S: Serializer>(shim: &Option<KataShim>, serializer: S) -> Result<S::Ok, S::Error> {
     let name = shim.map(|shim| match shim {
         KataShim::Go => "go",
@@ -121,7 +83,10 @@ impl Summary {
         let machine = now.machine.as_ref();
         let own = now.containers.first().map(|(container, _)| container);
         Self {
-            agent: now.guest.as_ref().map(Agent::from),
+            agent: now.guest.as_ref().map(|facts| {
+                let readings = now.scraped.as_ref().ok().map(|(_, readings)| readings);
+                GuestSide::new(facts, readings)
+            }),
             sandbox: sandbox.to_string(),
             pod: own.and_then(|container| container.names().pod()),
             shim: machine.map(|machine| machine.shim),
@@ -214,7 +179,7 @@ fn from_families(
     now: &Look,
     before: Option<&Look>,
     name: &str,
-    read: impl Fn(&crate::commands::metrics::readings::Readings) -> Option<Measured>,
+    read: impl Fn(&Readings) -> Option<Measured>,
 ) -> Option<Entry> {
     let measured = |look: &Look| {
         let (taken, readings) = look.scraped.as_ref().ok()?;

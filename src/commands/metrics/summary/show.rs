@@ -2,7 +2,8 @@
 
 use shimstat::node::hypervisor::KataShim;
 
-use super::model::{Agent, Entry, Summary};
+use super::model::{Entry, Summary};
+use crate::guest_side::GuestSide;
 use crate::show::table::{Align, Table};
 use crate::show::text::escape;
 use crate::show::{json, units};
@@ -30,8 +31,11 @@ pub fn table(summary: &Summary) -> Vec<u8> {
         }
     }
     let mut text = format!("{}\n\n{table}\n", escape(&title(summary)));
-    if let Some(agent) = &summary.agent {
-        text += &format!("guest: {}\n", escape(&about(agent)));
+    if let Some(guest) = &summary.agent {
+        text += &format!("guest: {}\n", escape(&about(guest)));
+        for filesystem in &guest.filesystems {
+            text += &format!("in the guest: {}\n", escape(&filesystem.show()));
+        }
     }
     for line in &summary.missing {
         text += &format!("not known: {}\n", escape(line));
@@ -40,12 +44,9 @@ pub fn table(summary: &Summary) -> Vec<u8> {
 }
 
 /// `agent 4.1.0; eth0 10.88.0.5/16`.
-fn about(agent: &Agent) -> String {
-    let interfaces = agent.interfaces.iter().flatten().map(|interface| {
-        let addresses = interface.addresses.join(" ");
-        format!("; {} {addresses}", interface.name).trim_end().to_string()
-    });
-    format!("agent {}", agent.version) + &interfaces.collect::<String>()
+fn about(guest: &GuestSide) -> String {
+    let interfaces = guest.interfaces().map(|interface| format!("; {interface}"));
+    format!("agent {}", guest.version) + &interfaces.collect::<String>()
 }
 
 fn title(summary: &Summary) -> String {
@@ -88,7 +89,7 @@ pub fn json(summary: &Summary) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::metrics::summary::model::Interface;
+    use crate::guest_side::{Filesystem, Interface, Usage};
     use serde_json::{Value, json};
 
     fn entry(name: &str, cpu: Option<f64>, memory: Option<u64>) -> Entry {
@@ -104,8 +105,20 @@ mod tests {
 
     fn summary() -> Summary {
         Summary {
-            agent: Some(Agent {
+            agent: Some(GuestSide {
                 version: "4.1.0".into(),
+                memory: None,
+                seccomp: Some(false),
+                filesystems: vec![Filesystem {
+                    bytes: Usage {
+                        total: Some(100 << 20),
+                        used: Some(40 << 20),
+                        available: None,
+                    },
+                    device: Some("sda".into()),
+                    mount: "/\x1b[1m".into(),
+                    ..Filesystem::default()
+                }],
                 interfaces: Some(vec![
                     Interface {
                         name: "eth0".into(),
@@ -142,6 +155,7 @@ mod tests {
              VMM               5.53s  317MiB      Stats\n\
              container app         -    1MiB      Stats\n\
              guest: agent 4.1.0; eth0 10.88.0.5/16 fe80::1/64; \\u{1b}[0m\n\
+             in the guest: /\\u{1b}[1m (sda) 40MiB of 100MiB\n\
              not known: shim: gone\n"
         );
     }
@@ -155,7 +169,9 @@ mod tests {
                 "sandbox": "s1", "pod": "shop/\u{1b}[31mweb", "hypervisor": "clh", "shim": "go",
                 "host": [{"name": "VMM", "cpu_seconds": 5.53, "memory_bytes": 332_455_936, "source": "Stats"}],
                 "containers": [{"name": "app", "memory_bytes": 1_048_576, "source": "Stats"}],
-                "agent": {"version": "4.1.0", "interfaces": [
+                "agent": {"version": "4.1.0", "seccomp": false, "filesystems": [
+                    {"mount": "/\u{1b}[1m", "device": "sda", "bytes": {"total": 104_857_600, "used": 41_943_040}},
+                ], "interfaces": [
                     {"name": "eth0", "addresses": ["10.88.0.5/16", "fe80::1/64"], "mtu": 1500},
                     {"name": "\u{1b}[0m", "addresses": [], "mtu": 65_536},
                 ]},

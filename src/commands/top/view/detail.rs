@@ -14,12 +14,16 @@ use super::super::model::Model;
 use super::super::row::Health;
 use super::super::tree::{Kind, Line};
 use super::theme::Theme;
+use crate::guest_side::{Filesystem, GuestSide};
 use crate::show::field::{Field, Value};
 use crate::show::name::short_id;
 use crate::show::{fields, units};
 
 /// The pane's rows: its title, and one for each fact that there can be.
-pub const HEIGHT: u16 = 9;
+const HEIGHT: u16 = 9;
+
+/// The rows for what guests tell.
+const GUEST_HEIGHT: u16 = 2;
 
 /// The width of a row's label, and a blank.
 const LABEL: u16 = 10;
@@ -28,6 +32,13 @@ const LABEL: u16 = 10;
 const GRAPH: u16 = 20;
 const TEXT: u16 = 58;
 const MAX_TEXT: u16 = 80;
+
+pub fn height(model: &Model) -> u16 {
+    match model.guests_tell {
+        true => HEIGHT + GUEST_HEIGHT,
+        false => HEIGHT,
+    }
+}
 
 pub fn draw(model: &Model, line: Option<&Line>, theme: &Theme, area: Rect, buffer: &mut Buffer) {
     rule(model, line, theme, Rect { height: 1, ..area }, buffer);
@@ -123,6 +134,9 @@ fn facts(model: &Model, line: &Line) -> Vec<(&'static str, String)> {
         facts.push(("cpu", cpu(model, line, stats)));
         facts.push(("io", io(model, line)));
     }
+    if let Some(guest) = &model.guest {
+        facts.extend(guest_side(guest));
+    }
     if let Some(host) = &model.host {
         facts.extend(host_side(host));
     }
@@ -196,6 +210,19 @@ fn state(model: &Model, line: &Line) -> String {
         pid.filter(|pid| *pid != 0).map(|pid| format!("pid {pid}")),
         age.map(|age| format!("age {}", units::age(age))),
     ])
+}
+
+/// What the sandbox's guest tells.
+fn guest_side(guest: &GuestSide) -> [(&'static str, String); 2] {
+    let memory = guest.memory.map(|memory| format!("{} in use", memory.show()));
+    let interfaces: Vec<_> = guest.interfaces().collect();
+    let disks: Vec<_> = guest.filesystems.iter().map(Filesystem::show).collect();
+    let about = join([
+        memory,
+        Some(interfaces.join(", ")).filter(|text| !text.is_empty()),
+        Some(format!("agent {}", guest.version)),
+    ]);
+    [("guest", about), ("in it", disks.join(", "))]
 }
 
 /// What the sandbox's processes use, from `/proc`.

@@ -46,7 +46,7 @@ pub fn draw(model: &mut Model, theme: &Theme, buffer: &mut Buffer) {
         return;
     }
     let details = if model.details && area.height >= HEIGHT_FOR_DETAILS {
-        detail::HEIGHT
+        detail::height(model)
     } else {
         0
     };

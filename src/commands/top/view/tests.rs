@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ratatui::style::Modifier;
@@ -12,6 +13,7 @@ use crate::commands::top::fixtures::{pod, row, row_of, sample, tree, using};
 use crate::commands::top::host::HostSide;
 use crate::commands::top::input::Action;
 use crate::commands::top::row::{Health, History, Row};
+use crate::guest_side::{Filesystem, GuestMemory, GuestSide, Interface, Usage};
 
 const THEME: Theme = Theme {
     colour: false,
@@ -391,4 +393,50 @@ fn memory_near_its_limit_and_kills_stand_out() {
     assert!(screen[usize::from(y)].contains("████████") && screen[usize::from(y)].ends_with("   2"));
     assert_eq!(buffer.cell((34, y)).unwrap().fg, ratatui::style::Color::Red);
     assert_eq!(buffer.cell((79, y)).unwrap().fg, ratatui::style::Color::Red);
+}
+
+#[test]
+fn the_pane_has_room_for_what_a_guest_tells() {
+    let mut model = model();
+    model.host = Some(host_side(&mut model));
+    let interface = |name: &str, address: &str| Interface {
+        addresses: vec![address.into()],
+        mtu: 1500,
+        name: name.into(),
+    };
+    model.guest = Some(Arc::new(GuestSide {
+        filesystems: vec![Filesystem {
+            bytes: Usage {
+                total: Some(100 << 20),
+                used: Some(40 << 20),
+                available: None,
+            },
+            mount: "/data\u{1b}[1m".into(),
+            device: Some("sda".into()),
+            ..Filesystem::default()
+        }],
+        interfaces: Some(vec![
+            interface("lo", "127.0.0.1/8"),
+            interface("eth0", "10.0.0.2/24"),
+        ]),
+        memory: Some(GuestMemory {
+            total: 399 << 20,
+            used: Some(64 << 20),
+        }),
+        seccomp: None,
+        version: "4.1.0".into(),
+    }));
+    model.guests_tell = true;
+    let screen = text(&drawn(&mut model, &THEME, 80, 24));
+    for (y, line) in [
+        (
+            17,
+            "guest     64MiB of 399MiB in use, eth0 10.0.0.2/24, agent 4.1.0",
+        ),
+        (18, "in it     /data"),
+        (22, "shim      0.0%, 8MiB resident, pid 70"),
+    ] {
+        assert!(screen[y].starts_with(line), "{screen:#?}");
+    }
+    assert!(screen[18].contains("(sda) 40MiB of 100MiB") && !screen[18].contains('\u{1b}'));
 }

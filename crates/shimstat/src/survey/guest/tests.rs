@@ -12,11 +12,13 @@ use protobuf::{Message, MessageField};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use ttrpc::proto::{GenMessage, MessageHeader, Request, Response, Status as RpcStatus};
 
-use crate::guest::{ConnectGuest, ConnectingGuest, Method};
+use crate::guest::{ConnectGuest, ConnectingGuest, Method, VolumeUsage};
 use crate::node::{Bundle, Description, Layout, Role, Source};
 use crate::shim::address::{Endpoint, TaskVersion};
 use crate::shim::{Connect, Connecting, Connection, ShimError};
-use crate::survey::{AskError, MonitorError, Network, Origin, Sample, State, Statistics, Survey, Via};
+use crate::survey::{
+    AskError, MonitorError, Network, Origin, Sample, State, StateAndGuest, Statistics, Survey, Via,
+};
 
 const LIMIT: Duration = Duration::from_secs(3);
 
@@ -30,6 +32,8 @@ enum Agent {
     Hangs,
     /// It answers checks, and hangs when it is asked for a container.
     HangsAtStats,
+    /// It takes a second for everything but checks.
+    Dawdles,
     /// Its policy forbids all but checks.
     Refuses,
     /// It forbids even checks.
@@ -99,8 +103,18 @@ impl ConnectGuest for Guests {
 }
 
 async fn requests(mut stream: DuplexStream, answer: impl Fn(Request) -> Option<Result<Vec<u8>, i32>>) {
+    dawdling(&mut stream, answer, |_| Duration::ZERO).await;
+}
+
+/// Answers each request after a time.
+async fn dawdling(
+    mut stream: &mut DuplexStream,
+    answer: impl Fn(Request) -> Option<Result<Vec<u8>, i32>>,
+    takes: impl Fn(&str) -> Duration,
+) {
     while let Ok(frame) = GenMessage::read_from(&mut stream).await {
         let request = Request::parse_from_bytes(&frame.payload).unwrap();
+        tokio::time::sleep(takes(&request.method)).await;
         let mut response = Response::new();
         match answer(request) {
             Some(Ok(payload)) => response.payload = payload,
@@ -188,12 +202,22 @@ async fn serve_monitor(mut stream: DuplexStream, sandbox: Arc<Sandbox>) {
     let _ = stream.write_all(answer.as_bytes()).await;
 }
 
-async fn serve_agent(stream: DuplexStream, sandbox: Arc<Sandbox>) {
-    requests(stream, |request| {
+async fn serve_agent(mut stream: DuplexStream, sandbox: Arc<Sandbox>) {
+    let takes = |method: &str| match (sandbox.agent(), method) {
+        (Agent::Dawdles, method) if method != "Check" => Duration::from_secs(1),
+        _ => Duration::ZERO,
+    };
+    let answer = |request: Request| {
         sandbox.note(format!("guest {}/{}", request.service, request.method));
         let recorded: &[u8] = match request.method.as_str() {
             "Check" => include_bytes!("../../../tests/fixtures/kata-4.1-agent/health-check.bin"),
             "StatsContainer" => include_bytes!("../../../tests/fixtures/kata-4.1-agent/stats-container.bin"),
+            "GetGuestDetails" => include_bytes!("../../../tests/fixtures/kata-4.1-agent/guest-details.bin"),
+            // 8192 of 65536 bytes are used. No recording has a volume.
+            "GetVolumeStats" if request.payload.ends_with(b"/shm") => {
+                &[10, 13, 8, 0x80, 0xc0, 3, 16, 0x80, 0x80, 4, 24, 0x80, 0x40, 32, 1]
+            }
+            "GetVolumeStats" => return Some(Err(13)),
             "Version" => include_bytes!("../../../tests/fixtures/kata-4.1-agent/version.bin"),
             "ListInterfaces" => include_bytes!("../../../tests/fixtures/kata-4.1-agent/list-interfaces.bin"),
             "GetMetrics" => include_bytes!("../../../tests/fixtures/kata-4.1-agent/get-metrics.bin"),
@@ -201,13 +225,12 @@ async fn serve_agent(stream: DuplexStream, sandbox: Arc<Sandbox>) {
         };
         match (sandbox.agent(), request.method.as_str()) {
             (Agent::Hangs, _) | (Agent::HangsAtStats, "StatsContainer") => None,
-            (Agent::RefusesAll, _) | (Agent::Refuses, "StatsContainer" | "GetMetrics" | "ListInterfaces") => {
-                Some(Err(7))
-            }
+            (Agent::RefusesAll, _) => Some(Err(7)),
+            (Agent::Refuses, call) if !matches!(call, "Check" | "Version") => Some(Err(7)),
             _ => Some(Ok(recorded.to_vec())),
         }
-    })
-    .await;
+    };
+    dawdling(&mut stream, answer, takes).await;
 }
 
 struct Node {
@@ -264,6 +287,16 @@ impl Node {
         let mut pod = crate::node::pods(&[self.container("sandbox"), self.container("c1")]).remove(0);
         pod.monitor = vec![Address::Path("/monitor".into())];
         pod
+    }
+
+    /// Gives a container volumes; the guest knows none of them.
+    fn has_empty_dirs(&self, count: usize) {
+        let source = |n| format!(r#"{{"source":"/pods/1/volumes/kubernetes.io~empty-dir/v{n}"}}"#);
+        let mounts: Vec<_> = (0..count).map(source).collect();
+        let bundle = self.dir.path().join("c1");
+        std::fs::create_dir(&bundle).unwrap();
+        let spec = format!(r#"{{"mounts":[{}]}}"#, mounts.join(","));
+        std::fs::write(bundle.join("config.json"), spec).unwrap();
     }
 
     async fn ask(&self, id: &str) -> Result<Sample, AskError> {
@@ -513,15 +546,87 @@ async fn the_monitor_of_a_hung_guest_is_not_asked_for_metrics() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_state_comes_with_whether_the_guest_lives() {
+    let node = Node::new(Agent::Lives);
+    let ask = async |id| node.survey.ask(&node.container(id), StateAndGuest).await;
+    assert_eq!(ask("c1").await.unwrap().pid, 4711);
+    let calls = node.calls();
+    assert_eq!(calls, HUNG, "and no statistics");
+    node.becomes(Agent::Hangs);
+    tokio::time::sleep(FRESH).await;
+    for id in ["sandbox", "c1"] {
+        assert_hung(ask(id).await);
+    }
+    assert_eq!(
+        node.calls(),
+        ["shim State", "guest grpc.Health/Check", "shim State"],
+        "one check for all of the sandbox"
+    );
+    for agent in [Agent::RefusesAll, Agent::Gone] {
+        let node = Node::new(agent);
+        let state = node.survey.ask(&node.container("c1"), StateAndGuest).await;
+        assert!(state.is_ok(), "{agent:?}: {state:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_an_agent_tells_of_its_guest() {
     let node = Node::new(Agent::Lives);
-    let facts = node.survey.guest_facts(&node.pod()).await.unwrap();
-    assert_eq!(facts.version, "4.1.0");
-    assert!(!facts.interfaces.unwrap().is_empty());
-    node.becomes(Agent::Refuses);
-    let facts = node.survey.guest_facts(&node.pod()).await.unwrap();
-    assert_eq!((facts.version.as_str(), facts.interfaces), ("4.1.0", None));
+    node.has_empty_dirs(1);
+    let facts = async |metrics| node.survey.guest_facts(&node.pod(), metrics).await;
+    let all = facts(true).await.unwrap();
+    assert_eq!(all.agent.version, "4.1.0");
+    assert!(all.agent.interfaces.is_some() && all.agent.details.is_some());
+    assert!(all.metrics.unwrap().contains("\nkata_guest_meminfo{"));
+    let [(volume, stats)] = all.volumes.as_slice() else {
+        panic!("{:?}", all.volumes)
+    };
+    let usage = VolumeUsage {
+        total: 65536,
+        used: 8192,
+        available: 57344,
+    };
+    assert_eq!((volume.name.as_str(), stats.capacity), ("shm", Some(usage)));
+    node.calls();
+    // What does not change is remembered.
+    assert_eq!(facts(false).await.unwrap().agent, all.agent);
+    assert_eq!(
+        node.calls(),
+        [
+            "shim State",
+            "guest grpc.AgentService/GetVolumeStats",
+            "guest grpc.AgentService/GetVolumeStats",
+        ]
+    );
+    let node = Node::new(Agent::Refuses);
+    let facts = node.survey.guest_facts(&node.pod(), true).await.unwrap();
+    assert_eq!(facts.agent.version, "4.1.0", "from Version");
+    assert_eq!((&facts.agent.details, &facts.agent.interfaces), (&None, &None));
+    assert!(facts.volumes.is_empty() && facts.metrics.is_none());
     assert!(!node.calls().contains(&"shim Stats".to_string()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_hangs_is_not_asked_for_facts_one_by_one() {
+    let node = Node::new(Agent::Hangs);
+    match node.survey.guest_facts(&node.pod(), true).await {
+        Err(MonitorError::Ask(error)) => assert_hung::<()>(Err(error)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(node.sandbox.begun.elapsed(), PATIENCE);
+    assert_eq!(node.calls(), HUNG);
+}
+
+/// A call takes a second, which is in time; a dozen do not.
+#[tokio::test(start_paused = true)]
+async fn a_slow_guest_has_one_limit_for_all_that_it_tells() {
+    let node = Node::new(Agent::Dawdles);
+    node.has_empty_dirs(12);
+    match node.survey.guest_facts(&node.pod(), true).await {
+        Err(MonitorError::Ask(error)) => assert_hung::<()>(Err(error)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(node.sandbox.begun.elapsed(), LIMIT);
 }
 
 /// All that is ever sent to a guest: a survey has no way to send anything else.
@@ -531,12 +636,18 @@ async fn only_calls_that_read_are_sent_to_a_guest() {
     node.ask("c1").await.unwrap();
     node.ask_via("c1", Via::Guest).await.unwrap();
     node.survey.guest_metrics(&node.pod()).await.unwrap();
-    node.survey.guest_facts(&node.pod()).await.unwrap();
+    for agent in [Agent::Lives, Agent::Refuses] {
+        node.becomes(agent);
+        node.survey.guest_facts(&node.pod(), true).await.unwrap();
+    }
+    let other = Node::new(Agent::Refuses);
+    other.survey.guest_facts(&other.pod(), true).await.unwrap();
     let sent: HashSet<_> = node
         .calls()
         .into_iter()
+        .chain(other.calls())
         .filter_map(|call| call.strip_prefix("guest grpc").map(|call| format!("grpc{call}")))
         .collect();
     let allowed: HashSet<_> = Method::ALL.iter().map(Method::to_string).collect();
-    assert!(sent.is_subset(&allowed) && sent.len() == 5, "{sent:?}");
+    assert_eq!(sent, allowed);
 }

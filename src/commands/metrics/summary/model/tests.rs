@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::commands::metrics::readings::Readings;
+use crate::readings::Readings;
 use promtext::Filter;
 use shimstat::node::hypervisor::CgroupPaths;
 use shimstat::node::{MachineKind, PodNames, ProcessMemory, ProcessUsage};

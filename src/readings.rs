@@ -109,15 +109,25 @@ impl Readings {
         Ok(Self { families, left_out })
     }
 
+    /// The samples of a family.
+    pub fn samples(&self, name: &str) -> &[Reading] {
+        let family = self.families.iter().find(|family| family.name == name);
+        family.map_or(&[], |family| &family.samples)
+    }
+
+    /// The same as [`value`](Self::value), where it can be an amount.
+    pub fn amount(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        amount(self.value(name, labels)?)
+    }
+
     /// The value of the only sample of this name with these labels, if it is a finite number.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let family = self.families.iter().find(|family| family.name == name)?;
         let fits = |reading: &&Reading| {
             labels
                 .iter()
                 .all(|(label, value)| reading.label(label) == Some(value))
         };
-        let mut fitting = family.samples.iter().filter(fits);
+        let mut fitting = self.samples(name).iter().filter(fits);
         let (only, none) = (fitting.next()?, fitting.next());
         (none.is_none() && only.value.is_finite()).then_some(only.value)
     }
@@ -152,6 +162,12 @@ pub fn invalid_lines(body: &[u8], tally: &Tally) -> Option<String> {
 
 fn shown(line: &str) -> String {
     line.chars().take(SHOWN).collect()
+}
+
+/// A number that can be an amount: Kata has been seen to send a negative one as 1.8e19.
+pub fn amount(value: f64) -> Option<u64> {
+    const MOST: f64 = (1_u64 << 60) as f64;
+    (0.0..MOST).contains(&value).then_some(value as u64)
 }
 
 /// Whether prometheus-parse 0.2.5 reads a line in promtext's plain form without loss: it ignores names with a colon,
@@ -209,8 +225,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const GO: &[u8] = include_bytes!("../../../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
-    const RUST: &[u8] = include_bytes!("../../../crates/promtext/tests/fixtures/kata-3.30-rs/metrics.txt");
+    const GO: &[u8] = include_bytes!("../crates/promtext/tests/fixtures/kata-3.30-go/metrics.txt");
+    const RUST: &[u8] = include_bytes!("../crates/promtext/tests/fixtures/kata-3.30-rs/metrics.txt");
 
     fn read(page: &str) -> Result<Readings, ReadingError> {
         Readings::read(page.as_bytes(), &Filter::default())
