@@ -272,7 +272,9 @@ pub enum MetricsFormat {
 #[command(after_long_help = examples!("  kata-runtime monitor
       Serves http://127.0.0.1:8090/metrics
   kata-runtime monitor --listen-address :8090 --web.config.file web.yml
-      Serves every address of this machine, with TLS and passwords"))]
+      Serves every address of this machine, with TLS and passwords
+  kata-runtime monitor --profile lean --families kata_guest_load,-container_oom_
+      Serves what alerts need, with the guests' load and without OOM kills"))]
 pub struct Monitor {
     /// Where to listen: HOST:PORT, :PORT for every address, or unix:///PATH; may be repeated
     ///
@@ -291,11 +293,32 @@ pub struct Monitor {
     /// TLS and passwords, in the format of Prometheus's own exporters; reread when it changes
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config_file: Option<PathBuf>,
+    /// How much to serve
+    #[arg(long, value_enum, default_value_t)]
+    pub profile: Profile,
+    /// Only families with these prefixes, beside those of --profile lean; none of those with -PREFIX
+    #[arg(
+        long,
+        value_name = "[-]PREFIX,...",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    pub families: String,
     /// How many shims to ask at once; a slow one makes room for the next
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     pub max_concurrent: usize,
     #[command(flatten)]
     pub kata_monitor: KataMonitorFlags,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// All that there is: kata-monitor's page and more
+    #[default]
+    Full,
+    /// What alerts and capacity planning need; the sandboxes' own pages are not asked for
+    Lean,
 }
 
 /// Watch all containers on this node, live in the terminal

@@ -8,6 +8,7 @@ mod host;
 mod page_budget;
 mod pages;
 mod pod;
+mod profile;
 mod reason;
 mod routes;
 mod scrape;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use exporter_web::Server;
 use shimstat::node::Inventory;
 
+use self::profile::Selection;
 use self::routes::Routes;
 use self::scrape::Scraper;
 use crate::cli::Monitor;
@@ -48,7 +50,10 @@ pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> 
         arguments.max_concurrent,
         context.verbose || flags.is_verbose(),
     );
-    let routes = Arc::new(Routes::new(scraper));
+    let routes = Arc::new(Routes::new(
+        scraper,
+        Selection::new(arguments.profile, &arguments.families),
+    ));
     let answer = move |request| {
         let routes = routes.clone();
         async move { routes.answer(request).await }

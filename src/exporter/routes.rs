@@ -7,9 +7,8 @@ use exporter_web::{Request, Response, StatusCode};
 use promtext::Filter;
 use shimstat::survey::MonitorQuestion;
 
-use super::container_metrics;
 use super::pages;
-use super::pod::Wish;
+use super::profile::Selection;
 use super::scrape::Scraper;
 
 /// Without word from the scraper: Prometheus's own default.
@@ -21,11 +20,13 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(100);
 /// Answers requests.
 pub struct Routes {
     scraper: Scraper,
+    /// What is served at all.
+    selection: Selection,
 }
 
 impl Routes {
-    pub fn new(scraper: Scraper) -> Self {
-        Self { scraper }
+    pub fn new(scraper: Scraper, selection: Selection) -> Self {
+        Self { scraper, selection }
     }
 
     pub async fn answer(&self, request: Request) -> Response {
@@ -64,8 +65,15 @@ impl Routes {
                 "too many scrapes are being answered\n",
             );
         }
-        match self.scraper.gather(wish(&families), deadline).await {
-            Ok(gathered) => Response::metrics_from(gathered.page(&Filter::parse(&families))),
+        let selection = self.selection.and(Selection::of(&families));
+        match self.scraper.gather(selection.wish, deadline).await {
+            Ok(gathered) => {
+                let response = Response::metrics_from(gathered.page(&selection));
+                match selection.is_lean {
+                    true => response.compressed_harder(),
+                    false => response,
+                }
+            }
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
     }
@@ -110,44 +118,6 @@ fn filtered(body: bytes::Bytes, families: &str) -> Result<Vec<u8>, promtext::Err
     Ok(Merge::new(vec![page], &Filter::parse(families)).into_bytes())
 }
 
-/// What has to be asked for families with these prefixes to be served. What cannot be in the page is not
-/// asked for.
-fn wish(families: &str) -> Wish {
-    let mut prefixes = families
-        .split(',')
-        .map(str::trim)
-        .filter(|prefix| !prefix.is_empty())
-        .peekable();
-    if prefixes.peek().is_none() {
-        return Wish {
-            pages: true,
-            stats: true,
-            vm: true,
-            host: true,
-        };
-    }
-    let overlaps = |prefix: &str, name: &str| prefix.starts_with(name) || name.starts_with(prefix);
-    let nothing = Wish {
-        pages: false,
-        stats: false,
-        vm: false,
-        host: false,
-    };
-    prefixes.fold(nothing, |wish, prefix| {
-        let vm = overlaps(prefix, "kata_sandbox_");
-        let ours = prefix.starts_with("container_") || prefix.starts_with("kata_sandbox_");
-        Wish {
-            pages: wish.pages || !ours,
-            stats: wish.stats
-                || vm
-                || overlaps(prefix, "container_")
-                || overlaps(prefix, "kata_monitor_container_"),
-            vm: wish.vm || vm,
-            host: wish.host || container_metrics::needs_host(prefix),
-        }
-    })
-}
-
 /// How long there is for gathering: what the scraper gives, less what it takes to write and read the page.
 fn timeout(headers: &HeaderMap) -> Duration {
     let given = headers
@@ -170,34 +140,6 @@ fn text(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_cannot_be_in_the_page_is_not_asked_for() {
-        for (families, pages, stats, vm, host) in [
-            ("", true, true, true, true),
-            (" , ", true, true, true, true),
-            ("kata_guest_", true, false, false, false),
-            ("container_cpu", false, true, false, true),
-            ("container_cpu_usage,container_memory_", false, true, false, false),
-            ("container_fs_usage_bytes", false, true, false, true),
-            ("container_", false, true, false, true),
-            ("c", true, true, false, true),
-            ("kata_", true, true, true, false),
-            ("kata_sandbox_overhead_", false, true, true, false),
-            ("kata_monitor_container_up", true, true, false, false),
-            ("kata_monitor_sandbox_up", true, false, false, false),
-            ("kata_guest_,container_", true, true, false, true),
-            ("go_", true, false, false, false),
-        ] {
-            let expected = Wish {
-                pages,
-                stats,
-                vm,
-                host,
-            };
-            assert_eq!(wish(families), expected, "{families}");
-        }
-    }
 
     #[test]
     fn a_scrape_ends_before_its_scraper_gives_up() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use exporter_web::Source;
-use promtext::{Filter, Kind, Merge, Page, Relabel, Value, Writer};
+use promtext::{Kind, Merge, Page, Relabel, Value, Writer};
 use shimstat::node::{Container, Inventory, Pod, ReadError};
 use shimstat::survey::{ConcurrencyLimit, Flight, MonitorQuestion, SingleFlight, Survey};
 
@@ -15,6 +15,7 @@ use super::container_metrics;
 use super::host::HostReader;
 use super::page_budget::{ALL_PAGES, Charge, PageBudget};
 use super::pod::{self, Asker, Found, Outcome, SandboxPage, Wish};
+use super::profile::Selection;
 use super::reason::{NoAnswer, Reason};
 use super::self_metrics::Figures;
 use super::vm;
@@ -257,9 +258,14 @@ impl Scraper {
 
 impl Gathered {
     /// The page of the families that are asked for, written as it is taken.
-    pub fn page(self, filter: &Filter) -> MergedPage {
+    pub fn page(self, selection: &Selection) -> MergedPage {
+        let merge = Merge::new(self.pages, &selection.filter);
+        let merge = match selection.is_lean {
+            true => merge.without_help(),
+            false => merge,
+        };
         MergedPage {
-            merge: Some(Merge::new(self.pages, filter)),
+            merge: Some(merge),
             _charges: self.charges,
             written: 0,
         }

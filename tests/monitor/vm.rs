@@ -1,14 +1,15 @@
 //! What virtual machines cost, told of real ones: QEMU's under software emulation, with a guest that does nothing.
 
 use std::fs;
-use std::path::Path;
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use test_needs::needs;
 
 use crate::exporter::label;
 use crate::mock::{self, http_chunked};
-use crate::support::{Answer, GO, KataDir, Node, Page, eventually};
+use crate::support::{Answer, GO, KataDir, Log, Monitor, Node, Page, eventually, serve_monitor};
 
 const CHILD_STATS: &[u8] =
     include_bytes!("../../crates/shimstat/tests/fixtures/kata-3.30-go/stats-child.v1.bin");
@@ -102,15 +103,22 @@ fn pod(node: &Node, notes: &KataDir, machine: &Process, shim: &Process, answer: 
         .join("io.containerd.runtime.v2.task/k8s.io")
         .join(&notes.id);
     fs::write(bundle.join("shim.pid"), shim.pid().to_string()).unwrap();
+    note(notes, machine, None);
+}
+
+/// Notes the processes as Kata's Go shim does.
+fn note(notes: &KataDir, machine: &Process, virtiofsd: Option<&Process>) {
     let noted = serde_json::json!({
-        "HypervisorState": {"Type": "qemu", "Pid": pid},
+        "HypervisorState": {
+            "Type": "qemu", "Pid": machine.pid(), "VirtiofsDaemonPid": virtiofsd.map_or(0, Process::pid),
+        },
         "Config": {"HypervisorConfig": {"MemorySize": 128}},
     });
     fs::write(notes.path.join("persist.json"), noted.to_string()).unwrap();
 }
 
-fn stand_in(node: &Node) -> Process {
-    let program = node.node.state_dir().join("containerd-shim-kata-v2");
+fn stand_in(node: &Node, name: &str) -> Process {
+    let program = node.node.state_dir().join(name);
     fs::copy("/bin/sleep", &program).unwrap();
     Process::start(Command::new(program).arg("600"))
 }
@@ -133,7 +141,10 @@ fn memory(page: &Page, sandbox: &str) -> Vec<(String, u64)> {
 fn a_real_machine_is_told_of_as_the_kernel_has_it() {
     needs!("root", "qemu-system-x86_64", "unshare");
     let node = Node::new();
-    let (shim, machine) = (stand_in(&node), qemu("memory-backend-memfd,share=on"));
+    let (shim, machine) = (
+        stand_in(&node, "containerd-shim-kata-v2"),
+        qemu("memory-backend-memfd,share=on"),
+    );
     let [noted, hung] = ["vm", "vmhung"].map(|name| KataDir::new("/run/vc/sbs", name));
     pod(&node, &noted, &machine, &shim, Answer::Bytes(http_chunked(GO)));
     pod(&node, &hung, &machine, &shim, Answer::Hang);
@@ -240,7 +251,10 @@ fn a_real_machine_is_told_of_as_the_kernel_has_it() {
 fn anonymous_guest_memory_is_told_from_the_vmms_own_in_time() {
     needs!("root", "qemu-system-x86_64", "unshare");
     let node = Node::new();
-    let (shim, machine) = (stand_in(&node), qemu("memory-backend-ram"));
+    let (shim, machine) = (
+        stand_in(&node, "containerd-shim-kata-v2"),
+        qemu("memory-backend-ram"),
+    );
     let notes = KataDir::new("/run/vc/sbs", "vmanon");
     pod(&node, &notes, &machine, &shim, Answer::Bytes(http_chunked(GO)));
     let monitor = node.monitor_with(&["--namespace", "k8s.io"], &[]);
@@ -266,4 +280,156 @@ fn anonymous_guest_memory_is_told_from_the_vmms_own_in_time() {
             &[("sandbox_id", &notes.id)]
         ) < 30.0
     );
+}
+
+/// The series of a page, and how many bytes it has compressed.
+fn size(monitor: &Monitor) -> (usize, usize) {
+    let series = monitor
+        .scrape()
+        .text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .count();
+    let gzip = monitor.request("GET", "/metrics", &[("Accept-Encoding", "gzip")]);
+    assert_eq!(gzip.header("content-encoding"), Some("gzip"));
+    (series, gzip.body.len())
+}
+
+#[test]
+fn the_lean_profile_has_60_series_and_1_kb_of_a_sandbox_with_two_containers() {
+    needs!("root", "qemu-system-x86_64", "unshare");
+    let node = Node::new();
+    let shim = stand_in(&node, "containerd-shim-kata-v2");
+    let (virtiofsd, machine) = (
+        stand_in(&node, "virtiofsd"),
+        qemu("memory-backend-memfd,share=on"),
+    );
+    let monitors = ["full", "lean"]
+        .map(|profile| node.monitor_with(&["--namespace", "k8s.io"], &["--profile", profile]));
+    let nothing = monitors.each_ref().map(size);
+    let _one = pod_with_two(&node, 1, &shim, &machine, &virtiofsd);
+    let one = monitors.each_ref().map(size);
+    let other = pod_with_two(&node, 2, &shim, &machine, &virtiofsd);
+    let two = monitors.each_ref().map(size);
+    let of_one = |place: usize| (one[place].0 - nothing[place].0, one[place].1 - nothing[place].1);
+    let of_another = |place: usize| (two[place].0 - one[place].0, two[place].1 - one[place].1);
+    // The figures of docs/exporter-costs.md.
+    println!(
+        "full: {nothing:?} {:?}, {:?}; lean: {:?}, {:?}",
+        of_one(0),
+        of_another(0),
+        of_one(1),
+        of_another(1)
+    );
+    for (series, bytes) in [of_one(1), of_another(1)] {
+        assert!(
+            (30..=60).contains(&series) && bytes <= 1024,
+            "{series} series, {bytes} bytes"
+        );
+    }
+    assert!(of_another(0).0 > 600, "Kata's own page is in the full one");
+
+    let lean = monitors[1].scrape();
+    assert!(!lean.text.contains("# HELP") && lean.text.contains("# TYPE kata_sandbox_info gauge\n"));
+    let before = other.asked.lock().unwrap().len();
+    drop(monitors[1].scrape());
+    assert_eq!(
+        other.asked.lock().unwrap().len(),
+        before,
+        "nobody asked it for its page"
+    );
+}
+
+fn bundle(node: &Node, id: &str) -> PathBuf {
+    node.node
+        .state_dir()
+        .join("io.containerd.runtime.v2.task/k8s.io")
+        .join(id)
+}
+
+/// An id as containerd makes them up: nothing of it can be compressed.
+fn random_id(seed: u64) -> String {
+    let word = |place: u64| format!("{:016x}", RandomState::new().hash_one((seed, place)));
+    (0..4).map(word).collect()
+}
+
+/// A pod of two containers as a kubelet has it, and what its monitor was asked.
+struct PodOfTwo {
+    _notes: KataDir,
+    asked: Log,
+}
+
+fn pod_with_two(
+    node: &Node,
+    number: u64,
+    shim: &Process,
+    machine: &Process,
+    virtiofsd: &Process,
+) -> PodOfTwo {
+    let id = random_id(number);
+    let uid = random_id(number);
+    let uid = format!(
+        "{}-{}-{}-{}-{}",
+        &uid[..8],
+        &uid[8..12],
+        &uid[12..16],
+        &uid[16..20],
+        &uid[20..32]
+    );
+    let name = format!("checkout-7d4b9c6f5d-{}", &random_id(number)[..5]);
+    let notes = KataDir {
+        path: Path::new("/run/vc/sbs").join(&id),
+        id: id.clone(),
+    };
+    fs::create_dir_all(&notes.path).unwrap();
+    note(&notes, machine, Some(virtiofsd));
+    let pid = machine.pid();
+    let mut asked = Log::default();
+    for container in ["", "server", "proxy"] {
+        let own = if container.is_empty() {
+            id.clone()
+        } else {
+            random_id(number)
+        };
+        let image = format!("registry.example/shop/{container}:1.2.3");
+        let mut annotations = vec![
+            (
+                "io.kubernetes.cri.container-type",
+                if container.is_empty() {
+                    "sandbox"
+                } else {
+                    "container"
+                },
+            ),
+            ("io.kubernetes.cri.sandbox-id", &id),
+            ("io.kubernetes.cri.sandbox-namespace", "shop"),
+            ("io.kubernetes.cri.sandbox-name", &name),
+            ("io.kubernetes.cri.sandbox-uid", &uid),
+            ("io.containerd.cri.runtime-handler", "kata-qemu"),
+        ];
+        if !container.is_empty() {
+            annotations.extend([
+                ("io.kubernetes.cri.container-name", container),
+                ("io.kubernetes.cri.image-name", &image),
+            ]);
+        }
+        let (path, socket) = node.node.bundle("k8s.io", &own, &annotations);
+        if container.is_empty() {
+            let monitor = node.node.state_dir().join(format!("{number}.m"));
+            fs::write(
+                path.join("monitor_address"),
+                format!("unix://{}", monitor.display()),
+            )
+            .unwrap();
+            fs::write(path.join("shim.pid"), shim.pid().to_string()).unwrap();
+            asked = serve_monitor(&monitor, Answer::Bytes(http_chunked(GO)));
+            mock::serve(&socket, move |call| match call.method.as_str() {
+                "State" => mock::running(pid),
+                _ => mock::stats(mock::V1, CHILD_STATS),
+            });
+        } else {
+            fs::copy(bundle(node, &id).join("address"), path.join("address")).unwrap();
+        }
+    }
+    PodOfTwo { _notes: notes, asked }
 }

@@ -53,6 +53,7 @@ pub struct Merge<P> {
     runs: Vec<Run>,
     page: usize,
     hasher: RandomState,
+    has_help: bool,
 }
 
 /// A family that is being written.
@@ -81,7 +82,15 @@ impl<P: Borrow<Page>> Merge<P> {
             runs: Vec::new(),
             page: 0,
             hasher: RandomState::default(),
+            has_help: true,
         }
+    }
+
+    /// Leaves out the HELP lines, which are half of a short page.
+    #[must_use]
+    pub fn without_help(mut self) -> Self {
+        self.has_help = false;
+        self
     }
 
     /// Appends whole lines to `out` until it has at least `limit` bytes (it exceeds them by one line at most, or by the
@@ -110,6 +119,7 @@ impl<P: Borrow<Page>> Merge<P> {
         };
         let help = family
             .help
+            .filter(|_| self.has_help)
             .and_then(|(page, span)| Some(self.pages.get(page)?.borrow().layout().text(span)));
         let kind = family.kind.word().as_bytes();
         for (keyword, text) in [(&b"# HELP "[..], help), (b"# TYPE ", Some(kind))] {
@@ -243,6 +253,14 @@ mod tests {
             .filter(|line| !line.starts_with('#'))
             .map(str::to_owned)
             .collect()
+    }
+
+    #[test]
+    fn a_page_without_help_has_the_rest() {
+        let body = "# HELP x X\n# TYPE x gauge\nx 1\ny 2\n";
+        let merge = Merge::new(vec![page(body, Relabel::default())], &Filter::default());
+        let text = String::from_utf8(merge.without_help().into_bytes()).unwrap();
+        assert_eq!(text, "# TYPE x gauge\nx 1\n# TYPE y untyped\ny 2\n");
     }
 
     #[test]

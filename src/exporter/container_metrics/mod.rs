@@ -20,7 +20,7 @@ mod time;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use promtext::{Page, PageReader, Relabel, Writer};
+use promtext::{Filter, Page, PageReader, Relabel, Writer};
 use shimstat::node::{Container, HostReadings};
 use shimstat::stats::Stats;
 
@@ -59,11 +59,9 @@ const OF_HOST: [&str; 8] = [
     "container_ulimits_soft",
 ];
 
-/// Whether families with this prefix need what this host says of a container.
-pub fn needs_host(prefix: &str) -> bool {
-    OF_HOST
-        .iter()
-        .any(|family| family.starts_with(prefix) || prefix.starts_with(family))
+/// Whether one of these families needs what this host says of a container.
+pub fn needs_host(filter: &Filter) -> bool {
+    OF_HOST.iter().any(|family| filter.may_fit(family))
 }
 
 /// Writes type and help of every family of a container's page.
