@@ -9,6 +9,10 @@ use shimstat::node::{BundleError, FindError, ReadError};
 use shimstat::shim::ShimError;
 use shimstat::survey::{AskError, MonitorError};
 
+/// What is missing where the host's pids mean nothing, as in a pod without them.
+pub const HIDDEN_PIDS: &str = "the processes of containers cannot be seen from here, and so neither can their network: \
+                               this is another pid namespace than the shims' (set hostPID: true, or run with --pid=host)";
+
 /// The answer could not be given.
 const NO_ANSWER: u8 = 1;
 

@@ -25,6 +25,9 @@ const ROWS_A_HEADER: usize = 40;
 /// The first column is at least as wide as a short id, and at most half a wide terminal.
 const NAME_WIDTH: std::ops::RangeInclusive<usize> = 12..=60;
 
+/// What an event has of a task's network. An empty list would say that there is none.
+const NETWORK: [&str; 5] = ["interfaces", "tcp", "tcp6", "udp", "udp6"];
+
 pub enum Show {
     Json { pretty: bool },
     Table(Table),
@@ -56,9 +59,18 @@ impl Show {
         container: &Container,
         sample: &Sample,
         rates: Option<&Rates>,
+        network_is_hidden: bool,
     ) -> Result<(), Failure> {
         match self {
-            Self::Json { pretty } => answer(*pretty, &stats::event(container.id(), &sample.stats)),
+            Self::Json { pretty } => {
+                let mut event = stats::event(container.id(), &sample.stats);
+                if network_is_hidden
+                    && let Some(data) = event.get_mut("data").and_then(|data| data.as_object_mut())
+                {
+                    NETWORK.iter().for_each(|key| drop(data.remove(*key)));
+                }
+                answer(*pretty, &event)
+            }
             Self::Table(table) => {
                 let facts = Facts {
                     sample: Some(sample),
