@@ -55,7 +55,7 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
         return output::answer(show::ids(wanted.map(|container| container.bundle.id.clone())).as_bytes());
     }
     descriptors::allow_many();
-    let survey = Survey::new(context.timeout, CONCURRENCY);
+    let survey = context.survey();
     let asking = survey.begin(wanted.map(Arc::new), StateAndGuest).await;
     let mut rows = Vec::with_capacity(asking.containers().len());
     for container in asking.containers() {
@@ -79,6 +79,7 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
             context.note(|| format!("container {}: {error}", row.container.id()));
         }
     }
+    context.note_cost(&survey);
     output::answer(&match arguments.format {
         ListFormat::Table => show::table(&pods, now, arguments.no_trunc, false),
         ListFormat::Wide => show::table(&pods, now, arguments.no_trunc, true),
