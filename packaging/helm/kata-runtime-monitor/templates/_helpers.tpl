@@ -48,6 +48,8 @@ params:
 relabelings:
   - sourceLabels: [__meta_kubernetes_pod_node_name]
     targetLabel: node
+  - sourceLabels: [__meta_kubernetes_pod_node_name]
+    targetLabel: instance
 {{- with .Values.scrape.metricRelabelings }}
 metricRelabelings:
   {{- toYaml . | nindent 2 }}
