@@ -73,7 +73,7 @@ class Layout:
             "schemaVersion": 2,
             "mediaType": TYPE + ".manifest.v1+json",
             "config": self.add_json(TYPE + ".config.v1+json", config),
-            "layers": [self.add(TYPE + ".layer.v1.tar+gzip", gzip.compress(layer, 9, mtime=0))],
+            "layers": [self.add(TYPE + ".layer.v1.tar+gzip", gzip.compress(layer, 6, mtime=0))],
             "annotations": labels,
         }
         platform = {"architecture": arch, "os": "linux"}

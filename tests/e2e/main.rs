@@ -17,6 +17,7 @@ mod cri;
 mod events;
 mod guest;
 mod ids;
+mod image;
 mod list;
 mod many;
 mod metrics;

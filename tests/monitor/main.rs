@@ -17,6 +17,7 @@ mod tsdb;
 
 mod clients;
 mod contract;
+mod dashboard;
 mod golden;
 mod hostile;
 mod pages;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use test_needs::needs;
 
 use crate::exporter::label;
-use crate::mock::{self, http_chunked};
+use crate::mock::{self, Reply, http_chunked};
 use crate::support::{Answer, GO, KataDir, Log, Monitor, Node, Page, eventually, serve_monitor};
 
 const CHILD_STATS: &[u8] =
@@ -18,7 +18,7 @@ const CHILD_STATS: &[u8] =
 const CONTAINER_MEMORY: u64 = 1_777_664;
 
 /// A process that ends with the test.
-struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
     fn start(command: &mut Command) -> Self {
@@ -26,7 +26,7 @@ impl Process {
         Self(quiet.stderr(Stdio::null()).spawn().unwrap())
     }
 
-    fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.0.id()
     }
 
@@ -63,7 +63,7 @@ impl Drop for Process {
 }
 
 /// A machine with two virtual processors and all its memory touched, in a network of its own.
-fn qemu(backend: &str) -> Process {
+pub fn qemu(backend: &str) -> Process {
     let mut command = Command::new("unshare");
     command.args(["-n", "qemu-system-x86_64", "-name", "sandbox,debug-threads=on"]);
     command.args([
@@ -88,12 +88,26 @@ fn qemu(backend: &str) -> Process {
 
 /// A pod whose shim has noted this machine.
 fn pod(node: &Node, notes: &KataDir, machine: &Process, shim: &Process, answer: Answer) {
+    pod_that_uses(node, notes, machine, shim, answer, || {
+        mock::stats(mock::V1, CHILD_STATS)
+    });
+}
+
+/// The same, with the statistics of its containers.
+pub fn pod_that_uses(
+    node: &Node,
+    notes: &KataDir,
+    machine: &Process,
+    shim: &Process,
+    answer: Answer,
+    stats: impl Fn() -> Reply + Send + Sync + 'static,
+) {
     let pid = machine.pid();
     node.pod_with(
         &notes.id,
         move |call| match call.method.as_str() {
             "State" => mock::running(pid),
-            _ => mock::stats(mock::V1, CHILD_STATS),
+            _ => stats(),
         },
         answer,
     );
@@ -117,7 +131,7 @@ fn note(notes: &KataDir, machine: &Process, virtiofsd: Option<&Process>) {
     fs::write(notes.path.join("persist.json"), noted.to_string()).unwrap();
 }
 
-fn stand_in(node: &Node, name: &str) -> Process {
+pub fn stand_in(node: &Node, name: &str) -> Process {
     let program = node.node.state_dir().join(name);
     fs::copy("/bin/sleep", &program).unwrap();
     Process::start(Command::new(program).arg("600"))

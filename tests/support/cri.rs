@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use serde_json::Value;
 use tokio::net::UnixStream;
 
 use super::Containerd;
@@ -53,6 +54,17 @@ pub struct CriPod<'a> {
     cri: &'a Cri,
     pub id: String,
     config: Message,
+    host_pids: bool,
+}
+
+/// A pod's namespaces: the host's network (NODE), and its own process ids or the host's.
+fn namespaces(host_pids: bool) -> Message {
+    let namespaces = Message::default().number(1, 2);
+    if host_pids {
+        namespaces.number(2, 2)
+    } else {
+        namespaces
+    }
 }
 
 impl Cri {
@@ -66,12 +78,22 @@ impl Cri {
     /// so a failure is tried again.
     #[track_caller]
     pub fn run_pod(&self, name: &str, handler: &str) -> CriPod<'_> {
+        self.run_pod_with(name, handler, false)
+    }
+
+    /// The same, with the host's process ids (`hostPID`).
+    #[track_caller]
+    pub fn run_pod_with_host_pids(&self, name: &str) -> CriPod<'_> {
+        self.run_pod_with(name, "", true)
+    }
+
+    #[track_caller]
+    fn run_pod_with(&self, name: &str, handler: &str, host_pids: bool) -> CriPod<'_> {
         let metadata = Message::default()
             .text(1, name)
             .text(2, &format!("uid-{name}"))
             .text(3, "shop");
-        // NODE
-        let namespaces = Message::default().number(1, 2);
+        let namespaces = namespaces(host_pids);
         let security = Message::default().message(1, &namespaces);
         let linux = Message::default().message(2, &security);
         let config = Message::default().message(1, &metadata).message(8, &linux);
@@ -88,6 +110,7 @@ impl Cri {
             cri: self,
             id: first_text(&reply),
             config,
+            host_pids,
         }
     }
 
@@ -116,10 +139,82 @@ impl CriPod<'_> {
         for word in command {
             config = config.text(3, word);
         }
-        let config = config.message(15, &linux);
+        self.start(&config.message(15, &linux))
+    }
+
+    /// Starts a container of a manifest, such as a DaemonSet's, as the kubelet would: its image, arguments, security context,
+    /// limits and volumes, and beside them these arguments before its own, and these directories of the host.
+    #[track_caller]
+    pub fn run_of_manifest(&self, container: &Value, arguments: &[&str], directories: &[&str]) -> String {
+        let texts = |value: &Value| -> Vec<String> {
+            let texts = value.as_array().into_iter().flatten();
+            texts.map(|text| text.as_str().unwrap().to_string()).collect()
+        };
+        let security = &container["securityContext"];
+        let id = |key: &str| Message::default().number(1, security[key].as_u64().unwrap());
+        let [add, drop] = ["add", "drop"].map(|key| texts(&security["capabilities"][key]));
+        let capabilities = drop
+            .iter()
+            .fold(Message::default(), |all, name| all.text(2, name));
+        let capabilities = add.iter().fold(capabilities, |all, name| all.text(1, name));
+        assert_eq!(security["seccompProfile"]["type"], "Unconfined");
+        let security = Message::default()
+            .message(1, &capabilities)
+            .message(3, &namespaces(self.host_pids))
+            .message(5, &id("runAsUser"))
+            .message(12, &id("runAsGroup"))
+            .number(7, security["readOnlyRootFilesystem"].as_bool().unwrap().into())
+            .number(
+                11,
+                (!security["allowPrivilegeEscalation"].as_bool().unwrap()).into(),
+            )
+            .message(15, &Message::default().number(1, 1));
+        let limits = &container["resources"]["limits"];
+        let number = |value: &Value, unit: &str| -> u64 {
+            value
+                .as_str()
+                .unwrap()
+                .strip_suffix(unit)
+                .unwrap()
+                .parse()
+                .unwrap()
+        };
+        let resources = Message::default()
+            .number(1, 100_000)
+            .number(2, number(&limits["cpu"], "m") * 100)
+            .number(4, number(&limits["memory"], "Mi") << 20);
+        let linux = Message::default().message(1, &resources).message(2, &security);
+
+        let mut config = Message::default()
+            .message(
+                1,
+                &Message::default().text(1, container["name"].as_str().unwrap()),
+            )
+            .message(
+                2,
+                &Message::default().text(1, container["image"].as_str().unwrap()),
+            );
+        let own = texts(&container["args"]);
+        for argument in arguments.iter().copied().chain(own.iter().map(String::as_str)) {
+            config = config.text(4, argument);
+        }
+        let mounts = container["volumeMounts"].as_array().unwrap().iter();
+        for path in mounts
+            .map(|mount| mount["mountPath"].as_str().unwrap())
+            .chain(directories.iter().copied())
+        {
+            // HostToContainer needs a shared mount, which not every machine has where tests run.
+            let mount = Message::default().text(1, path).text(2, path).number(3, 1);
+            config = config.message(7, &mount);
+        }
+        self.start(&config.message(15, &linux))
+    }
+
+    #[track_caller]
+    fn start(&self, config: &Message) -> String {
         let request = Message::default()
             .text(1, &self.id)
-            .message(2, &config)
+            .message(2, config)
             .message(3, &self.config);
         let reply = self
             .cri

@@ -74,6 +74,11 @@ impl Prometheus {
         false
     }
 
+    #[allow(dead_code)] // Each test program uses its part of it.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
