@@ -1,8 +1,8 @@
 //! Reading what the kernel says of containers on this host, off the thread that others wait for, and with a deadline: a
 //! filesystem that hangs costs its own container's numbers and no other's.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use shimstat::node::cgroup::{CgroupMounts, CountBounds};
@@ -24,7 +24,6 @@ const BOUNDS: CountBounds = CountBounds {
 /// Reads containers' numbers from this host. Clones share their threads.
 #[derive(Clone)]
 pub struct HostReader {
-    mounts: Arc<OnceLock<Option<CgroupMounts>>>,
     turns: Arc<Semaphore>,
     /// Threads whose reading was given up, and that have not come back.
     hung: Arc<AtomicUsize>,
@@ -33,7 +32,6 @@ pub struct HostReader {
 impl Default for HostReader {
     fn default() -> Self {
         Self {
-            mounts: Arc::default(),
             turns: Arc::new(Semaphore::new(THREADS)),
             hung: Arc::default(),
         }
@@ -49,11 +47,10 @@ impl HostReader {
         }
         let turn = tokio::time::timeout(LIMIT, self.turns.clone().acquire_owned());
         let turn = turn.await.ok()?.ok()?;
-        let (mounts, container) = (self.mounts.clone(), container.clone());
+        let container = container.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            let mounts = mounts.get_or_init(|| CgroupMounts::read().ok()).as_ref()?;
-            let host = container.host_container(pid, mounts).ok()??;
+            let host = container.host_container(pid, CgroupMounts::host().ok()?).ok()??;
             Some(host.read(BOUNDS))
         });
         self.wait(reading).await

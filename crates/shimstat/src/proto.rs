@@ -228,5 +228,15 @@ impl<V: Field + Default> Field for BTreeMap<String, V> {
     }
 }
 
+/// A message whose field 1 is a text, and its only one.
+pub(crate) fn text_message(text: &str) -> protobuf::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len().saturating_add(6));
+    let mut output = protobuf::CodedOutputStream::vec(&mut bytes);
+    output.write_string(1, text)?;
+    output.flush()?;
+    drop(output);
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ mod mappings;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use promtext::{Page, PageReader, Relabel};
@@ -27,7 +27,6 @@ pub struct Vms {
     /// By the key of the pod.
     known: Mutex<HashMap<PathBuf, Known>>,
     mappings: Arc<Mappings>,
-    mounts: OnceLock<Option<CgroupMounts>>,
 }
 
 /// What is known of a machine since an earlier look.
@@ -80,7 +79,7 @@ impl Vms {
         });
         known.task_pid = task_pid.or(known.task_pid);
         machine.kind = known.kind;
-        let usage = VmUsage::read(&machine, &processes, known.task_pid, self.mounts())?;
+        let usage = VmUsage::read(&machine, &processes, known.task_pid, CgroupMounts::host().ok())?;
         let mapped = match usage.memory.guest {
             None if machine.kind.shows_memory() => self.mappings.get(vmm, &processes, machine.kind),
             _ => None,
@@ -126,10 +125,6 @@ impl Vms {
         let vmms: HashSet<ProcessKey> = known.values().map(|known| known.vmm).collect();
         drop(known);
         self.mappings.keep(|vmm| vmms.contains(&vmm));
-    }
-
-    fn mounts(&self) -> Option<&CgroupMounts> {
-        self.mounts.get_or_init(|| CgroupMounts::read().ok()).as_ref()
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<PathBuf, Known>> {

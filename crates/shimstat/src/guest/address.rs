@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::shim::address::decimal;
+
 /// The longest part of a shim's answer that an error shows, in characters.
 const SHOWN: usize = 200;
 
@@ -80,12 +82,6 @@ impl GuestAddress {
             Err(GuestAddressError::Relative(shown(host)))
         }
     }
-}
-
-/// A number in digits alone: `str::parse` takes a sign as well.
-fn decimal(text: &str) -> Option<u32> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| digits)
 }
 
 fn shown(text: &str) -> String {

@@ -282,8 +282,9 @@ impl AgentConnection {
         })
     }
 
+    /// The request for a container's statistics or a volume's usage: an id or a path is all that is in it.
     fn request(&self, text: &str) -> Result<Vec<u8>, GuestError> {
-        messages::text_request(text).map_err(|error| GuestError::Malformed {
+        proto::text_message(text).map_err(|error| GuestError::Malformed {
             address: self.address.clone(),
             reason: error.to_string(),
         })

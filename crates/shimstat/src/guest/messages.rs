@@ -165,16 +165,5 @@ messages! {
     }
 }
 
-/// A request whose one field is a text: `StatsContainerRequest` (`container_id`) and `VolumeStatsRequest`
-/// (`volume_guest_path`).
-pub(super) fn text_request(text: &str) -> protobuf::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len().saturating_add(6));
-    let mut output = protobuf::CodedOutputStream::vec(&mut bytes);
-    output.write_string(1, text)?;
-    output.flush()?;
-    drop(output);
-    Ok(bytes)
-}
-
 /// `GuestDetailsRequest` that asks for `mem_block_size` (1) and `mem_hotplug_probe` (2), as Kata's shims do.
 pub(super) const GUEST_DETAILS_REQUEST: [u8; 4] = [1 << 3, 1, 2 << 3, 1];

@@ -1,4 +1,17 @@
-//! Protobuf messages by hand, for tests: field by field, as an agent would send them.
+//! For tests: protobuf messages by hand, field by field, as an agent would send them, and a runtime.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+/// Runs a future that should end soon.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(async { timeout(Duration::from_secs(20), future).await.expect("no end") })
+}
 
 /// A field that holds a number.
 pub(crate) fn number(field: u32, value: u64) -> Vec<u8> {

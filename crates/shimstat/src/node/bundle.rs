@@ -227,6 +227,20 @@ pub(super) fn is_runcs_shim(path: &str) -> bool {
 }
 
 #[cfg(test)]
+impl Bundle {
+    /// A task's bundle in containerd's usual state directory, with its files elsewhere.
+    pub(crate) fn of_task(namespace: &str, id: &str, path: impl Into<PathBuf>) -> Self {
+        Self {
+            state_dir: "/run/containerd".into(),
+            namespace: namespace.into(),
+            id: id.into(),
+            path: path.into(),
+            layout: Layout::Task,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::shim::address::TaskVersion;
@@ -236,13 +250,7 @@ mod tests {
         for (name, text) in files {
             fs::write(dir.path().join(name), text).unwrap();
         }
-        let bundle = Bundle {
-            state_dir: dir.path().into(),
-            namespace: "default".into(),
-            id: "c1".into(),
-            path: dir.path().into(),
-            layout: Layout::Task,
-        };
+        let bundle = Bundle::of_task("default", "c1", dir.path());
         (dir, bundle)
     }
 

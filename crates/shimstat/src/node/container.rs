@@ -365,13 +365,7 @@ pub(crate) mod tests {
     pub fn container(path: &str, role: Role, names: [Option<&str>; 3]) -> Arc<Container> {
         let [pod_namespace, name, container] = names.map(|name| name.map(str::to_string));
         let (namespace, id) = path.split_once('/').unwrap();
-        let bundle = Bundle {
-            state_dir: "/run/containerd".into(),
-            namespace: namespace.into(),
-            id: id.into(),
-            path: Path::new("/run/containerd/tasks").join(path),
-            layout: Layout::Task,
-        };
+        let bundle = Bundle::of_task(namespace, id, Path::new("/run/containerd/tasks").join(path));
         let names = PodNames {
             namespace: pod_namespace,
             name,
@@ -390,13 +384,7 @@ pub(crate) mod tests {
     #[test]
     fn a_spec_that_cannot_be_read_leaves_the_container_plain_and_says_why() {
         let dir = tempfile::tempdir().unwrap();
-        let bundle = Bundle {
-            state_dir: dir.path().into(),
-            namespace: "default".into(),
-            id: "c1".into(),
-            path: dir.path().into(),
-            layout: Layout::Task,
-        };
+        let bundle = Bundle::of_task("default", "c1", dir.path());
         assert!(Container::read(bundle.clone()).is_none(), "it is being created");
         std::fs::write(dir.path().join("address"), "unix:///run/s").unwrap();
         std::fs::write(dir.path().join("config.json"), "{").unwrap();

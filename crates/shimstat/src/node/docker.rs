@@ -60,7 +60,6 @@ fn by_mounts(bundle: &Bundle) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Layout;
     use super::*;
     use std::fs;
 
@@ -81,13 +80,7 @@ mod tests {
                 {"destination": "/etc/hostname", "source": hostname},
             ]});
             fs::write(bundle.join("config.json"), mounts.to_string()).unwrap();
-            name(&Bundle {
-                state_dir: dir.path().into(),
-                namespace: "moby".into(),
-                id: id.into(),
-                path: bundle.clone(),
-                layout: Layout::Task,
-            })
+            name(&Bundle::of_task("moby", id, bundle.clone()))
         };
         let hostname = own.join("hostname");
         let named = r#"{"State":{"Running":true},"Name":"/kind_hopper","ID":"5779b2366f47"}"#;

@@ -145,13 +145,7 @@ mod tests {
     fn a_bundle_leads_to_cris_status() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
-        let bundle = Bundle {
-            state_dir: dir.path().into(),
-            namespace: "k8s.io".into(),
-            id: "c1".into(),
-            path: dir.path().join("c1"),
-            layout: Layout::Task,
-        };
+        let bundle = Bundle::of_task("k8s.io", "c1", dir.path().join("c1"));
         fs::create_dir(&bundle.path).unwrap();
         assert_eq!(EndRecord::of(&bundle), None);
         std::os::unix::fs::symlink(

@@ -96,7 +96,6 @@ fn socket(root: &str, id: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Layout;
     use super::*;
     use std::fs;
 
@@ -112,13 +111,7 @@ mod tests {
             "unix:///elsewhere/monitor.sock",
         )
         .unwrap();
-        let bundle = Bundle {
-            state_dir: dir.path().into(),
-            namespace: "k8s.io".into(),
-            id: "no-such-sandbox".into(),
-            path: dir.path().into(),
-            layout: Layout::Task,
-        };
+        let bundle = Bundle::of_task("k8s.io", "no-such-sandbox", dir.path());
         let addresses = candidates(&bundle.id, Some("k8s.io"), Some(&bundle)).unwrap();
         assert_eq!(
             paths(&addresses),

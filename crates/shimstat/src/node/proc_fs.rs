@@ -12,18 +12,16 @@ use super::files::{self, ReadError};
 /// `stat`, `status`, `io` and the like have 1 to 2 KB.
 const FILE_LIMIT: u64 = 64 << 10;
 
-/// Where the kernel shows processes and cgroups: another place in tests.
+/// Where the kernel shows processes: another place in tests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Roots<'a> {
     pub proc: &'a Path,
-    pub cgroup: &'a Path,
 }
 
 impl Roots<'static> {
     pub fn host() -> Self {
         Self {
             proc: Path::new("/proc"),
-            cgroup: Path::new("/sys/fs/cgroup"),
         }
     }
 }

@@ -295,13 +295,7 @@ mod tests {
         for (name, text) in files {
             fs::write(dir.path().join(name), text).unwrap();
         }
-        let bundle = Bundle {
-            state_dir: dir.path().into(),
-            namespace: "default".into(),
-            id: "no-such-sandbox".into(),
-            path: dir.path().into(),
-            layout: Layout::Task,
-        };
+        let bundle = Bundle::of_task("default", "no-such-sandbox", dir.path());
         Runtime::of(&traces(&bundle, None))
     }
 
@@ -372,13 +366,7 @@ mod tests {
         let bundle = |name: &str| {
             let path = dir.path().join(name);
             fs::create_dir_all(&path).unwrap();
-            Bundle {
-                state_dir: dir.path().into(),
-                namespace: "k8s.io".into(),
-                id: format!("no-such-{name}"),
-                path,
-                layout: Layout::Task,
-            }
+            Bundle::of_task("k8s.io", &format!("no-such-{name}"), path)
         };
         let (sandbox, container) = (bundle("sandbox"), bundle("container"));
         let binary = |path: &str| fs::write(sandbox.path.join("shim-binary-path"), path).unwrap();
@@ -430,13 +418,7 @@ mod tests {
     #[test]
     fn kuasar_is_known_by_its_sockets() {
         let dir = tempfile::tempdir().unwrap();
-        let bundle = Bundle {
-            state_dir: dir.path().into(),
-            namespace: "k8s.io".into(),
-            id: "no-such-container".into(),
-            path: dir.path().into(),
-            layout: Layout::Task,
-        };
+        let bundle = Bundle::of_task("k8s.io", "no-such-container", dir.path());
         let at = |path: &str| {
             let address = Address::Path(path.into());
             let traces = Traces {

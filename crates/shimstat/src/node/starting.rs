@@ -44,7 +44,6 @@ fn lacks_traces(go_root: &Path, rust_root: &Path, bundle: &Bundle) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Layout;
     use super::*;
     use std::fs;
 
@@ -59,13 +58,7 @@ mod tests {
         let lacks = |id: &str| {
             let path = at("tasks").join(id);
             fs::create_dir_all(&path).unwrap();
-            let bundle = Bundle {
-                state_dir: at(""),
-                namespace: "k8s.io".into(),
-                id: id.into(),
-                path,
-                layout: Layout::Task,
-            };
+            let bundle = Bundle::of_task("k8s.io", id, path);
             lacks_traces(&at("sbs"), &at("kata"), &bundle)
         };
         assert!(lacks("go"));

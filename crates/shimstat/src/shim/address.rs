@@ -201,7 +201,7 @@ fn trimmed(text: &str) -> &str {
 }
 
 /// A number in digits alone: `str::parse` takes a sign as well.
-fn decimal(text: &str) -> Option<u32> {
+pub(crate) fn decimal(text: &str) -> Option<u32> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| digits)
 }

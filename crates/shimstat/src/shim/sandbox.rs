@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use protobuf::CodedOutputStream;
 use protobuf::well_known_types::any::Any;
 
 use super::error::ShimError;
@@ -79,20 +78,11 @@ impl TaskConnection {
         id: &str,
         limit: Duration,
     ) -> Result<M, ShimError> {
-        let request = request(id).map_err(|error| self.malformed(error.to_string()))?;
+        // All of the service's requests that are made here have the sandbox's id as their field 1.
+        let request = proto::text_message(id).map_err(|error| self.malformed(error.to_string()))?;
         let reply = self.round_trip(SERVICE, method, &request, limit).await?;
         proto::parse(&reply).map_err(|error| self.malformed(format!("{method}: {error}")))
     }
-}
-
-/// All of the service's requests that are made here have the sandbox's id as their field 1.
-fn request(id: &str) -> protobuf::Result<Vec<u8>> {
-    let mut request = Vec::with_capacity(id.len() + 8);
-    let mut output = CodedOutputStream::vec(&mut request);
-    output.write_string(1, id)?;
-    output.flush()?;
-    drop(output);
-    Ok(request)
 }
 
 impl From<SandboxStatusResponse> for TaskState {
@@ -163,6 +153,6 @@ mod tests {
             let stopped = expected == TaskStatus::Stopped;
             assert_eq!(state.exited_at, stopped.then_some(9));
         }
-        assert_eq!(request("s1").unwrap(), b"\x0a\x02s1");
+        assert_eq!(proto::text_message("s1").unwrap(), b"\x0a\x02s1");
     }
 }

@@ -8,7 +8,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use crate::guest::connect::{Directories, GuestSockets};
-use crate::guest::testing::{bytes, number};
+use crate::guest::testing::{block_on, bytes, number};
 use crate::shim::connection;
 
 const LIMIT: Duration = Duration::from_millis(500);
@@ -17,14 +17,6 @@ macro_rules! recorded {
     ($name:literal) => {
         include_bytes!(concat!("../../../tests/fixtures/kata-4.1-agent/", $name))
     };
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(async { timeout(Duration::from_secs(20), future).await.expect("no end") })
 }
 
 fn address() -> GuestAddress {

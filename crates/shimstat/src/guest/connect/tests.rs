@@ -1,4 +1,5 @@
 use super::*;
+use crate::guest::testing::block_on;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
@@ -164,14 +165,6 @@ fn a_sandbox_named_like_a_directory_of_katas_owns_no_others() {
         open("", "run/vc/vm/other/clh.sock"),
         Ok(Err(NotOwnSocket::NoDirectory { .. }))
     ));
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(async { timeout(Duration::from_secs(20), future).await.expect("no end") })
 }
 
 #[test]

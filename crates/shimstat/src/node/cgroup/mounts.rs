@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::reader::{Cgroup, Directories};
 use crate::node::files::{self, ReadError};
@@ -55,6 +55,18 @@ pub struct CgroupMounts {
 }
 
 impl CgroupMounts {
+    /// Those of this machine, read once. After an error they are read again the next time.
+    pub fn host() -> Result<&'static Self, ReadError> {
+        static HOST: OnceLock<CgroupMounts> = OnceLock::new();
+        match HOST.get() {
+            Some(mounts) => Ok(mounts),
+            None => {
+                let mounts = Self::read()?;
+                Ok(HOST.get_or_init(|| mounts))
+            }
+        }
+    }
+
     /// Reads `/proc/self/mountinfo` and `/sys/kernel/mm/hugepages`.
     pub fn read() -> Result<Self, ReadError> {
         Self::read_in(Path::new("/proc"), Path::new("/sys/kernel/mm/hugepages"))
@@ -67,6 +79,26 @@ impl CgroupMounts {
             proc: proc.to_path_buf(),
             mounts: mountinfo::parse(&text).filter(is_cgroup).collect(),
             page_sizes: page_sizes(hugepages).into(),
+        })
+    }
+
+    /// The directory of the cgroup that a process's memory is charged to. `None` where that is the root, which has all
+    /// of the machine's processes, or cannot be told.
+    pub(in crate::node) fn memory_directory(&self, pid: u32) -> Option<PathBuf> {
+        let path = self.proc.join(pid.to_string()).join("cgroup");
+        let text = files::read_text(&path, MEMBERSHIP_LIMIT).ok()?;
+        let is_memory = |names: &str| names.split(',').any(|name| name == "memory");
+        let path_of = |wanted: &dyn Fn(&str) -> bool| {
+            let mut memberships = text.lines().filter_map(membership);
+            memberships
+                .find(|one| wanted(one.controllers))
+                .map(|one| one.path)
+        };
+        let (v1, v2) = (path_of(&is_memory), path_of(&str::is_empty));
+        self.mounts.iter().find_map(|mount| match v1 {
+            Some(path) if is_memory(&mount.options) => directory(mount, path),
+            None if mount.fs_type == "cgroup2" => directory(mount, v2?),
+            _ => None,
         })
     }
 

@@ -1,4 +1,3 @@
-use super::super::Layout;
 use super::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -10,13 +9,7 @@ const CONTAINER: &str = "f9823c73086ceae8430f3cf99a65221f2d03675bb19fc9cee465ee4
 const ROOT: &str = "/run/containerd/runsc/k8s.io";
 
 fn bundle(path: impl Into<PathBuf>, namespace: &str) -> Bundle {
-    Bundle {
-        state_dir: "/run/containerd".into(),
-        namespace: namespace.into(),
-        id: "c".into(),
-        path: path.into(),
-        layout: Layout::Task,
-    }
+    Bundle::of_task(namespace, "c", path)
 }
 
 /// The root that a bundle with this `state.json` names.

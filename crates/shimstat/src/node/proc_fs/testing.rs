@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Roots;
+use crate::node::cgroup::CgroupMounts;
 
 pub(in crate::node) struct Tree {
     dir: tempfile::TempDir,
@@ -19,7 +20,6 @@ impl Tree {
     pub fn roots(&self) -> Roots<'_> {
         Roots {
             proc: self.dir.path(),
-            cgroup: self.dir.path(),
         }
     }
 
@@ -33,6 +33,19 @@ impl Tree {
         fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).unwrap();
         fs::write(path, text).unwrap();
         self
+    }
+
+    /// Hierarchies of cgroups mounted in directories of the tree: their names, types and options.
+    pub fn mounts(&self, mounts: &[(&str, &str, &str)]) -> CgroupMounts {
+        let proc = self.dir.path();
+        let line = |(name, fs_type, options): &(&str, &str, &str)| {
+            format!(
+                "30 29 0:26 / {} rw - {fs_type} none {options}\n",
+                proc.join(name).display()
+            )
+        };
+        self.write("self/mountinfo", &mounts.iter().map(line).collect::<String>());
+        CgroupMounts::read_in(proc, &proc.join("hugepages")).unwrap()
     }
 
     /// A process that has run for so many clock ticks in user mode, with no memory.

@@ -76,19 +76,6 @@ mod tests {
         }
     }
 
-    /// Hierarchies mounted in directories of the tree: their names, types and options.
-    fn mounts(tree: &Tree, mounts: &[(&str, &str, &str)]) -> CgroupMounts {
-        let proc = tree.roots().proc;
-        let line = |(name, fs_type, options): &(&str, &str, &str)| {
-            format!(
-                "30 29 0:26 / {} rw - {fs_type} none {options}\n",
-                proc.join(name).display()
-            )
-        };
-        tree.write("self/mountinfo", &mounts.iter().map(line).collect::<String>());
-        CgroupMounts::read_in(proc, &proc.join("hugepages")).unwrap()
-    }
-
     #[test]
     fn both_cgroups_of_version_1_are_added_up() {
         let tree = Tree::new();
@@ -105,13 +92,10 @@ mod tests {
         };
         write("k8s.io/kata_1", 100, 7_000_000_001);
         write("kata_overhead/1", 20, 3_000_000_000);
-        let mounts = mounts(
-            &tree,
-            &[
-                ("memory", "cgroup", "rw,memory"),
-                ("cpu", "cgroup", "rw,cpu,cpuacct"),
-            ],
-        );
+        let mounts = tree.mounts(&[
+            ("memory", "cgroup", "rw,memory"),
+            ("cpu", "cgroup", "rw,cpu,cpuacct"),
+        ]);
         let read = |paths| SandboxCgroup::read(&mounts, &paths);
         let expected = SandboxCgroup {
             memory: Some(120),
@@ -154,7 +138,7 @@ mod tests {
                 "cg/s.slice/kata-2.scope/cpu.stat",
                 "usage_usec 8\nuser_usec 1\nsystem_usec 2\n",
             );
-        let mounts = mounts(&tree, &[("cg", "cgroup2", "rw")]);
+        let mounts = tree.mounts(&[("cg", "cgroup2", "rw")]);
         let read = |id| SandboxCgroup::read(&mounts, &paths(&format!("s.slice:kata:{id}"), None));
         let expected = SandboxCgroup {
             memory: Some(123),

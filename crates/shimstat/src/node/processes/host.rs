@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::usage::ProcessUsage;
+use crate::node::cgroup::CgroupMounts;
 use crate::node::files;
 use crate::node::hypervisor::VirtualMachine;
 use crate::node::proc_fs::Roots;
@@ -80,11 +81,13 @@ pub fn host_processes(
     shim_pid: Option<u32>,
     task_pid: Option<u32>,
 ) -> Vec<HostProcesses> {
-    host_processes_in(Roots::host(), machine, shim_pid, task_pid)
+    let mounts = machine.and_then(|_| CgroupMounts::host().ok());
+    host_processes_in(Roots::host(), mounts, machine, shim_pid, task_pid)
 }
 
 fn host_processes_in(
     roots: Roots<'_>,
+    mounts: Option<&CgroupMounts>,
     machine: Option<&VirtualMachine>,
     shim_pid: Option<u32>,
     task_pid: Option<u32>,
@@ -113,7 +116,7 @@ fn host_processes_in(
     let vmm = task.or_else(noted);
     let vhost = vmm
         .as_ref()
-        .map(|vmm| vhost_workers(roots, vmm.pid))
+        .map(|vmm| vhost_workers(roots, mounts, vmm.pid))
         .unwrap_or_default();
     let virtiofsd = virtiofsds(roots, machine, shim.as_ref());
     let one = |process: Option<ProcessUsage>| process.into_iter().collect();
@@ -173,8 +176,10 @@ fn virtiofsds(roots: Roots<'_>, machine: &VirtualMachine, shim: Option<&ProcessU
 
 /// The kernel threads that vhost runs for a VMM. They are called after it, and are in its cgroup (Linux before 6.4,
 /// drivers/vhost/vhost.c: `kthread_create(vhost_worker, worker, "vhost-%d", current->pid)`).
-fn vhost_workers(roots: Roots<'_>, vmm: u32) -> Vec<ProcessUsage> {
-    let Some(members) = cgroup_members(roots, vmm) else {
+fn vhost_workers(roots: Roots<'_>, mounts: Option<&CgroupMounts>, vmm: u32) -> Vec<ProcessUsage> {
+    let directory = mounts.and_then(|mounts| mounts.memory_directory(vmm));
+    let members = directory.map(|directory| files::read_text(&directory.join("cgroup.procs"), MEMBERS_LIMIT));
+    let Some(Ok(members)) = members else {
         return Vec::new();
     };
     let name = format!("vhost-{vmm}");
@@ -186,25 +191,6 @@ fn vhost_workers(roots: Roots<'_>, vmm: u32) -> Vec<ProcessUsage> {
         .filter_map(|pid| ProcessUsage::read_in(roots, pid).ok())
         .filter(|process| process.name == name)
         .collect()
-}
-
-/// The pids in the memory cgroup of a process; none where that is the root, which has all of the machine's.
-fn cgroup_members(roots: Roots<'_>, pid: u32) -> Option<String> {
-    let memberships = roots.text(pid, "cgroup").ok()?;
-    let path_in = |hierarchy: &str| {
-        let mut lines = memberships.lines();
-        lines.find_map(|line| {
-            line.split_once(':')?
-                .1
-                .strip_prefix(hierarchy)?
-                .strip_prefix(":/")
-        })
-    };
-    let directory = match path_in("memory") {
-        Some(path) => roots.cgroup.join("memory").join(path),
-        None => roots.cgroup.join(path_in("").filter(|path| !path.is_empty())?),
-    };
-    files::read_text(&directory.join("cgroup.procs"), MEMBERS_LIMIT).ok()
 }
 
 /// The pids of a process's children; none where the kernel does not say.

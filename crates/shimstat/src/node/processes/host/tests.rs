@@ -50,7 +50,7 @@ fn all_parts() -> Vec<(Part, Vec<u32>)> {
 fn finds_the_parts_of_a_kata_sandbox() {
     let tree = kata();
     let noted = machine(Some(20), Some(30));
-    let found = host_processes_in(tree.roots(), Some(&noted), Some(10), Some(20));
+    let found = host_processes_in(tree.roots(), None, Some(&noted), Some(10), Some(20));
     assert_eq!(parts(&found), all_parts());
     assert_eq!(found[0].cpu(), Duration::from_millis(5500));
     assert_eq!(
@@ -69,7 +69,7 @@ fn finds_the_parts_of_a_kata_sandbox() {
 #[test]
 fn finds_them_by_their_parents_where_nothing_is_noted() {
     let tree = kata();
-    let found = host_processes_in(tree.roots(), Some(&machine(None, None)), None, Some(20));
+    let found = host_processes_in(tree.roots(), None, Some(&machine(None, None)), None, Some(20));
     assert_eq!(parts(&found), all_parts());
 }
 
@@ -77,7 +77,13 @@ fn finds_them_by_their_parents_where_nothing_is_noted() {
 fn a_note_of_a_process_whose_pid_is_anothers_is_not_believed() {
     let tree = kata();
     let found = |machine: &VirtualMachine, shim, task| {
-        parts(&host_processes_in(tree.roots(), Some(machine), Some(shim), task))
+        parts(&host_processes_in(
+            tree.roots(),
+            None,
+            Some(machine),
+            Some(shim),
+            task,
+        ))
     };
     assert_eq!(found(&machine(Some(40), Some(40)), 40, None), []);
     assert_eq!(found(&machine(Some(99), None), 99, Some(99)), []);
@@ -86,7 +92,7 @@ fn a_note_of_a_process_whose_pid_is_anothers_is_not_believed() {
 #[test]
 fn without_a_virtual_machine_there_is_a_shim_at_most() {
     let tree = kata();
-    let found = |shim| parts(&host_processes_in(tree.roots(), None, shim, Some(40)));
+    let found = |shim| parts(&host_processes_in(tree.roots(), None, None, shim, Some(40)));
     assert_eq!(found(Some(10)), [(Part::Shim, vec![10])]);
     assert_eq!(found(None), []);
 }
@@ -106,7 +112,7 @@ fn a_machine_elsewhere_has_its_shim_here() {
         (None, Some(15)),
         (Some(10), None),
     ] {
-        let found = host_processes_in(tree.roots(), Some(&remote), shim, task);
+        let found = host_processes_in(tree.roots(), None, Some(&remote), shim, task);
         assert_eq!(parts(&found), [(Part::Shim, vec![10])], "{shim:?} {task:?}");
     }
 }
@@ -117,7 +123,7 @@ fn a_shim_that_is_the_vmm_counts_once() {
     // Kata's Rust shim reports the thread that runs Dragonball.
     tree.file(15, "status", "Name:\tvmm_master\nTgid:\t10\n");
     for (shim, task) in [(Some(10), 10), (Some(10), 15), (None, 15)] {
-        let found = host_processes_in(tree.roots(), Some(&machine(None, None)), shim, Some(task));
+        let found = host_processes_in(tree.roots(), None, Some(&machine(None, None)), shim, Some(task));
         assert_eq!(
             parts(&found),
             [(Part::ShimAndVmm, vec![10]), (Part::Virtiofsd, vec![30, 31])],
@@ -133,9 +139,20 @@ fn the_kernel_threads_of_vhost_are_found_in_the_vmms_cgroup() {
         .kernel_thread(51, "vhost-20", 20)
         .kernel_thread(52, "vhost-77", 20)
         .write("memory/kata/s1/cgroup.procs", "20\n50\n51\n52\n40\n");
+    let mounts = tree.mounts(&[
+        ("unified", "cgroup2", "rw"),
+        ("memory", "cgroup", "rw,memory"),
+        ("systemd", "cgroup", "rw,name=systemd"),
+    ]);
     let found = |cgroup: &str| {
         tree.file(20, "cgroup", cgroup);
-        host_processes_in(tree.roots(), Some(&machine(None, None)), Some(10), Some(20))
+        host_processes_in(
+            tree.roots(),
+            Some(&mounts),
+            Some(&machine(None, None)),
+            Some(10),
+            Some(20),
+        )
     };
     let v1 = found("9:name=systemd:/x\n4:memory:/kata/s1\n0::/\n");
     assert_eq!(parts(&v1)[1], (Part::Vhost, vec![50, 51]));
@@ -144,8 +161,8 @@ fn the_kernel_threads_of_vhost_are_found_in_the_vmms_cgroup() {
         (Duration::from_millis(3200), Some(0))
     );
     tree.write("unified/s1/cgroup.procs", "50\n");
-    assert_eq!(parts(&found("0::/unified/s1\n"))[1], (Part::Vhost, vec![50]));
-    tree.write("cgroup.procs", "50\n");
+    assert_eq!(parts(&found("0::/s1\n"))[1], (Part::Vhost, vec![50]));
+    tree.write("unified/cgroup.procs", "50\n");
     assert_eq!(
         parts(&found("0::/\n")),
         all_parts(),
@@ -157,7 +174,15 @@ fn the_kernel_threads_of_vhost_are_found_in_the_vmms_cgroup() {
 #[test]
 fn rates_are_of_the_same_processes() {
     let tree = kata();
-    let look = || host_processes_in(tree.roots(), Some(&machine(Some(20), Some(30))), Some(10), None);
+    let look = || {
+        host_processes_in(
+            tree.roots(),
+            None,
+            Some(&machine(Some(20), Some(30))),
+            Some(10),
+            None,
+        )
+    };
     let (before, mut after) = (look(), look());
     after[1].processes[1].cpu += Duration::from_millis(500);
     let second = Duration::from_secs(1);
