@@ -28,14 +28,14 @@ const PERMISSION_DENIED: i32 = 7;
 /// The calls are those of [`Method`]. Each `limit` is sent along as the time after which the agent may give up; put a
 /// deadline around the call all the same, because a hung guest heeds nothing. All texts that come back are a guest's:
 /// their length is limited, and they are to be escaped where they are shown.
-pub struct AgentConnection {
+pub(crate) struct AgentConnection {
     client: Client<Connection>,
     address: GuestAddress,
 }
 
 /// An agent's health (`grpc.Health/Check`). Kata's answers `Serving` or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
+pub(crate) enum Health {
     /// The agent does not tell.
     Unknown,
     /// The agent takes calls.
@@ -46,7 +46,7 @@ pub enum Health {
 
 /// The versions of an agent (`grpc.Health/Version`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentVersion {
+pub(crate) struct AgentVersion {
     /// Kata's release.
     pub agent: String,
     /// The agent's interface. It has been `0.0.1` from the start.

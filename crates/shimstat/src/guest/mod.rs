@@ -1,6 +1,6 @@
 //! The agent in a Kata sandbox's guest: asked over a connection of our own, beside its shim's.
 //!
-//! A sandbox's monitor tells where its agent listens ([`GuestAddress`]). An [`AgentConnection`] to it takes none of the
+//! A sandbox's monitor tells where its agent listens ([`GuestAddress`]). An `AgentConnection` to it takes none of the
 //! shim's locks, so it tells within milliseconds whether the guest lives, and it knows more than the shims pass on:
 //! [`Survey`](crate::survey::Survey) adds that to a shim's statistics. `docs/guest-numbers.md` lists what each number is.
 //!
@@ -19,12 +19,11 @@ mod stats;
 pub(crate) mod testing;
 
 pub use address::{GuestAddress, GuestAddressError};
-pub use agent::{
-    AgentConnection, AgentVersion, GuestDetails, GuestInterface, Health, VolumeStats, VolumeUsage,
-};
+pub(crate) use agent::AgentConnection;
+pub use agent::{GuestDetails, GuestInterface, VolumeStats, VolumeUsage};
 pub(crate) use connect::GuestSockets;
 pub use connect::{ConnectGuest, ConnectingGuest};
 pub use error::{GuestError, NotOwnSocket};
 pub(crate) use merge::merge;
 pub use method::Method;
-pub use stats::GuestStats;
+pub(crate) use stats::GuestStats;

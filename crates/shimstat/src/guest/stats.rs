@@ -26,7 +26,7 @@ const LONGEST_WORD: usize = 16;
 
 /// A container's statistics, as the agent in its guest has them.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct GuestStats {
+pub(crate) struct GuestStats {
     /// What the agent said. Its network is the guest's, if an agent ever sends one.
     pub stats: Stats,
     /// The guest's cgroup version, told by the keys of `memory.stat`. `None` without them.
