@@ -7,7 +7,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use go_duration as duration;
 
 use exporter_web::ListenAddress;
-use shimstat::node::pace::Pace;
 
 use crate::kata_monitor_flags::{self, KataMonitorFlags};
 
@@ -49,7 +48,7 @@ pub struct Cli {
     #[command(flatten)]
     pub global: Global,
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// Options of every command.
@@ -124,22 +123,6 @@ pub struct ManPages {
     pub directory: PathBuf,
 }
 
-#[derive(Args, Debug)]
-pub struct Pacing {
-    /// Ask about no container more often than this [default: 10s where its shim starts processes to answer (gVisor's),
-    /// else as often as wanted]
-    #[arg(long = "pace", value_name = "DURATION", value_parser = pace, allow_hyphen_values = true)]
-    least_interval: Option<Duration>,
-}
-
-impl Pacing {
-    pub fn pace(&self) -> Pace {
-        Pace {
-            least_interval: self.least_interval,
-        }
-    }
-}
-
 /// Print statistics of containers, once or as a stream
 ///
 /// An event is printed for each container at once, and then at every interval
@@ -150,20 +133,20 @@ impl Pacing {
       One event of the container whose id starts with this
   kata-runtime events --interval 1s --format json shop/web-0/nginx
       A stream of a pod's container, one line per event
-  kata-runtime events --all --format table
-      Everything that runs, as a table"))]
+  kata-runtime events --all --stats -o table --sort -memory
+      Everything that runs, the largest first"))]
 pub struct Events {
     /// Time between two events, such as 500ms, 3s or 1h2m; at least 100ms
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = interval, allow_hyphen_values = true)]
     pub interval: Duration,
     /// Print one event per container, then exit
     ///
-    /// With `--format table` each container is looked at twice, a second apart:
+    /// In a table or as CSV each container is looked at twice, a second apart:
     /// the rates are those of that second, as with `docker stats --no-stream`.
     #[arg(long, verbatim_doc_comment)]
     pub stats: bool,
     /// How to print events
-    #[arg(long, value_enum, default_value_t = EventFormat::Pretty)]
+    #[arg(short = 'o', long, visible_alias = "output", value_enum, default_value_t = EventFormat::Pretty)]
     pub format: EventFormat,
     /// Whom to ask about a container in a Kata guest [default: the guest, then the shim]
     #[arg(long, value_enum, value_name = "WHOM")]
@@ -171,8 +154,11 @@ pub struct Events {
     /// All running containers; a stream follows new ones as well
     #[arg(long, conflicts_with = "containers")]
     pub all: bool,
+    /// Continue until the containers have stopped, which is what happens without --stats
+    #[arg(short, long, conflicts_with = "stats")]
+    pub watch: bool,
     #[command(flatten)]
-    pub pacing: Pacing,
+    pub table: TableOptions,
     /// Container ids or unique prefixes of them, or names: namespace/pod/container, namespace/pod, pod
     // Not required for clap: the sentence that users know for a missing id is our own.
     #[arg(value_name = "CONTAINER")]
@@ -184,9 +170,36 @@ pub enum EventFormat {
     /// JSON, indented by four spaces
     Pretty,
     /// JSON, one line per event
+    #[value(alias = "jsonl")]
     Json,
     /// Rows for people, with rates since the row before
     Table,
+    /// The table with all its columns
+    Wide,
+    /// Comma-separated values without units, which the headings name
+    Csv,
+}
+
+impl EventFormat {
+    /// Whether it has rates, which take two looks.
+    pub fn has_rates(self) -> bool {
+        matches!(self, Self::Table | Self::Wide | Self::Csv)
+    }
+}
+
+/// What a table shows, and in which order.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Options of tables")]
+pub struct TableOptions {
+    /// Only these columns, in this order: their headings, with a dash for a blank (pod,pod-uid)
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub columns: Vec<String>,
+    /// Sort the rows by a column, or by -COLUMN with the largest first
+    #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
+    pub sort: Option<String>,
+    /// Print no headings
+    #[arg(long)]
+    pub no_headers: bool,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,7 +223,7 @@ pub struct List {
     #[arg(short, long)]
     pub quiet: bool,
     /// How to print the list
-    #[arg(long, value_enum, default_value_t = ListFormat::Table)]
+    #[arg(short = 'o', long, visible_alias = "output", value_enum, default_value_t = ListFormat::Table)]
     pub format: ListFormat,
     /// Print full ids in the table
     #[arg(long)]
@@ -226,8 +239,16 @@ pub struct List {
     #[arg(long, value_name = "NAME")]
     pub runtime: Option<String>,
     /// Where containers are looked for, and what is there, instead
-    #[arg(long, conflicts_with_all = ["quiet", "no_trunc", "pod_namespace", "pod", "runtime"])]
+    #[arg(long, conflicts_with_all = ["quiet", "no_trunc", "pod_namespace", "pod", "runtime", "watch", "columns", "sort"])]
     pub places: bool,
+    /// Continue, and print what is new, has changed or is gone
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub watch: bool,
+    /// With --watch: time between two looks, such as 500ms, 2s or 1m; at least 100ms
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = interval, requires = "watch", allow_hyphen_values = true)]
+    pub interval: Duration,
+    #[command(flatten)]
+    pub table: TableOptions,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,6 +257,10 @@ pub enum ListFormat {
     Table,
     /// An array of objects, on one line
     Json,
+    /// An object for each container, on a line of its own
+    Jsonl,
+    /// Comma-separated values without units, which the headings name
+    Csv,
     /// The table, with containerd's namespace, the pod's uid and the shim's socket
     Wide,
 }
@@ -258,7 +283,7 @@ pub struct Metrics {
     #[arg(long, verbatim_doc_comment)]
     pub force: bool,
     /// How to print them [default: raw, or table with --summary]
-    #[arg(long, value_enum)]
+    #[arg(short = 'o', long, visible_alias = "output", value_enum)]
     pub format: Option<MetricsFormat>,
     /// Only families with one of these prefixes, such as kata_guest_,kata_shim_fds
     #[arg(long, value_name = "PREFIX,...", conflicts_with = "summary")]
@@ -284,6 +309,10 @@ pub enum MetricsFormat {
     Table,
     /// An object, on one line
     Json,
+    /// An object for each sample, on a line of its own
+    Jsonl,
+    /// Comma-separated values
+    Csv,
 }
 
 /// Serve the metrics of all sandboxes and containers on this node to Prometheus
@@ -328,8 +357,6 @@ pub struct Monitor {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     pub max_concurrent: usize,
     #[command(flatten)]
-    pub pacing: Pacing,
-    #[command(flatten)]
     pub kata_monitor: KataMonitorFlags,
 }
 
@@ -351,8 +378,6 @@ pub struct Top {
     /// Time between two looks, such as 500ms, 2s or 1m; at least 100ms
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = interval, allow_hyphen_values = true)]
     pub interval: Duration,
-    #[command(flatten)]
-    pub pacing: Pacing,
 }
 
 /// The shortest interval: a look costs every shim a call, and every guest behind them.
@@ -367,12 +392,6 @@ fn interval(text: &str) -> Result<Duration, String> {
         ));
     }
     Ok(interval)
-}
-
-fn pace(text: &str) -> Result<Duration, String> {
-    let nanos = duration::parse_nanos(text).map_err(|error| error.to_string())?;
-    let nanos = u64::try_from(nanos).map_err(|_| "it must not be negative")?;
-    Ok(Duration::from_nanos(nanos))
 }
 
 /// Reads the process's arguments.

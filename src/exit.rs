@@ -9,9 +9,7 @@ use shimstat::node::{BundleError, FindError, ReadError};
 use shimstat::shim::ShimError;
 use shimstat::survey::{AskError, MonitorError};
 
-/// What is missing where the host's pids mean nothing, as in a pod without them.
-pub const HIDDEN_PIDS: &str = "the processes of containers cannot be seen from here, and so neither can their network: \
-                               this is another pid namespace than the shims' (set hostPID: true, or run with --pid=host)";
+use crate::show::columns::UnknownColumn;
 
 /// The answer could not be given.
 const NO_ANSWER: u8 = 1;
@@ -96,6 +94,13 @@ impl From<ReadError> for Failure {
     }
 }
 
+/// The command line names a column that is not there.
+impl From<UnknownColumn> for Failure {
+    fn from(error: UnknownColumn) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
 /// What to do about an error, if anything can be done.
 pub trait Remedy: std::error::Error {
     fn remedy(&self) -> Option<&'static str>;
@@ -147,7 +152,6 @@ impl Remedy for AskError {
             Self::Shim(error) => error.remedy(),
             Self::NoAddress(error) => error.remedy(),
             Self::Cgroup(CgroupError::Read(error)) => error.remedy(),
-            Self::TooSoon { error, .. } => error.remedy(),
             Self::Starting { .. } => Some("try again in a moment"),
             Self::NotRunning(_)
             | Self::Unanswered { .. }

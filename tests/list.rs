@@ -5,7 +5,9 @@
 mod mock;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use mock::{Calls, Node, Reply, finish, healthy, running, stopped};
@@ -346,6 +348,127 @@ fn a_kata_sandbox_shows_its_hypervisor() {
         (&"kata".into(), &"clh".into())
     );
     assert_eq!(others, "");
+}
+
+#[test]
+fn columns_their_order_and_the_headings_are_the_users_choice() {
+    let (node, _) = node();
+    let table = list(
+        &node,
+        &["--columns", "status,id", "--no-headers", "--sort", "-id"],
+    );
+    let expected =
+        "stopped (137)  plain\nrunning        6b\nrunning        6a\nrunning        5b\nrunning        5a\n";
+    assert_eq!(table, expected);
+    let csv = list(&node, &["-o", "csv", "--columns", "id,pid,pod", "--sort", "pid"]);
+    assert_eq!(
+        csv.lines().take(2).collect::<Vec<_>>(),
+        ["id,pid,pod", "5b,4711,test/db"],
+        "what has no pid is last"
+    );
+    assert_eq!(csv.lines().count(), 6);
+    let lines = list(&node, &["-o", "jsonl"]);
+    let objects: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(Value::from(objects), Value::from(json(&node, &[])));
+    let ran = node.run(&["list", "--columns", "id,cpu"]);
+    assert_eq!(ran.status, Some(2));
+    assert!(
+        ran.stderr.contains("there is no column \"cpu\""),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn what_another_program_needs_to_attach_is_in_the_json() {
+    let node = Node::new();
+    let (bundle, socket) = node.bundle("k8s.io", "5a", &[("io.kubernetes.cri.container-type", "sandbox")]);
+    let spec = r#"{"annotations":{"io.kubernetes.cri.container-type":"sandbox"},
+        "linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/var/run/netns/cni-1"}]}}"#;
+    fs::write(bundle.join("config.json"), spec).unwrap();
+    fs::write(bundle.join("monitor_address"), "unix:///run/vc/sbs/5a/m.sock").unwrap();
+    mock::serve(&socket, healthy);
+    let rows = json(&node, &[]);
+    assert_eq!(rows[0]["network_namespace"], "/var/run/netns/cni-1");
+    assert_eq!(rows[0]["monitor"], "/run/vc/sbs/5a/m.sock");
+    assert_eq!(rows[0]["shim"], socket.display().to_string());
+}
+
+#[test]
+fn watched_it_prints_what_is_new_and_what_is_gone() {
+    let (node, _) = node();
+    let mut command = node.command(&[
+        "list",
+        "--watch",
+        "--interval",
+        "100ms",
+        "--columns",
+        "id,status",
+        "--no-headers",
+    ]);
+    struct Watching(Child);
+    impl Drop for Watching {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+    let mut watching = Watching(command.stdout(Stdio::piped()).spawn().unwrap());
+    let child = &mut watching.0;
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || {
+        let line = lines.next().unwrap().unwrap();
+        line.split_whitespace()
+            .map(str::to_string)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let first: Vec<_> = (0..5).map(|_| next()).collect();
+    assert_eq!(
+        first,
+        [
+            "5a running",
+            "6a running",
+            "6b running",
+            "5b running",
+            "plain stopped (137)"
+        ]
+    );
+    node.task("late", |_| running(1));
+    assert_eq!(next(), "late running");
+    fs::remove_dir_all(
+        node.state_dir()
+            .join("io.containerd.runtime.v2.task/default/plain"),
+    )
+    .unwrap();
+    assert_eq!(next(), "plain removed (137)");
+}
+
+#[test]
+fn without_arguments_it_says_what_is_here_and_what_to_try() {
+    let (node, _) = node();
+    let ran = node.run(&[]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""));
+    let words = |line: &str| line.split_whitespace().map(str::to_string).collect::<Vec<_>>();
+    let table: Vec<_> = ran.stdout.lines().map(words).collect();
+    assert!(
+        table.contains(&words("RUNTIME SANDBOXES CONTAINERS")),
+        "{}",
+        ran.stdout
+    );
+    assert!(table.contains(&words("kata 1 2")), "{}", ran.stdout);
+    assert!(table.contains(&words("runc 0 1")), "{}", ran.stdout);
+    for command in [
+        "kata-runtime list",
+        "kata-runtime top",
+        "kata-runtime events --stats",
+    ] {
+        assert!(ran.stdout.contains(command), "{}", ran.stdout);
+    }
+    assert!(ran.stdout.contains(&node.state_dir().display().to_string()));
 }
 
 #[test]

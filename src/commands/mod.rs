@@ -6,6 +6,7 @@ mod list;
 #[cfg(feature = "man")]
 mod man;
 pub mod metrics;
+mod overview;
 #[cfg(feature = "top")]
 mod top;
 
@@ -17,7 +18,10 @@ use crate::exit::Failure;
 use crate::exporter;
 
 pub fn run(cli: Cli) -> Result<(), Failure> {
-    match cli.command {
+    let Some(command) = cli.command else {
+        return ask(cli.global, async |node| overview::run(node));
+    };
+    match command {
         Command::Events(arguments) => ask(cli.global, async |node| events::run(node, &arguments).await),
         Command::List(arguments) => ask(cli.global, async |node| list::run(node, &arguments).await),
         Command::Metrics(arguments) => ask(cli.global, async |node| metrics::run(node, &arguments).await),

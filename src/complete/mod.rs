@@ -209,7 +209,9 @@ mod tests {
         assert_eq!(complete(&["ev"]), ["events"]);
         assert_eq!(complete(&["--time"]), ["--timeout"]);
         assert_eq!(complete(&["events", "--sta"]), ["--stats", "--state"]);
-        assert_eq!(complete(&["events", "--format", ""]), ["pretty", "json", "table"]);
+        let formats = ["pretty", "json", "table", "wide", "csv"];
+        assert_eq!(complete(&["events", "--format", ""]), formats);
+        assert_eq!(complete(&["events", "-o", ""]), formats);
         assert_eq!(complete(&["events", "--format", "j"]), ["json"]);
         assert_eq!(complete(&["events", "--format=j"]), ["--format=json"]);
         assert_eq!(complete(&["--timeout", "5s", "list", "--f"]), ["--format"]);
@@ -221,11 +223,11 @@ mod tests {
         assert_eq!(complete(&["events", "--format", "=", "j"]), ["json"]);
         assert_eq!(
             complete(&["events", "--format", "="]),
-            ["pretty", "json", "table"]
+            ["pretty", "json", "table", "wide", "csv"]
         );
         assert_eq!(
             complete(&["list", "--format", "=", "json", "--no"]),
-            ["--no-trunc"]
+            ["--no-trunc", "--no-headers"]
         );
     }
 

@@ -2,13 +2,12 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use exporter_web::Source;
 use promtext::{Kind, Merge, Page, Relabel, Value, Writer};
-use shimstat::node::pace::Pace;
 use shimstat::node::{Container, Inventory, Pod, ReadError};
 use shimstat::survey::{ConcurrencyLimit, Flight, MonitorQuestion, SingleFlight, Survey};
 
@@ -20,7 +19,6 @@ use super::profile::Selection;
 use super::reason::{NoAnswer, Reason};
 use super::self_metrics::Figures;
 use super::vm;
-use crate::exit::HIDDEN_PIDS;
 use crate::output;
 use crate::sandbox_page::{self, MetricsSource, SandboxMetrics};
 
@@ -41,7 +39,6 @@ pub struct Scraper {
     verbose: bool,
     /// The sandboxes of which it was said why their guests cannot be asked.
     told: Mutex<HashSet<PathBuf>>,
-    said_hidden: Once,
 }
 
 /// All that was gathered, ready to be written.
@@ -52,14 +49,11 @@ pub struct Gathered {
 
 impl Scraper {
     /// Asks at most `concurrency` pods at once, and waits `limit` for each answer.
-    pub fn new(inventory: Inventory, limit: Duration, concurrency: usize, pace: Pace, verbose: bool) -> Self {
+    pub fn new(inventory: Inventory, limit: Duration, concurrency: usize, verbose: bool) -> Self {
         Self {
             inventory: Mutex::new(inventory),
             asker: Asker {
-                survey: Survey::new(limit, concurrency)
-                    .keeping_connections()
-                    .at_pace(pace)
-                    .measuring(),
+                survey: Survey::new(limit, concurrency).keeping_connections(),
                 limit,
                 concurrency: ConcurrencyLimit::new(concurrency),
                 reader: Arc::default(),
@@ -73,7 +67,6 @@ impl Scraper {
             figures: Figures::default(),
             verbose,
             told: Mutex::default(),
-            said_hidden: Once::new(),
         }
     }
 
@@ -224,10 +217,8 @@ impl Scraper {
             }
         }
         let mut writer = Writer::default();
-        let induced = self.asker.survey.induced_cost().unwrap_or_default();
-        self.figures.write(&mut writer, sandboxes, tasks_alive(), induced);
+        self.figures.write(&mut writer, sandboxes, tasks_alive());
         rows.write(&mut writer);
-        self.write_visibility(&mut writer);
         container_metrics::describe(&mut writer);
         vm::describe(&mut writer);
         // Ours goes first: what it says of a family counts. It is shorter than the longest page by far.
@@ -255,21 +246,6 @@ impl Scraper {
                 ));
             }
         }
-    }
-
-    /// Tells whether this is a place from which processes can be seen; the first time also on stderr.
-    fn write_visibility(&self, writer: &mut Writer) {
-        let Some(visible) = self.asker.survey.sees_pids() else {
-            return;
-        };
-        if !visible {
-            self.said_hidden.call_once(|| output::notice(HIDDEN_PIDS));
-        }
-        let help =
-            "Whether the pids that shims tell are those of processes here; 0: run it with the host's pids.";
-        writer
-            .family("kata_monitor_host_pids_visible", Kind::Gauge, help)
-            .sample(&[], visible);
     }
 
     /// Closes what is open to shims, once nobody needs it.

@@ -122,6 +122,32 @@ impl Field {
     }
 
     /// The text for a wide table. Untrusted text.
+    /// Its text, where it is one.
+    pub fn text_of(&self, facts: &Facts) -> Option<String> {
+        match self.value {
+            Value::Text(of) => of(facts),
+            Value::Number(..) | Value::Share(..) => None,
+        }
+    }
+
+    /// Its text without a unit, for programs: a number in full. The [`key`](Self::key) names the unit.
+    pub fn plain(&self, facts: &Facts) -> Option<String> {
+        match self.value {
+            Value::Text(of) => of(facts),
+            Value::Number(..) | Value::Share(..) => self.of(facts).map(|number| number.to_string()),
+        }
+    }
+
+    /// Its name for programs, with the unit of [`plain`](Self::plain): `pod`, `memory_bytes`.
+    pub fn key(&self) -> String {
+        let unit = match self.value {
+            Value::Text(_) => "",
+            Value::Number(unit, _) => unit.suffix(),
+            Value::Share(..) => Unit::Share.suffix(),
+        };
+        format!("{}{unit}", self.heading.to_lowercase().replace(' ', "_"))
+    }
+
     pub fn show(&self, facts: &Facts) -> String {
         let shown = match self.value {
             Value::Text(of) => of(facts),

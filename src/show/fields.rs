@@ -29,6 +29,14 @@ pub static EVENTS: [&[&Field]; 7] = [
     &[&WRITE],
 ];
 
+/// All that can be told of a container's statistics: the columns of `events --format wide`.
+pub static STATISTICS: [&Field; 11] = [
+    &CPU, &MEMORY, &LIMIT, &OF_LIMIT, &RX, &TX, &READ, &WRITE, &PIDS, &THROTTLED, &OOM_KILLS,
+];
+
+/// Which container it is, for programs.
+pub static IDENTITY: [&Field; 4] = [&FULL_ID, &NAMESPACE, &POD, &CONTAINER];
+
 /// The columns of `top` after the name. If there is no room for all, the last are left out.
 pub static TOP: [&Field; 10] = [
     &CPU, &MEMORY, &OF_LIMIT, &RX, &TX, &READ, &WRITE, &PIDS, &THROTTLED, &OOM_KILLS,

@@ -3,6 +3,8 @@
 // Narrow columns are for `top` alone.
 #![cfg_attr(not(feature = "top"), allow(dead_code))]
 
+pub mod columns;
+pub mod csv;
 pub mod field;
 pub mod fields;
 pub mod json;

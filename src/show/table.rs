@@ -1,7 +1,5 @@
 //! Tables for people: columns as wide as necessary, two blanks between them, and every cell made safe for a terminal.
 
-use std::fmt;
-
 use unicode_width::UnicodeWidthStr;
 
 use crate::show::text::escape;
@@ -42,6 +40,22 @@ impl Table {
         table
     }
 
+    /// Leaves the headings out.
+    pub fn without_headings(mut self) -> Self {
+        self.cells.clear();
+        for column in &mut self.columns {
+            column.width = 0;
+        }
+        self
+    }
+
+    /// The rows so far, each on a line. Those that are added later are at least as wide.
+    pub fn take_lines(&mut self) -> String {
+        let lines = self.lines();
+        self.cells.clear();
+        lines
+    }
+
     /// Adds a row with a cell for each column. Cells may be untrusted text: they are made safe for a terminal here.
     pub fn row<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) {
         let mut cells = cells.into_iter();
@@ -52,6 +66,20 @@ impl Table {
             column.width = column.width.max(cell.width());
             self.cells.push(cell);
         }
+    }
+
+    /// The rows, each on a line, without trailing blanks.
+    pub fn lines(&self) -> String {
+        let mut lines = String::new();
+        for row in self.cells.chunks(self.columns.len().max(1)) {
+            let cells = self.columns.iter().zip(row);
+            let padded: Vec<_> = cells
+                .map(|(column, cell)| pad(cell, column.width, column.align))
+                .collect();
+            lines += padded.join(GAP).trim_end();
+            lines.push('\n');
+        }
+        lines
     }
 }
 
@@ -64,25 +92,6 @@ pub fn pad(text: &str, width: usize, align: Align) -> String {
     }
 }
 
-/// The lines, without trailing blanks and without the last newline.
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = String::new();
-        for (number, row) in self.cells.chunks(self.columns.len().max(1)).enumerate() {
-            line.clear();
-            for (column, cell) in self.columns.iter().zip(row) {
-                line += &pad(cell, column.width, column.align);
-                line += GAP;
-            }
-            if number > 0 {
-                f.write_str("\n")?;
-            }
-            f.write_str(line.trim_end())?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,14 +101,16 @@ mod tests {
         let mut table = Table::new([("ID", Align::Left), ("PID", Align::Right), ("AGE", Align::Left)]);
         table.row(["abc", "7", "5s"]);
         table.row(["  日本", "1234", "-"]);
-        let expected = "ID       PID  AGE\nabc        7  5s\n  日本  1234  -";
-        assert_eq!(table.to_string(), expected);
+        let expected = "ID       PID  AGE\nabc        7  5s\n  日本  1234  -\n";
+        assert_eq!(table.take_lines(), expected);
+        table.row(["x", "1", ""]);
+        assert_eq!(table.lines(), "x          1\n", "as wide as before");
     }
 
     #[test]
     fn a_cell_cannot_act_on_a_terminal_or_break_its_line() {
         let mut table = Table::new([("POD", Align::Left)]);
         table.row(["a\x1b[2J\nb\u{9b}1m"]);
-        assert_eq!(table.to_string(), "POD\na\\u{1b}[2J\\nb\\u{9b}1m");
+        assert_eq!(table.lines(), "POD\na\\u{1b}[2J\\nb\\u{9b}1m\n");
     }
 }

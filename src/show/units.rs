@@ -44,6 +44,18 @@ impl Unit {
         }
     }
 
+    /// What follows the name of a plain number of this unit, as in Prometheus: `_bytes`.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Bytes => "_bytes",
+            Self::BytesPerSecond => "_bytes_per_second",
+            Self::Percent => "_percent",
+            Self::Share => "_ratio",
+            Self::Count => "",
+            Self::Age => "_seconds",
+        }
+    }
+
     /// The most columns that [`show`](Self::show) needs, except for counts and percentages that are out of the ordinary.
     pub fn width(self) -> usize {
         match self {

@@ -6,7 +6,7 @@ mod show;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shimstat::node::{Container, Inventory, Wanted};
 use shimstat::survey::{AskError, Network, NotRunning, Origin, Sample, Statistics, Survey, Via};
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::cli::{EventFormat, EventSource, Events};
-use crate::context::Context;
+use crate::context::{CONCURRENCY, Context};
 use crate::descriptors;
 use crate::exit::{self, Failure};
 use crate::find::{self, Found};
@@ -29,15 +29,12 @@ const WAITING: usize = 256;
 /// How often to look for new containers, at least.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How often a stream says what it costs, with `--verbose`.
-const COST_NOTED_EVERY: Duration = Duration::from_secs(60);
-
 pub async fn run(context: &Context, arguments: &Events) -> Result<(), Failure> {
     if !arguments.stats {
         interrupt::ends_quietly();
     }
     let mut inventory = Inventory::new(context.node.clone());
-    let run = Run::new(context, arguments);
+    let run = Run::new(context, arguments)?;
     if arguments.all {
         descriptors::allow_many();
         if arguments.stats {
@@ -59,29 +56,26 @@ struct Run<'a> {
     show: Show,
     /// Whether something could not be answered.
     failed: bool,
-    /// When a stream last said what it costs.
-    cost_noted: Instant,
     to_show: mpsc::Sender<(Arc<Subject>, News)>,
     news: mpsc::Receiver<(Arc<Subject>, News)>,
 }
 
 impl<'a> Run<'a> {
-    fn new(context: &'a Context, arguments: &'a Events) -> Self {
+    fn new(context: &'a Context, arguments: &'a Events) -> Result<Self, Failure> {
         let (to_show, news) = mpsc::channel(WAITING);
         // A stream asks repeatedly.
         let survey = match arguments.stats {
-            true => context.survey(),
-            false => context.survey().keeping_connections(),
+            true => Survey::new(context.timeout, CONCURRENCY),
+            false => Survey::new(context.timeout, CONCURRENCY).keeping_connections(),
         };
-        let survey = survey.at_pace(arguments.pacing.pace());
-        Self {
+        Ok(Self {
             context,
             arguments,
             survey,
             question: Statistics {
                 network: match arguments.format {
-                    // The table has no sockets, and counting them takes time.
-                    EventFormat::Table => Network::Interfaces,
+                    // Tables have no sockets, and counting them takes time.
+                    EventFormat::Table | EventFormat::Wide | EventFormat::Csv => Network::Interfaces,
                     EventFormat::Pretty | EventFormat::Json => Network::InterfacesAndSockets,
                 },
                 via: match arguments.via {
@@ -90,12 +84,11 @@ impl<'a> Run<'a> {
                     Some(EventSource::Guest) => Via::Guest,
                 },
             },
-            show: Show::new(arguments.format),
+            show: Show::new(arguments)?,
             failed: false,
-            cost_noted: Instant::now(),
             to_show,
             news,
-        }
+        })
     }
 
     /// The containers that the user named, until all of them have stopped.
@@ -137,6 +130,7 @@ impl<'a> Run<'a> {
         while let Some((subject, news)) = self.news.recv().await {
             self.tell(&subject, news)?;
         }
+        self.show.end()?;
         self.end()
     }
 
@@ -152,7 +146,7 @@ impl<'a> Run<'a> {
             if let Some(container) = Container::read(bundle)
                 && let Some(subject) = self.subject(Arc::new(container), None)
             {
-                if self.arguments.format == EventFormat::Table {
+                if self.arguments.format.has_rates() {
                     subjects.push(subject);
                 } else {
                     self.follow(subject);
@@ -277,7 +271,7 @@ impl<'a> Run<'a> {
             news: self.to_show.clone(),
         };
         let rounds = match (self.arguments.stats, self.arguments.format) {
-            (true, EventFormat::Table) => Rounds::Two,
+            (true, format) if format.has_rates() => Rounds::Two,
             (true, _) => Rounds::One,
             (false, _) => Rounds::Every(self.arguments.interval),
         };
@@ -286,19 +280,12 @@ impl<'a> Run<'a> {
 
     /// Shows what was found out about a container.
     fn tell(&mut self, subject: &Subject, news: News) -> Result<(), Failure> {
-        if self.cost_noted.elapsed() >= COST_NOTED_EVERY {
-            self.cost_noted = Instant::now();
-            self.context.note_cost(&self.survey);
-        }
         match news {
             News::Stats { sample, rates } => {
-                let network_is_hidden =
-                    sample.stats.network.is_none() && self.survey.sees_pids() == Some(false);
                 if self.context.verbose {
-                    subject.tell_origin(&sample, network_is_hidden);
+                    subject.tell_origin(&sample);
                 }
-                self.show
-                    .stats(&subject.container, &sample, rates.as_ref(), network_is_hidden)
+                self.show.stats(&subject.container, sample, rates)
             }
             News::OomKill => self.show.oom(&subject.container),
             News::Exit(why, ended) => {
@@ -350,7 +337,6 @@ impl<'a> Run<'a> {
     }
 
     fn end(self) -> Result<(), Failure> {
-        self.context.note_cost(&self.survey);
         if self.failed {
             Err(Failure::reported())
         } else {
@@ -372,8 +358,8 @@ fn no_answer(container: &Container, error: &AskError, context: &Context) -> Fail
 
 impl Subject {
     /// Reports where a sample's numbers come from, if that has changed.
-    fn tell_origin(&self, sample: &Sample, network_is_hidden: bool) {
-        let mut origin = match &sample.origin {
+    fn tell_origin(&self, sample: &Sample) {
+        let origin = match &sample.origin {
             Origin::Cgroup => "from its cgroup: it has no shim".to_string(),
             Origin::Shim => "from its shim".to_string(),
             Origin::ShimWithoutGuest(why) => format!("from its shim alone: its guest cannot be asked: {why}"),
@@ -384,16 +370,7 @@ impl Subject {
                 )
             }
             Origin::Guest { agent } => format!("from its guest ({agent})"),
-            Origin::ControlSocket(address) => format!("from its sandbox's control socket ({address})"),
-            Origin::GvisorShim(why) => {
-                format!(
-                    "from its shim, which starts two processes to answer: its sandbox was not asked: {why}"
-                )
-            }
         };
-        if network_is_hidden {
-            origin = format!("{origin}; {}", exit::HIDDEN_PIDS);
-        }
         let mut told = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
         if *told != origin {
             output::notice(&format!("container {}: {origin}", self.container.id()));

@@ -10,14 +10,16 @@ use shimstat::stats;
 use shimstat::survey::{NotRunning, Sample};
 use unicode_width::UnicodeWidthStr;
 
-use crate::cli::EventFormat;
+use crate::cli::{EventFormat, Events};
 use crate::exit::Failure;
 use crate::output;
+use crate::show::columns::{self, Order};
 use crate::show::field::{Facts, Field, Value};
 use crate::show::name::{Labels, label};
 use crate::show::table::{Align, pad};
 use crate::show::text::escape;
-use crate::show::{fields, json, time};
+use crate::show::units::Unit;
+use crate::show::{csv, fields, json, time};
 
 /// How often the header is repeated on a terminal, in rows.
 const ROWS_A_HEADER: usize = 40;
@@ -25,67 +27,123 @@ const ROWS_A_HEADER: usize = 40;
 /// The first column is at least as wide as a short id, and at most half a wide terminal.
 const NAME_WIDTH: std::ops::RangeInclusive<usize> = 12..=60;
 
-/// What an event has of a task's network. An empty list would say that there is none.
-const NETWORK: [&str; 5] = ["interfaces", "tcp", "tcp6", "udp", "udp6"];
+/// Prints events as the user wants them.
+pub struct Show {
+    format: Format,
+    sorted: Option<Sorted>,
+}
 
-pub enum Show {
+enum Format {
     Json { pretty: bool },
     Table(Table),
+    Csv { columns: Vec<&'static Field> },
+}
+
+/// Statistics that wait for the others, to be shown in order.
+struct Sorted {
+    order: Order,
+    waiting: Vec<(Arc<Container>, Box<Sample>, Option<Rates>)>,
 }
 
 impl Show {
-    pub fn new(format: EventFormat) -> Self {
-        match format {
-            EventFormat::Pretty => Self::Json { pretty: true },
-            EventFormat::Json => Self::Json { pretty: false },
-            EventFormat::Table => Self::Table(Table {
+    pub fn new(arguments: &Events) -> Result<Self, Failure> {
+        let known: Vec<&Field> = fields::IDENTITY.into_iter().chain(fields::STATISTICS).collect();
+        let options = &arguments.table;
+        if !arguments.format.has_rates()
+            && (!options.columns.is_empty() || options.sort.is_some() || options.no_headers)
+        {
+            return Err(Failure::usage(
+                "--columns, --sort and --no-headers are for tables: add -o table, wide or csv",
+            ));
+        }
+        if options.sort.is_some() && !arguments.stats {
+            return Err(Failure::usage("--sort needs --stats: a stream has no last row"));
+        }
+        let chosen = columns::find_all(&known, &options.columns)?;
+        let columns_or = |usual: &[&'static Field]| match chosen.is_empty() {
+            true => usual.to_vec(),
+            false => chosen.clone(),
+        };
+        let alone = |fields: Vec<&'static Field>| fields.into_iter().map(|field| vec![field]).collect();
+        let table = |columns| {
+            Format::Table(Table {
+                columns,
                 labels: Labels::default(),
                 name_width: *NAME_WIDTH.start(),
                 rows: 0,
+                has_header: !options.no_headers,
                 repeat_header: std::io::stdout().is_terminal(),
-            }),
-        }
+            })
+        };
+        let order = options.sort.as_deref();
+        Ok(Self {
+            format: match arguments.format {
+                EventFormat::Pretty => Format::Json { pretty: true },
+                EventFormat::Json => Format::Json { pretty: false },
+                EventFormat::Table if chosen.is_empty() => {
+                    table(fields::EVENTS.iter().map(|column| column.to_vec()).collect())
+                }
+                EventFormat::Table | EventFormat::Wide => table(alone(columns_or(&fields::STATISTICS))),
+                EventFormat::Csv => {
+                    let columns = columns_or(&known);
+                    if !options.no_headers {
+                        output::answer(csv::header(&columns).as_bytes())?;
+                    }
+                    Format::Csv { columns }
+                }
+            },
+            sorted: order
+                .map(|order| Order::parse(&known, order))
+                .transpose()?
+                .map(|order| Sorted {
+                    order,
+                    waiting: Vec::new(),
+                }),
+        })
     }
 
     /// Prepares for rows about these containers.
     pub fn expect<'a>(&mut self, containers: impl IntoIterator<Item = &'a Arc<Container>>) {
-        if let Self::Table(table) = self {
+        if let Format::Table(table) = &mut self.format {
             table.expect(containers);
         }
     }
 
     pub fn stats(
         &mut self,
-        container: &Container,
-        sample: &Sample,
-        rates: Option<&Rates>,
-        network_is_hidden: bool,
+        container: &Arc<Container>,
+        sample: Box<Sample>,
+        rates: Option<Rates>,
     ) -> Result<(), Failure> {
-        match self {
-            Self::Json { pretty } => {
-                let mut event = stats::event(container.id(), &sample.stats);
-                if network_is_hidden
-                    && let Some(data) = event.get_mut("data").and_then(|data| data.as_object_mut())
-                {
-                    NETWORK.iter().for_each(|key| drop(data.remove(*key)));
-                }
-                answer(*pretty, &event)
+        match &mut self.sorted {
+            Some(sorted) => {
+                sorted.waiting.push((container.clone(), sample, rates));
+                Ok(())
             }
-            Self::Table(table) => {
-                let facts = Facts {
-                    sample: Some(sample),
-                    rates,
-                    ..Facts::of(container)
-                };
-                table.row(container, &cells(&facts))
-            }
+            None => self.format.stats(container, &sample, rates.as_ref()),
         }
     }
 
+    /// Shows what has waited for the others.
+    pub fn end(&mut self) -> Result<(), Failure> {
+        let Some(Sorted { order, mut waiting }) = self.sorted.take() else {
+            return Ok(());
+        };
+        waiting.sort_by(|a, b| {
+            let [a, b] = [a, b].map(|(container, sample, rates)| facts(container, sample, rates.as_ref()));
+            order.compare(&a, &b)
+        });
+        waiting
+            .iter()
+            .try_for_each(|(container, sample, rates)| self.format.stats(container, sample, rates.as_ref()))
+    }
+
     pub fn oom(&mut self, container: &Container) -> Result<(), Failure> {
-        match self {
-            Self::Json { pretty } => answer(*pretty, &Event::new("oom", container, None)),
-            Self::Table(table) => table.row(container, "a process was OOM-killed"),
+        match &mut self.format {
+            Format::Json { pretty } => answer(*pretty, &Event::new("oom", container, None)),
+            Format::Table(table) => table.row(container, "a process was OOM-killed"),
+            // A column counts them.
+            Format::Csv { .. } => Ok(()),
         }
     }
 
@@ -97,16 +155,46 @@ impl Show {
         ended: Option<Ended>,
     ) -> Result<(), Failure> {
         let exit = Exit::of(why, ended);
-        match self {
-            Self::Json { pretty } => answer(*pretty, &Event::new("exit", container, Some(exit))),
-            Self::Table(table) => table.row(
+        match &mut self.format {
+            Format::Json { pretty } => answer(*pretty, &Event::new("exit", container, Some(exit))),
+            Format::Table(table) => table.row(
                 container,
                 &match exit.exit_status {
                     Some(status) => format!("exited with status {status}"),
                     None => "ended".to_string(),
                 },
             ),
+            // It is said on stderr.
+            Format::Csv { .. } => Ok(()),
         }
+    }
+}
+
+impl Format {
+    fn stats(
+        &mut self,
+        container: &Container,
+        sample: &Sample,
+        rates: Option<&Rates>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Json { pretty } => answer(*pretty, &stats::event(container.id(), &sample.stats)),
+            Self::Table(table) => {
+                let cells = table.cells(&facts(container, sample, rates));
+                table.row(container, &cells)
+            }
+            Self::Csv { columns } => {
+                output::answer(csv::row(columns, &facts(container, sample, rates)).as_bytes())
+            }
+        }
+    }
+}
+
+fn facts<'a>(container: &'a Container, sample: &'a Sample, rates: Option<&'a Rates>) -> Facts<'a> {
+    Facts {
+        sample: Some(sample),
+        rates,
+        ..Facts::of(container)
     }
 }
 
@@ -177,10 +265,13 @@ impl Exit {
 }
 
 /// Rows of the same width, each written at once.
-pub struct Table {
+struct Table {
+    /// After the name. Several fields can share one.
+    columns: Vec<Vec<&'static Field>>,
     labels: Labels,
     name_width: usize,
     rows: usize,
+    has_header: bool,
     repeat_header: bool,
 }
 
@@ -200,8 +291,9 @@ impl Table {
 
     fn row(&mut self, container: &Container, cells: &str) -> Result<(), Failure> {
         let mut text = String::new();
-        if self.rows == 0 || (self.repeat_header && self.rows.is_multiple_of(ROWS_A_HEADER)) {
-            text = self.line("CONTAINER", &line(heading));
+        let is_due = self.rows == 0 || (self.repeat_header && self.rows.is_multiple_of(ROWS_A_HEADER));
+        if self.has_header && is_due {
+            text = self.line("CONTAINER", &self.joined(heading));
         }
         self.rows += 1;
         let label = label(container);
@@ -211,6 +303,24 @@ impl Table {
 
     fn line(&self, name: &str, cells: &str) -> String {
         format!("{}  {cells}\n", pad(&escape(name), self.name_width, Align::Left))
+    }
+
+    fn cells(&self, facts: &Facts) -> String {
+        self.joined(|column| {
+            let shown: Vec<_> = column.iter().map(|field| field.show(facts)).collect();
+            escape(&shown.join(WITH)).into_owned()
+        })
+    }
+
+    fn joined(&self, cell: impl Fn(&[&Field]) -> String) -> String {
+        let cells = self.columns.iter().map(|column| {
+            let align = match column.first().map(|field| field.value) {
+                Some(Value::Text(_)) => Align::Left,
+                _ => Align::Right,
+            };
+            pad(&cell(column), width(column), align)
+        });
+        cells.collect::<Vec<_>>().join("  ")
     }
 }
 
@@ -222,24 +332,11 @@ fn heading(column: &[&Field]) -> String {
     headings.join(WITH)
 }
 
-fn cells(facts: &Facts) -> String {
-    line(|column| {
-        let shown: Vec<_> = column.iter().map(|field| field.show(facts)).collect();
-        shown.join(WITH)
-    })
-}
-
-fn line(cell: impl Fn(&[&Field]) -> String) -> String {
-    let cells = fields::EVENTS
-        .iter()
-        .map(|column| pad(&cell(column), width(column), Align::Right));
-    cells.collect::<Vec<_>>().join("  ")
-}
-
 fn width(column: &[&Field]) -> usize {
     let widths = column.iter().map(|field| match field.value {
         Value::Number(unit, _) => unit.width(),
-        Value::Text(_) | Value::Share(..) => field.heading.len(),
+        Value::Text(_) => *NAME_WIDTH.start(),
+        Value::Share(..) => Unit::Share.width(),
     });
     let shown = widths.sum::<usize>() + WITH.len() * column.len().saturating_sub(1);
     shown.max(heading(column).len())

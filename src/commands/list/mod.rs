@@ -3,6 +3,7 @@
 mod places;
 mod row;
 mod show;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,21 +18,27 @@ use crate::context::{CONCURRENCY, Context};
 use crate::descriptors;
 use crate::exit::Failure;
 use crate::guest_side::GuestSide;
-use crate::output;
+use crate::{interrupt, output};
 use row::Row;
+use show::Show;
 
 pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
     if arguments.places {
         let places = context.node.places();
         return output::answer(&match arguments.format {
             ListFormat::Json => places::json(&places),
+            ListFormat::Jsonl | ListFormat::Csv => {
+                return Err(Failure::usage("--places is shown as table, wide or json"));
+            }
             ListFormat::Table => places::table(&places, false),
             ListFormat::Wide => places::table(&places, true),
         });
     }
+    let mut show = Show::new(arguments)?;
     let bundles = context.bundles()?;
     if bundles.is_empty() {
         output::notice(&format!("no containers: {}", context.node.looked_in()));
+        output::notice("`kata-runtime list --places` shows every place; --state names another");
     }
     if arguments.quiet && !is_filtered(arguments) {
         // The directories' names are enough, with whether each is complete: no file is read.
@@ -55,36 +62,49 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
         return output::answer(show::ids(wanted.map(|container| container.bundle.id.clone())).as_bytes());
     }
     descriptors::allow_many();
-    let survey = context.survey();
-    let asking = survey.begin(wanted.map(Arc::new), StateAndGuest).await;
+    let mut survey = Survey::new(context.timeout, CONCURRENCY);
+    if arguments.watch {
+        interrupt::ends_quietly();
+        survey = survey.keeping_connections();
+    }
+    let rows = ask(context, &survey, wanted.map(Arc::new)).await;
+    let mut pods = by_pod(rows);
+    if show.tells_of_guests() {
+        ask_guests(context, &survey, &mut pods).await;
+    }
+    output::answer(&show.all(&pods, SystemTime::now()))?;
+    if arguments.watch {
+        let rows = pods.into_iter().flat_map(|(_, rows)| rows);
+        watch::run(context, arguments, &survey, show, rows).await?;
+    }
+    Ok(())
+}
+
+/// Asks the containers' shims for their states.
+async fn ask(
+    context: &Context,
+    survey: &Survey,
+    containers: impl Iterator<Item = Arc<Container>>,
+) -> Vec<Row> {
+    let asking = survey.begin(containers, StateAndGuest).await;
+    // Files are read while the shims are at work; their answers are taken in between.
     let mut rows = Vec::with_capacity(asking.containers().len());
     for container in asking.containers() {
-        // Files are read while the shims are at work; their answers are taken in between.
         rows.push(Row::read(container.clone()));
         tokio::task::yield_now().await;
     }
     let answers = asking.answers(context.timeout).await;
-    let rows = rows
+    let rows: Vec<_> = rows
         .into_iter()
         .zip(answers)
         .map(|(row, state)| row.with(state))
         .collect();
-    let mut pods = by_pod(rows);
-    if arguments.format != ListFormat::Table {
-        ask_guests(context, &survey, &mut pods).await;
-    }
-    let now = SystemTime::now();
-    for row in pods.iter().flat_map(|(_, rows)| rows) {
+    for row in &rows {
         if let Some(error) = &row.error {
             context.note(|| format!("container {}: {error}", row.container.id()));
         }
     }
-    context.note_cost(&survey);
-    output::answer(&match arguments.format {
-        ListFormat::Table => show::table(&pods, now, arguments.no_trunc, false),
-        ListFormat::Wide => show::table(&pods, now, arguments.no_trunc, true),
-        ListFormat::Json => show::json(&pods, now),
-    })
+    rows
 }
 
 /// The pods, each with its rows: its sandbox's first.

@@ -24,7 +24,7 @@ pub fn table(places: &[Place], wide: bool) -> Vec<u8> {
             usual.map_or("-", |usual| usual.source).to_string(),
         ]);
     }
-    format!("{table}\n").into_bytes()
+    table.lines().into_bytes()
 }
 
 fn found(found: &PlaceFound) -> String {

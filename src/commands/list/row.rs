@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
-use shimstat::node::{Container, Role, Runtime, Source};
+use shimstat::node::{Container, Role, Runtime, Source, hypervisor, monitor};
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::survey::{AskError, NotRunning};
 
@@ -61,7 +61,7 @@ impl Row {
                 {
                     self.pid = Some(state.pid).filter(|pid| *pid != 0);
                 }
-                self.status = match error.latest() {
+                self.status = match error {
                     AskError::Unanswered { .. } | AskError::Resting { .. } => "not answering",
                     AskError::GuestHung { .. } => "guest hung",
                     AskError::Starting { .. } => "starting",
@@ -74,7 +74,6 @@ impl Row {
                     | AskError::NoAddress(_)
                     | AskError::Decode { .. }
                     | AskError::Cgroup(_)
-                    | AskError::TooSoon { .. }
                     // Nobody was asked for statistics.
                     | AskError::NoStatistics(_) => "error",
                 };
@@ -82,6 +81,20 @@ impl Row {
             }
         }
         self
+    }
+
+    /// As it is shown once its bundle is gone.
+    pub fn removed(mut self) -> Self {
+        self.status = "removed";
+        self.pid = None;
+        self.error = None;
+        self
+    }
+
+    /// Whether a later row of the same bundle says the same, apart from its age.
+    pub fn looks_like(&self, other: &Self) -> bool {
+        let said = |row: &Self| (row.created, row.status, row.exit_status, row.pid);
+        said(self) == said(other)
     }
 
     /// How long ago it was created. A clock that was set back makes that 0.
@@ -106,6 +119,7 @@ impl Row {
         let (bundle, names) = (&self.container.bundle, self.container.names());
         let endpoint = self.container.endpoint();
         let runtime = self.runtime.as_ref();
+        let is_sandbox = self.container.is_sandbox();
         Object {
             age_seconds: self.age(now).map(|age| age.as_secs()),
             bundle: bundle.path.to_string_lossy().into(),
@@ -121,8 +135,13 @@ impl Row {
             id: &bundle.id,
             kata_shim: runtime.and_then(Runtime::kata_shim_word),
             machine: runtime.and_then(Runtime::machine_word),
+            monitor: is_sandbox
+                .then(|| monitor::known(&bundle.id, Some(bundle)).ok())
+                .flatten()
+                .and_then(|addresses| Some(addresses.first()?.to_string())),
             name: names.own.as_deref(),
             namespace: &bundle.namespace,
+            network_namespace: self.container.network_namespace(),
             pid: self.pid,
             pod: names.name.as_deref(),
             pod_namespace: names.namespace.as_deref(),
@@ -137,6 +156,10 @@ impl Row {
             shim: endpoint.map(|endpoint| endpoint.address.to_string()),
             source: matches!(self.container.source, Ok(Source::Cgroup)).then_some("cgroup"),
             status: self.status,
+            vmm_pid: is_sandbox
+                .then(|| hypervisor::virtual_machine(&bundle.id))
+                .flatten()
+                .and_then(|machine| machine.vmm_pid),
         }
     }
 }
@@ -164,9 +187,15 @@ pub struct Object<'a> {
     kata_shim: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     machine: Option<&'static str>,
+    /// Where the sandbox's monitor listens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    monitor: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
     namespace: &'a str,
+    /// A path, as the spec has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network_namespace: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -186,4 +215,7 @@ pub struct Object<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<&'static str>,
     status: &'static str,
+    /// As Kata's shim noted it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vmm_pid: Option<u32>,
 }

@@ -1,16 +1,17 @@
-//! The list as a table, as JSON, as ids.
+//! How a list looks.
 
 use std::time::SystemTime;
 
 use shimstat::node::Pod;
 
 use super::row::Row;
+use crate::cli::{List, ListFormat};
+use crate::show::columns::{self, Order, UnknownColumn};
 use crate::show::field::{Facts, Field, Value};
-use crate::show::json;
 use crate::show::name::Labels;
 use crate::show::table::{Align, Table};
 use crate::show::text::escape;
-use crate::show::{fields, name};
+use crate::show::{csv, fields, json, name};
 
 /// Ids, one per line.
 pub fn ids(ids: impl Iterator<Item = String>) -> String {
@@ -23,48 +24,168 @@ pub fn ids(ids: impl Iterator<Item = String>) -> String {
     text
 }
 
-/// Pods with their rows, as a table.
-pub fn table(pods: &[(Pod, Vec<Row>)], now: SystemTime, whole_ids: bool, wide: bool) -> Vec<u8> {
-    let columns = columns(pods, whole_ids, wide);
-    let headings = columns.iter().map(|field| match field.value {
-        Value::Text(_) => (field.heading, Align::Left),
-        Value::Number(..) | Value::Share(..) => (field.heading, Align::Right),
-    });
-    let mut table = Table::new(headings);
-    for (pod, rows) in pods {
-        let heading = heading(pod);
-        let in_pod = heading.is_some() || pod.sandbox.is_some();
-        let rows = rows.iter().map(|row| row.facts(now));
-        for facts in heading.into_iter().chain(rows) {
-            let indent = if in_pod && facts.id != pod.id { "  " } else { "" };
-            let cells = columns.iter().enumerate().map(|(number, field)| match number {
-                0 => format!("{indent}{}", field.show(&facts)),
-                _ => field.show(&facts),
-            });
-            table.row(cells);
-        }
-    }
-    format!("{table}\n").into_bytes()
+/// Shows a list as the user wants it, and what changes in it later.
+pub struct Show<'a> {
+    arguments: &'a List,
+    /// Those that the user named; otherwise it depends on what there is.
+    columns: Option<Vec<&'static Field>>,
+    order: Option<Order>,
+    /// Of the rows so far, so that later ones are under the same headings.
+    table: Option<(Table, Vec<&'static Field>)>,
 }
 
-fn columns(pods: &[(Pod, Vec<Row>)], whole_ids: bool, wide: bool) -> Vec<&'static Field> {
-    let mut columns = fields::LIST.to_vec();
-    if whole_ids && let Some(id) = columns.first_mut() {
-        *id = &fields::FULL_ID;
+impl<'a> Show<'a> {
+    pub fn new(arguments: &'a List) -> Result<Self, UnknownColumn> {
+        let ids: &[&Field] = match arguments.no_trunc {
+            true => &[&fields::FULL_ID],
+            false => &[],
+        };
+        let known = [ids, &fields::LIST, &fields::WIDE, &fields::GUEST].concat();
+        let names = &arguments.table.columns;
+        let order = arguments.table.sort.as_deref();
+        Ok(Self {
+            columns: match names.is_empty() {
+                true => None,
+                false => Some(columns::find_all(&known, names)?),
+            },
+            order: order.map(|order| Order::parse(&known, order)).transpose()?,
+            arguments,
+            table: None,
+        })
     }
-    if wide {
-        columns.extend(fields::WIDE);
-        if pods
-            .iter()
-            .flat_map(|(_, rows)| rows)
-            .any(|row| row.guest.is_some())
-        {
-            columns.extend(fields::GUEST);
+
+    /// Whether guests are to be asked about themselves, which costs each of them three calls.
+    pub fn tells_of_guests(&self) -> bool {
+        match &self.columns {
+            Some(columns) => columns
+                .iter()
+                .any(|column| fields::GUEST.iter().any(|field| field.heading == column.heading)),
+            None => self.arguments.format != ListFormat::Table,
         }
-    } else if some_ids_look_alike(pods) {
-        columns.push(&fields::NAMESPACE);
     }
-    columns
+
+    /// The whole list.
+    pub fn all(&mut self, pods: &[(Pod, Vec<Row>)], now: SystemTime) -> Vec<u8> {
+        let columns = self.columns(pods);
+        let rows = self.sorted(pods.iter().flat_map(|(_, rows)| rows), now);
+        match self.arguments.format {
+            ListFormat::Table | ListFormat::Wide => self.table(pods, &rows, columns, now),
+            ListFormat::Csv => {
+                let header = match self.arguments.table.no_headers {
+                    true => String::new(),
+                    false => csv::header(&columns),
+                };
+                let text = header + &csv_rows(&columns, &rows, now);
+                self.table = Some((Table::new([]), columns));
+                text.into_bytes()
+            }
+            ListFormat::Json if !self.arguments.watch => {
+                let objects: Vec<_> = rows.iter().map(|row| row.object(now)).collect();
+                json::line(&objects)
+            }
+            ListFormat::Json | ListFormat::Jsonl => json_lines(&rows, now),
+        }
+    }
+
+    /// Rows that are new, or have changed.
+    pub fn changed(&mut self, rows: &[&Row], now: SystemTime) -> Vec<u8> {
+        match (self.arguments.format, &mut self.table) {
+            (ListFormat::Table | ListFormat::Wide, Some((table, columns))) => {
+                for row in rows {
+                    let facts = row.facts(now);
+                    table.row(columns.iter().map(|field| field.show(&facts)));
+                }
+                table.take_lines().into_bytes()
+            }
+            (ListFormat::Csv, Some((_, columns))) => csv_rows(columns, rows, now).into_bytes(),
+            _ => json_lines(rows, now),
+        }
+    }
+
+    fn sorted<'r>(&self, rows: impl Iterator<Item = &'r Row>, now: SystemTime) -> Vec<&'r Row> {
+        let mut rows: Vec<_> = rows.collect();
+        if let Some(order) = &self.order {
+            rows.sort_by(|a, b| order.compare(&a.facts(now), &b.facts(now)));
+        }
+        rows
+    }
+
+    fn table(
+        &mut self,
+        pods: &[(Pod, Vec<Row>)],
+        sorted: &[&Row],
+        columns: Vec<&'static Field>,
+        now: SystemTime,
+    ) -> Vec<u8> {
+        let headings = columns.iter().map(|field| match field.value {
+            Value::Text(_) => (field.heading, Align::Left),
+            Value::Number(..) | Value::Share(..) => (field.heading, Align::Right),
+        });
+        let mut table = Table::new(headings);
+        if self.arguments.table.no_headers {
+            table = table.without_headings();
+        }
+        let mut add = |facts: &Facts, indent: &str| {
+            let cells = columns.iter().enumerate().map(|(number, field)| match number {
+                0 => format!("{indent}{}", field.show(facts)),
+                _ => field.show(facts),
+            });
+            table.row(cells);
+        };
+        if self.order.is_some() {
+            // Sorted rows are no longer below their sandbox.
+            for row in sorted {
+                add(&row.facts(now), "");
+            }
+        } else {
+            for (pod, rows) in pods {
+                let heading = heading(pod);
+                let in_pod = heading.is_some() || pod.sandbox.is_some();
+                let rows = rows.iter().map(|row| row.facts(now));
+                for facts in heading.into_iter().chain(rows) {
+                    add(&facts, if in_pod && facts.id != pod.id { "  " } else { "" });
+                }
+            }
+        }
+        let lines = table.take_lines().into_bytes();
+        self.table = Some((table, columns));
+        lines
+    }
+
+    fn columns(&self, pods: &[(Pod, Vec<Row>)]) -> Vec<&'static Field> {
+        if let Some(columns) = &self.columns {
+            return columns.clone();
+        }
+        let format = self.arguments.format;
+        let mut columns = fields::LIST.to_vec();
+        // Programs want whole ids.
+        if (self.arguments.no_trunc || format == ListFormat::Csv)
+            && let Some(id) = columns.first_mut()
+        {
+            *id = &fields::FULL_ID;
+        }
+        let has_guest = |row: &Row| row.guest.is_some();
+        if matches!(format, ListFormat::Wide | ListFormat::Csv) {
+            columns.extend(fields::WIDE);
+            // Scripts count on their columns.
+            if format == ListFormat::Csv || pods.iter().flat_map(|(_, rows)| rows).any(has_guest) {
+                columns.extend(fields::GUEST);
+            }
+        } else if some_ids_look_alike(pods) {
+            columns.push(&fields::NAMESPACE);
+        }
+        columns
+    }
+}
+
+fn csv_rows(columns: &[&'static Field], rows: &[&Row], now: SystemTime) -> String {
+    rows.iter()
+        .map(|row| csv::row(columns, &row.facts(now)))
+        .collect()
+}
+
+fn json_lines(rows: &[&Row], now: SystemTime) -> Vec<u8> {
+    rows.iter().flat_map(|row| json::line(&row.object(now))).collect()
 }
 
 /// Whether the same id exists in several of containerd's namespaces.
@@ -84,10 +205,4 @@ fn heading(pod: &Pod) -> Option<Facts<'_>> {
         status: (!pod.key.exists()).then_some("not found"),
         ..Facts::of_sandbox(&pod.id, first)
     })
-}
-
-/// One array on one line.
-pub fn json(pods: &[(Pod, Vec<Row>)], now: SystemTime) -> Vec<u8> {
-    let rows = pods.iter().flat_map(|(_, rows)| rows);
-    json::line(&rows.map(|row| row.object(now)).collect::<Vec<_>>())
 }

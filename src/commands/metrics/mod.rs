@@ -94,10 +94,12 @@ fn shown(
         return Ok((page, readings::invalid_lines(body, &tally).into_iter().collect()));
     }
     let Readings { families, left_out } = Readings::read(body, filter)?;
-    let answer = match families.as_slice() {
-        [] => Vec::new(),
-        families if format == MetricsFormat::Json => show::json(sandbox.id(), families),
-        families => show::table(families),
+    let answer = match (families.as_slice(), format) {
+        ([], _) => Vec::new(),
+        (families, MetricsFormat::Json) => show::json(sandbox.id(), families),
+        (families, MetricsFormat::Jsonl) => show::json_lines(families),
+        (families, MetricsFormat::Csv) => show::csv(families),
+        (families, MetricsFormat::Table | MetricsFormat::Raw) => show::table(families),
     };
     Ok((answer, left_out))
 }

@@ -3,8 +3,8 @@
 use crate::readings::{Family, Reading};
 use serde_json::{Map, Number, Value, json};
 
-use crate::show::json;
 use crate::show::table::{Align, Table};
+use crate::show::{csv, json};
 
 /// A line a sample.
 pub fn table(families: &[Family]) -> Vec<u8> {
@@ -24,7 +24,7 @@ pub fn table(families: &[Family]) -> Vec<u8> {
             ]);
         }
     }
-    format!("{table}\n").into_bytes()
+    table.lines().into_bytes()
 }
 
 fn labels(reading: &Reading) -> String {
@@ -44,6 +44,37 @@ fn number(value: f64) -> String {
         f64::NEG_INFINITY => "-Inf".to_string(),
         _ => value.to_string(),
     }
+}
+
+/// A line a sample, as comma-separated values.
+pub fn csv(families: &[Family]) -> Vec<u8> {
+    let mut text = csv::line(["metric", "type", "labels", "value"]);
+    for family in families {
+        for reading in &family.samples {
+            text += &csv::line([
+                reading.name.as_str(),
+                &family.kind,
+                &labels(reading),
+                &number(reading.value),
+            ]);
+        }
+    }
+    text.into_bytes()
+}
+
+/// An object a line: `{"name":…,"labels":{…},"value":…,"type":…}`.
+pub fn json_lines(families: &[Family]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for family in families {
+        for reading in &family.samples {
+            let mut sample = sample(reading);
+            if let Value::Object(sample) = &mut sample {
+                sample.insert("type".to_string(), family.kind.as_str().into());
+            }
+            lines.append(&mut json::line(&sample));
+        }
+    }
+    lines
 }
 
 /// `{"sandbox":…,"families":[{"name":…,"type":…,"help":…,"samples":[{"name":…,"labels":{…},"value":…}]}]}`; a family
@@ -119,6 +150,23 @@ load      gauge      item=a\\nb                 NaN
                 .collect()
         };
         assert_eq!(words(&shown), words(expected), "{shown}");
+    }
+
+    #[test]
+    fn a_line_a_sample_for_programs() {
+        let csv = String::from_utf8(csv(&families())).unwrap();
+        let expected = "metric,type,labels,value\nbig,counter,,18446744073707799000\nh_bucket,histogram,le=1,2\n\
+                        h_bucket,histogram,le=+Inf,3\nh_sum,histogram,,7.5\nh_count,histogram,,3\n\
+                        load,gauge,item=load1,0.5\nload,gauge,\"item=a\nb\",NaN\n";
+        assert_eq!(csv, expected);
+        let lines = json_lines(&families());
+        let lines: Vec<Value> = lines
+            .split_inclusive(|byte| *byte == b'\n')
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 7);
+        let expected = json!({"name": "load", "type": "gauge", "labels": {"item": "load1"}, "value": 0.5});
+        assert_eq!(lines[5], expected);
     }
 
     #[test]

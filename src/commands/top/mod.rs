@@ -20,6 +20,7 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use shimstat::node::Inventory;
+use shimstat::survey::Survey;
 
 use self::asking::Asking;
 use self::guests::Guests;
@@ -30,7 +31,7 @@ use self::screen::Screen;
 use self::signals::{Signal, Signals};
 use self::view::Theme;
 use crate::cli::Top;
-use crate::context::Context;
+use crate::context::{CONCURRENCY, Context};
 use crate::descriptors;
 use crate::exit::Failure;
 use crate::ticks::Ticks;
@@ -54,23 +55,18 @@ pub async fn run(context: &Context, arguments: &Top) -> Result<(), Failure> {
     model.update(containers);
     let failed = |error: io::Error| Failure::new(format!("the terminal: {error}"));
     let signals = Signals::listen().map_err(failed)?;
-    let survey = context
-        .survey()
-        .keeping_connections()
-        .at_pace(arguments.pacing.pace());
+    let survey = Survey::new(context.timeout, CONCURRENCY).keeping_connections();
     let watch = Watch {
         model,
         inventory,
         guests: Guests::new(survey.clone()),
-        asking: Asking::new(survey.clone()),
+        asking: Asking::new(survey),
         screen: Screen::open().map_err(failed)?,
         theme: Theme::of_environment(),
         noted: true,
         draw_at: Some(Instant::now()),
     };
-    let ended = watch.run(signals).await;
-    context.note_cost(&survey);
-    match ended {
+    match watch.run(signals).await {
         // The terminal has been restored by now.
         Ok(None) => Ok(()),
         Ok(Some(signal)) => signal.die(),

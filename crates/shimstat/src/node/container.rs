@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
 
 use super::annotations::{PodNames, Role};
 use super::bundle::{Bundle, BundleError, Layout};
@@ -10,7 +9,6 @@ use super::cgroup::{CgroupError, CgroupMounts};
 use super::docker;
 use super::host_container::HostContainer;
 use super::id::Id;
-use super::pace::Answerer;
 use super::runtime::{Runtime, Traces};
 use super::shelf;
 use super::spec::Spec;
@@ -33,11 +31,7 @@ pub struct Container {
     has_no_statistics: AtomicBool,
     /// Where the kernel has its numbers, where it runs on this host.
     on_host: OnceLock<HostContainer>,
-    answerer: OnceLock<Answerer>,
 }
-
-/// How long after a container's creation what tells its runtime may still be missing.
-const NOTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Who answers for a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +76,9 @@ pub struct Description {
     pub handler: Option<String>,
     /// The cgroup that it was given, as the spec writes it (see [`CgroupMounts`](super::cgroup::CgroupMounts)).
     pub cgroups_path: Option<String>,
+    /// The path of the network namespace that it was put into, which its pod shares; `None` for one of its own or the
+    /// host's.
+    pub network_namespace: Option<String>,
 }
 
 /// Stands in for a spec that cannot be read.
@@ -90,6 +87,7 @@ static UNKNOWN: Description = Description {
     names: PodNames::NONE,
     handler: None,
     cgroups_path: None,
+    network_namespace: None,
 };
 
 impl AsRef<Container> for Container {
@@ -112,7 +110,6 @@ impl Container {
             pod: OnceLock::new(),
             has_no_statistics: AtomicBool::new(false),
             on_host: OnceLock::new(),
-            answerer: OnceLock::new(),
         })
     }
 
@@ -125,7 +122,6 @@ impl Container {
             pod: OnceLock::new(),
             has_no_statistics: AtomicBool::new(false),
             on_host: OnceLock::new(),
-            answerer: OnceLock::new(),
         }
     }
 
@@ -194,6 +190,12 @@ impl Container {
 
     pub(crate) fn note_no_statistics(&self) {
         self.has_no_statistics.store(true, Ordering::Relaxed);
+    }
+
+    /// The path of the network namespace that its spec puts it into; `None` where that is one of its own, the host's or
+    /// not known.
+    pub fn network_namespace(&self) -> Option<&str> {
+        self.known().network_namespace.as_deref()
     }
 
     /// The cgroup that its spec gives it; `None` where it gives none, or cannot be read.
@@ -286,40 +288,9 @@ impl Container {
         self.traces().has_runcs_shim()
     }
 
-    /// The pid of its shim: as the shim has noted it (see [`Bundle::shim_pid`]), or the parent of the process that the
-    /// shim started.
+    /// The pid of its shim, as far as that is noted (see [`Bundle::shim_pid`]).
     pub fn shim_pid(&self) -> Option<u32> {
         self.traces().shim_pid()
-    }
-
-    /// The same, only where a process with that pid was started as a shim of this container or of its sandbox.
-    pub(crate) fn running_shim_pid(&self) -> Option<u32> {
-        let traces = self.traces();
-        traces.shim_pid().filter(|pid| traces.is_my_shim(*pid))
-    }
-
-    /// Which kind of shim answers for it. Remembered: it is read once for each container.
-    pub fn answerer(&self) -> Answerer {
-        if let Some(known) = self.answerer.get() {
-            return *known;
-        }
-        // Most containers are runc's, and nothing else has to be read of them.
-        let known = match self.bundle.names_runcs_shim() {
-            true => Some(Answerer::RuncShim),
-            false => self.runtime().map(|runtime| Answerer::shim_of(&runtime.name)),
-        };
-        let settled = || {
-            let age = self
-                .bundle
-                .created()
-                .map(|created| SystemTime::now().duration_since(created));
-            matches!(age, Some(Ok(age)) if age > NOTED_WITHIN)
-        };
-        match known {
-            Some(answerer) => *self.answerer.get_or_init(|| answerer),
-            None if settled() => *self.answerer.get_or_init(|| Answerer::OtherShim),
-            None => Answerer::OtherShim,
-        }
     }
 
     /// What people call it: `namespace/pod` for a sandbox, `namespace/pod/container` for a container in one, its own name
@@ -352,6 +323,7 @@ impl Description {
             names,
             handler: spec.annotations.handler().map(str::to_string),
             cgroups_path: spec.cgroups_path,
+            network_namespace: spec.network_namespace,
         }
     }
 }

@@ -11,6 +11,8 @@ pub(super) struct Spec {
     pub annotations: Annotations,
     /// The spec's `linux.cgroupsPath`.
     pub cgroups_path: Option<String>,
+    /// Where the network namespace is that the container was put into; `None` for one of its own or the host's.
+    pub network_namespace: Option<String>,
 }
 
 impl Spec {
@@ -21,6 +23,13 @@ impl Spec {
         Ok(Self {
             annotations: file.annotations.unwrap_or_default(),
             cgroups_path: linux.cgroups_path.filter(|path| !path.is_empty()),
+            network_namespace: linux
+                .namespaces
+                .unwrap_or_default()
+                .into_iter()
+                .find(|namespace| namespace.kind == "network")
+                .and_then(|network| network.path)
+                .filter(|path| !path.is_empty()),
         })
     }
 }
@@ -54,6 +63,14 @@ struct File {
 struct Linux {
     #[serde(rename = "cgroupsPath")]
     cgroups_path: Option<String>,
+    namespaces: Option<Vec<Namespace>>,
+}
+
+#[derive(Deserialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
+    path: Option<String>,
 }
 
 #[cfg(test)]
@@ -84,6 +101,7 @@ mod tests {
         assert_eq!(spec.annotations.names().container.as_deref(), Some("app"));
         let path = "/kubepods/pod1/f15bfda5d303cc9fdea4b6ec555ecddb626125b3c4982b98edb71b9b9ba39e3c";
         assert_eq!(spec.cgroups_path.as_deref(), Some(path));
+        assert_eq!(spec.network_namespace.as_deref(), Some("/proc/4786/ns/net"));
     }
 
     #[test]

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::error::{AskError, NoGuest, NotRunning};
 use super::guest::{Guest, Liveness, Told};
-use super::meter::ShimMeter;
 use super::question::{Calls, Origin, Reply, ReplyStats, Via};
 use super::terms::{BUSY, Terms};
 use crate::guest::{GuestStats, merge};
@@ -90,7 +89,6 @@ impl Lane {
         subject: Subject,
         calls: Calls,
         guest: Option<Arc<Guest>>,
-        meter: Option<ShimMeter>,
     ) -> Result<Reply, AskError> {
         let kept = self.turn().await?;
         let (asked, answered) = oneshot::channel();
@@ -99,7 +97,6 @@ impl Lane {
             kept,
             subject,
             guest,
-            meter,
             asked,
         };
         tokio::spawn(visit.make(calls));
@@ -296,7 +293,6 @@ struct Visit {
     kept: OwnedMutexGuard<Option<TaskConnection>>,
     subject: Subject,
     guest: Option<Arc<Guest>>,
-    meter: Option<ShimMeter>,
     asked: oneshot::Sender<Result<Reply, AskError>>,
 }
 
@@ -320,15 +316,8 @@ impl Subject {
 
 impl Visit {
     async fn make(mut self, calls: Calls) {
-        let running = self.meter.as_ref().map(ShimMeter::start);
         let reply = self.calls(calls).await;
         self.lane.end();
-        let is_gone = matches!(&reply, Err(AskError::NotRunning(NotRunning::Gone(_))));
-        if let (Some(meter), Some(running)) = (&self.meter, running)
-            && !is_gone
-        {
-            meter.stop(running);
-        }
         if !self.lane.terms.keep_connections {
             *self.kept = None;
         }
@@ -522,7 +511,7 @@ impl Visit {
 
     async fn state(&self, connection: &mut TaskConnection) -> Result<TaskState, ShimError> {
         let limit = self.lane.terms.limit;
-        let mut state = match &self.subject {
+        match &self.subject {
             Subject::Task(id) => {
                 self.lane.begin("State");
                 connection.state(id, limit).await
@@ -531,11 +520,7 @@ impl Visit {
                 self.lane.begin("SandboxStatus");
                 connection.sandbox_status(id, limit).await
             }
-        }?;
-        if !self.lane.terms.pids.note(connection.peer_pid()) {
-            state.pid = 0;
         }
-        Ok(state)
     }
 
     /// The statistics; `Ok(None)` where the shim has none.

@@ -6,7 +6,6 @@ use super::ask::Survey;
 use super::error::{AskError, MonitorError, NoGuest, NotRunning};
 use super::facts::GuestFacts;
 use super::guest::{Guest, Liveness, Told};
-use super::meter::ShimMeter;
 use super::monitor_call::{MonitorCall, MonitorPage, MonitorQuestion};
 use super::question::State;
 use crate::guest::GuestAddress;
@@ -37,9 +36,7 @@ impl Survey {
         most: usize,
     ) -> Result<MonitorPage, MonitorError> {
         let state = self.state_of(pod).await?;
-        let way = way_to(pod)?;
-        let lane = self.lane(&way);
-        let meter = pod.main().and_then(|main| self.shim_meter(main, &way.address));
+        let lane = self.lane(&way_to(pod)?);
         let guest = match question {
             MonitorQuestion::Metrics => self.guest_of_pod(pod),
             MonitorQuestion::MetricsAtAnyRisk | MonitorQuestion::AgentUrl => None,
@@ -62,15 +59,7 @@ impl Survey {
             most,
         };
         let monitor = pod.monitor.first().cloned();
-        let measured = async move {
-            let running = meter.as_ref().map(ShimMeter::start);
-            let page = call.run().await;
-            if let (Some(meter), Some(running), Ok(_)) = (meter, running, &page) {
-                meter.stop(running);
-            }
-            page
-        };
-        let answer = lane.call(question.call(), measured).await;
+        let answer = lane.call(question.call(), call.run()).await;
         let page = answer.map_err(|error| named(error, question.call(), monitor))??;
         Ok(MonitorPage { no_guest, ..page })
     }

@@ -16,10 +16,8 @@ use crate::exit::Failure;
 use crate::output;
 
 pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> {
-    if arguments.format == Some(MetricsFormat::Raw) {
-        return Err(Failure::usage(
-            "--summary has no raw format: choose --format table or json",
-        ));
+    if let Some(MetricsFormat::Raw | MetricsFormat::Jsonl | MetricsFormat::Csv) = arguments.format {
+        return Err(Failure::usage("--summary is shown as table or json"));
     }
     let sandbox = Sandbox::find(context, &arguments.sandbox).await?;
     // One call to a sandbox at a time, whatever it is.

@@ -30,7 +30,7 @@ pub fn table(summary: &Summary) -> Vec<u8> {
             table.row(row(kind, entry, summary.rates));
         }
     }
-    let mut text = format!("{}\n\n{table}\n", escape(&title(summary)));
+    let mut text = format!("{}\n\n{}", escape(&title(summary)), table.lines());
     if let Some(guest) = &summary.agent {
         text += &format!("guest: {}\n", escape(&about(guest)));
         for filesystem in &guest.filesystems {

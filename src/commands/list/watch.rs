@@ -1,0 +1,84 @@
+//! `list --watch`: what is new, has changed or is gone, as `kubectl get --watch` prints it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use shimstat::node::{Inventory, name_sandboxes};
+use shimstat::survey::Survey;
+
+use super::row::Row;
+use super::show::Show;
+use super::{ask, is_wanted};
+use crate::cli::List;
+use crate::context::Context;
+use crate::exit::Failure;
+use crate::output;
+use crate::ticks::Ticks;
+
+/// Prints rows until the user interrupts.
+pub async fn run(
+    context: &Context,
+    arguments: &List,
+    survey: &Survey,
+    mut show: Show<'_>,
+    first: impl Iterator<Item = Row>,
+) -> Result<(), Failure> {
+    let mut inventory = Inventory::new(context.node.clone());
+    let mut known: HashMap<PathBuf, Row> = first.map(|row| (path(&row), row)).collect();
+    let mut ticks = Ticks::every(arguments.interval);
+    // The first look has been shown.
+    ticks.tick().await;
+    let mut said = None;
+    loop {
+        ticks.tick().await;
+        let containers = match context.read(&mut inventory) {
+            Ok(containers) => containers,
+            Err(failure) => {
+                if said.as_ref() != Some(&failure) {
+                    output::report(&failure);
+                }
+                said = Some(failure);
+                continue;
+            }
+        };
+        said = None;
+        name_sandboxes(&containers);
+        let wanted = containers
+            .into_iter()
+            .filter(|container| is_wanted(container, arguments));
+        let rows = ask(context, survey, wanted).await;
+        let (changed, gone) = changes(&mut known, rows);
+        let rows: Vec<_> = changed
+            .iter()
+            .filter_map(|path| known.get(path))
+            .chain(&gone)
+            .collect();
+        if !rows.is_empty() {
+            output::answer(&show.changed(&rows, SystemTime::now()))?;
+        }
+        for row in gone {
+            survey.hang_up(&row.container);
+        }
+    }
+}
+
+/// Takes over what a look has found; returns where something is new or has changed, and what is gone.
+fn changes(known: &mut HashMap<PathBuf, Row>, rows: Vec<Row>) -> (Vec<PathBuf>, Vec<Row>) {
+    let mut before = std::mem::take(known);
+    let mut changed = Vec::new();
+    for row in rows {
+        let path = path(&row);
+        if !before.remove(&path).is_some_and(|old| old.looks_like(&row)) {
+            changed.push(path.clone());
+        }
+        known.insert(path, row);
+    }
+    let mut gone: Vec<_> = before.into_values().map(Row::removed).collect();
+    gone.sort_by_key(path);
+    (changed, gone)
+}
+
+fn path(row: &Row) -> PathBuf {
+    row.container.bundle.path.clone()
+}
