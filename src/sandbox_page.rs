@@ -107,7 +107,7 @@ fn page(pod: &Pod, guest: Option<&GuestMetrics>, task_pid: Option<u32>) -> Vec<u
     compose(guest.map_or("", |guest| &guest.text), host)
 }
 
-/// What a guest tells under names that are not its own is left out, and so are lines that are no samples.
+/// What a guest tells under names that are not its own is left out, and so are lines that are not samples.
 fn compose(guest: &str, host: Vec<u8>) -> Vec<u8> {
     let read = |text: Vec<u8>| Page::read(text, Relabel::default()).ok();
     let guest = read(guest.as_bytes().to_vec())

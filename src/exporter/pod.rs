@@ -1,4 +1,4 @@
-//! Asking one pod, for whoever wants to know.
+//! Asking one pod.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -103,7 +103,7 @@ impl Found {
         }
     }
 
-    /// Whether this is what somebody wants to know.
+    /// Whether this is what was asked for.
     pub fn fits(&self, pod: &Pod, wish: Wish) -> bool {
         pod.is_unchanged(&self.pod)
             && self.wish.pages >= wish.pages

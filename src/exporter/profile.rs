@@ -53,7 +53,7 @@ impl Selection {
         }
     }
 
-    /// The families with these prefixes; all where there are none.
+    /// The families with these prefixes. Empty: all families.
     pub fn of(families: &str) -> Self {
         let filter = Filter::parse(families);
         let prefixes = || families.split(',').map(str::trim);

@@ -1,4 +1,4 @@
-//! Why there is no answer, or not all of it: for a label, and for people.
+//! Why an answer is missing or incomplete: for a label, and for people.
 
 use shimstat::shim::ShimError;
 use shimstat::survey::{AskError, MonitorError, NotRunning};
@@ -28,7 +28,7 @@ pub enum Reason {
     Malformed,
     /// Its page is long, and there is no memory left for it.
     PageBudget,
-    /// Where it listens cannot be told.
+    /// Its address is not known.
     NoAddress,
     /// Its virtual machine is being started.
     Starting,

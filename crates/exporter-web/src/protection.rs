@@ -31,7 +31,7 @@ pub struct TlsFiles {
     pub key_file: PathBuf,
     /// Whether TLS 1.2 is refused.
     pub tls13_only: bool,
-    /// The suites of TLS 1.2 that are offered, by their IANA names; all that are known where none is named.
+    /// The suites of TLS 1.2 that are offered, by their IANA names; empty: all that are known.
     pub cipher_suites: Vec<String>,
 }
 

@@ -112,7 +112,7 @@ impl Relabel {
         })
     }
 
-    /// Whether both do the same to a sample that has none of the labels, apart from the values of those labels.
+    /// Whether both change a sample in the same way that has none of the labels, apart from the values of those labels.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let names = self.labels().map(|label| label.name);
         self.prefix == other.prefix && names.eq(other.labels().map(|label| label.name))

@@ -1,4 +1,4 @@
-//! Reading protobuf messages that somebody else wrote.
+//! Reading protobuf messages from untrusted senders.
 
 use protobuf::{CodedInputStream, Message};
 

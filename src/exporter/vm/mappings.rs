@@ -14,7 +14,7 @@ const MOST_RESIDENT: u64 = 16 << 30;
 /// How old a reading becomes before the next one.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// After a reading, so many times as long nothing is read: at most 2 % of one processor are spent on it, however many
+/// After a reading, nothing is read for this many times as long: at most 2 % of one processor is spent on it, however many
 /// VMMs there are.
 const PAUSE: u32 = 49;
 

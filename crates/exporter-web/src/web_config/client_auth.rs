@@ -81,7 +81,7 @@ struct Root {
 pub struct ClientVerifier {
     /// Whether a client must have one.
     mandatory: bool,
-    /// `None`: whoever has its key is accepted with any certificate.
+    /// `None`: a client is accepted with any certificate whose key it has.
     roots: Option<Vec<Root>>,
     /// The roots for webpki, in the same order.
     anchors: Vec<TrustAnchor<'static>>,
@@ -97,7 +97,7 @@ impl fmt::Debug for ClientVerifier {
 }
 
 impl ClientVerifier {
-    /// Accepts whoever has the key of the certificate that it presents.
+    /// Accepts any client that has the key of the certificate it presents.
     pub fn any(mandatory: bool, algorithms: WebPkiSupportedAlgorithms) -> Self {
         Self {
             mandatory,
@@ -275,7 +275,7 @@ fn check(certificate: &Certificate, now: UnixTime) -> Result<(), Refusal> {
     }
     for extension in extensions.filter(|extension| extension.critical) {
         let understood = match extension.extn_id {
-            // Names of kinds that are not looked at are no names.
+            // Names of other kinds are not looked at.
             SubjectAltName::OID => !alternative_names(certificate)?.is_empty(),
             NameConstraints::OID => constrains_names(certificate)?,
             id => UNDERSTOOD.contains(&id),

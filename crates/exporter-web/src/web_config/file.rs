@@ -23,7 +23,7 @@ pub struct Settings {
     pub http2: bool,
     /// Added to every answer.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Hashes of passwords by user; nobody is asked for a password where there are none.
+    /// Hashes of passwords by user. Empty: no password is asked for.
     pub users: BTreeMap<String, String>,
     pub rate: Option<Rate>,
     /// What is asked for and not offered, by key: the rest of what that key says is done.

@@ -1,7 +1,7 @@
 //! Passwords (HTTP basic authentication).
 //!
 //! bcrypt is slow on purpose: a check takes 50 ms of a core and more. So the results are kept, and checks run one at a
-//! time in a thread, with a bounded queue: whoever guesses passwords holds up neither the scrapers that have given
+//! time in a thread, with a bounded queue: a client that guesses passwords holds up neither the scrapers that have given
 //! theirs before nor anything else.
 
 use std::collections::{BTreeMap, HashSet};
@@ -63,7 +63,7 @@ impl Passwords {
     pub async fn admit(&self, users: &BTreeMap<String, String>, headers: &HeaderMap) -> Result<(), Refusal> {
         let (user, password) = credentials(headers).ok_or(Refusal::Unauthorized)?;
         let known_user = users.get(&user);
-        // For an unknown user another's hash is checked all the same: it takes as long, and so does not tell
+        // For an unknown user another user's hash is checked: that takes as long, and does not tell
         // which users there are.
         let hash = known_user
             .or(users.values().next())

@@ -8,7 +8,7 @@ use std::path::Path;
 /// all public authorities has 220 KB.
 pub const MAX_FILE: u64 = 4 << 20;
 
-/// Reads a file that is not larger than somebody would have written it.
+/// Reads a file within the limit for files written by hand.
 pub fn limited(path: &Path) -> io::Result<Vec<u8>> {
     // Looked at first: to open a fifo would wait for its writer.
     if !fs::metadata(path)?.is_file() {

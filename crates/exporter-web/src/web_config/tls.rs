@@ -21,7 +21,7 @@ use crate::error::Problem;
 use crate::listen::Stream;
 use crate::protection::Handshake;
 
-/// The suites of TLS 1.2 that are offered, by Go's names. Those of TLS 1.3 cannot be chosen, in Go neither.
+/// The suites of TLS 1.2 that are offered, by Go's names. As in Go, those of TLS 1.3 cannot be chosen.
 const SUITES: [(&str, SupportedCipherSuite); 6] = [
     (
         "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
@@ -188,7 +188,7 @@ fn client_verifier(tls: &Tls, provider: &CryptoProvider) -> Result<Arc<dyn Clien
         Clients::VerifiedIfGiven | Clients::Verified => {
             let roots = match &tls.client_ca {
                 Some(pem) => certificates("client_ca_file", pem)?,
-                // Go would accept certificates of the system's public authorities; here, none is accepted.
+                // Go would accept certificates of the system's public authorities; here, no certificate is accepted.
                 None => Vec::new(),
             };
             let verifier = ClientVerifier::verified(mandatory, roots, tls.client_names.clone(), algorithms);

@@ -32,7 +32,7 @@ pub enum GuestAddress {
     },
 }
 
-/// Why a shim's answer is no address to connect to.
+/// Why a shim's answer is not an address that can be connected to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GuestAddressError {
     /// The answer is empty.
@@ -41,10 +41,10 @@ pub enum GuestAddressError {
     /// Neither `vsock` nor `hvsock`.
     #[error("the address {0:?} is of a kind that is not supported (vsock and hvsock are)")]
     Scheme(String),
-    /// The context id is no number, or belongs to no virtual machine of this host.
+    /// The context id is not a number, or not one that a virtual machine of this host can have.
     #[error("{0:?} is no context id of a virtual machine")]
     Cid(String),
-    /// The port is no number from 1 to 2^32-2.
+    /// The port is not a number from 1 to 2^32-2.
     #[error("{0:?} is no vsock port")]
     Port(String),
     /// The path of the hybrid socket does not start at the root directory.

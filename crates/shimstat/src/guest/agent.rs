@@ -26,7 +26,7 @@ const PERMISSION_DENIED: i32 = 7;
 /// A connection of our own to a guest's agent, beside its shim's.
 ///
 /// The calls are those of [`Method`]. Each `limit` is sent along as the time after which the agent may give up; put a
-/// deadline around the call all the same, because a hung guest heeds nothing. All texts that come back are a guest's:
+/// deadline around the call all the same, because a hung guest does not give up. All texts that come back are a guest's:
 /// their length is limited, and they are to be escaped where they are shown.
 pub(crate) struct AgentConnection {
     client: Client<Connection>,
@@ -79,7 +79,7 @@ pub struct GuestDetails {
 pub struct GuestInterface {
     /// Its name in the guest, such as `eth0`.
     pub name: String,
-    /// Addresses and the lengths of their prefixes. Texts that are no address are left out. The family that the
+    /// Addresses and the lengths of their prefixes. Texts that are not addresses are left out. The family that the
     /// agent sends is not used: it is the wrong one.
     pub addresses: Vec<(IpAddr, u8)>,
     /// The longest packet, in bytes.

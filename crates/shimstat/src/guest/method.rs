@@ -1,4 +1,4 @@
-//! The calls that are made to a guest's agent. There are no others: all of them read and none changes anything.
+//! The calls that are made to a guest's agent. No other call is ever made: these only read.
 
 use std::fmt;
 

@@ -34,11 +34,11 @@ pub struct Bundle {
     pub id: String,
     /// The directory itself.
     pub path: PathBuf,
-    /// Which manager's files are in it.
+    /// Who keeps the bundle.
     pub layout: Layout,
 }
 
-/// Whose a bundle is, and so where it lies and what is in it.
+/// Which manager keeps a bundle, which decides where it is and what is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layout {
     /// A task of containerd: `<state>/io.containerd.runtime.v2.task/<namespace>/<id>`.
@@ -51,7 +51,7 @@ pub enum Layout {
     Storage,
 }
 
-/// A bundle's file that could not be read, or that says what cannot be.
+/// A bundle's file that could not be read, or does not make sense.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// The file could not be read.

@@ -22,7 +22,7 @@ use crate::shim::address::Endpoint;
 pub struct Container {
     /// Where its manager keeps its files. Tells it from every other container on the node.
     pub bundle: Bundle,
-    /// Who answers for it, or why that cannot be told.
+    /// Who answers for it, or why that is not known.
     pub source: Result<Source, Arc<BundleError>>,
     description: OnceLock<Result<Description, BundleError>>,
     /// The names of its pod, where its own spec does not say them.
@@ -130,7 +130,7 @@ impl Container {
         &self.bundle.id
     }
 
-    /// Where its shim listens; `None` where it has none, or that cannot be told.
+    /// Where its shim listens; `None` where it has no shim, or its address is not known.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.source.as_ref().ok().and_then(Source::endpoint)
     }

@@ -8,7 +8,7 @@ use super::files;
 const LIMIT: u64 = 64 << 10;
 
 /// The path of a block device (`/dev/sda`) by its numbers; `None` where this machine has no such device. A guest's
-/// devices are none of this machine's: the same numbers mean something else there.
+/// devices are not this machine's: the same numbers mean other devices there.
 pub fn path(major: u64, minor: u64) -> Option<String> {
     path_below(Path::new("/sys/dev/block"), major, minor)
 }

@@ -57,7 +57,7 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, ReadError> {
     Ok(String::from_utf8_lossy(&read(path, limit)?).into_owned())
 }
 
-/// `None` where the file is not there, else what became of reading it.
+/// A file that may be missing: `Ok(None)` where it is.
 pub(crate) fn optional<T>(result: Result<T, ReadError>) -> Result<Option<T>, ReadError> {
     match result {
         Ok(value) => Ok(Some(value)),

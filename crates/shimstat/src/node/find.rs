@@ -11,7 +11,7 @@ use super::places::USUAL_PLACES;
 use super::shelf::{self, Shelf};
 use super::state_dirs::Node;
 
-/// Why there is no one bundle to speak of.
+/// Why an id does not lead to exactly one bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// No task has this id or one that starts with it.

@@ -33,7 +33,7 @@ const OPTIONS_LIMIT: u64 = 1 << 20;
 const CPU_LIMIT: u64 = 64 << 10;
 const ARGUMENTS_LIMIT: u64 = 1 << 20;
 
-/// A file of gVisor's that could not be read, or that says what cannot be.
+/// A file of gVisor's that could not be read, or does not make sense.
 #[derive(Debug, thiserror::Error)]
 pub enum GvisorError {
     /// The file could not be read.
@@ -164,7 +164,7 @@ pub enum Status {
 pub struct Sandbox {
     /// The sandbox's id: the one of the container that it was made for, in a pod the pause container's.
     pub id: String,
-    /// The pid of its process, in the pid namespace of whoever started it.
+    /// The pid of its process, in the pid namespace that runsc was started in.
     pub pid: Option<u32>,
     /// Its cgroup on the host; `None` where it was not given one of its own.
     pub cgroup: Option<Cgroup>,
@@ -227,7 +227,7 @@ struct CgroupV2 {
 }
 
 impl State {
-    /// Reads the state of a container in a sandbox; `None` where gVisor has none of it (any more).
+    /// Reads the state of a container in a sandbox; `None` where gVisor does not have it (any more).
     pub fn read(root: &Path, id: &str, sandbox: &str) -> Result<Option<Self>, GvisorError> {
         for id in [id, sandbox] {
             Id::parse(id).map_err(|source| GvisorError::Id {

@@ -45,7 +45,7 @@ pub struct HostReadings {
 /// The disk that a container writes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootReadings {
-    /// Such as `/dev/sda1`, where that can be told.
+    /// The device's path, such as `/dev/sda1`, where it is known.
     pub device: Option<String>,
     /// The space of the whole filesystem.
     pub space: FilesystemSpace,

@@ -315,7 +315,7 @@ fn hypervisor_type(path: &Path) -> Result<Option<String>, StateError> {
     }
 }
 
-/// Whether the process is one of Kata's shims, by the name of its program; `true` where that cannot be told.
+/// Whether the process is one of Kata's shims, by the name of its program; `true` where the name cannot be read.
 pub(crate) fn is_kata_shim(pid: i32) -> bool {
     let exe: Option<PathBuf> = fs::read_link(format!("/proc/{pid}/exe")).ok();
     exe.is_none_or(|exe| {

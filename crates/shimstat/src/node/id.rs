@@ -21,7 +21,7 @@ pub enum IdError {
     TooLong,
 }
 
-/// A text that is an id, or can be the beginning of one, and so is safe as the name of a file.
+/// An id or the beginning of one. It is safe as the name of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(String);
 

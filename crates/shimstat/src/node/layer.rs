@@ -74,7 +74,7 @@ impl Walk {
     }
 }
 
-/// Opens a directory that is no link.
+/// Opens a directory, and no link to one.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)

@@ -51,7 +51,7 @@ pub fn candidates(
 }
 
 /// The addresses at which a sandbox's monitor listens or has listened, best first: the one in its bundle, and those
-/// of the known paths where a socket is. None for a container that is no Kata sandbox.
+/// of the known paths where a socket is. Empty for a container that is not a Kata sandbox.
 ///
 /// `id` must be an id (see [`Id`](super::Id)), as paths are made from it.
 pub fn known(id: &str, bundle: Option<&Bundle>) -> Result<Vec<Address>, BundleError> {

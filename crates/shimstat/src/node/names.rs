@@ -92,7 +92,7 @@ impl Wanted {
         self.id.as_ref()
     }
 
-    /// Whether it is the start of an id wherever an id starts with it: nobody calls a container so.
+    /// Whether it can only be the start of an id: nobody gives a container such a name.
     pub fn is_surely_an_id(&self) -> bool {
         self.id.as_ref().is_some_and(|id| {
             let id = id.as_str();

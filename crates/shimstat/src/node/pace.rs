@@ -120,7 +120,7 @@ mod tests {
             least_interval,
         } = Answerer::GvisorShim.cost();
         assert_eq!(forks, 2);
-        // 20 containers: 5 % of a core at the most, where a sample every 2 s takes 22 %.
+        // 20 containers: at most 5 % of a core, where a sample every 2 s takes 22 %.
         let share = 20.0 * cpu.unwrap().as_secs_f64() / least_interval.as_secs_f64();
         assert!(share < 0.05, "{share}");
     }

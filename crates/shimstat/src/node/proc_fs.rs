@@ -37,7 +37,7 @@ impl Roots<'_> {
         files::read_text(&self.path(pid, file), FILE_LIMIT)
     }
 
-    /// One of the short files of a process, parsed; an error where it is not as it should be.
+    /// One of the short files of a process, parsed; an error where it has another format.
     pub fn parse<T>(self, pid: u32, file: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, ReadError> {
         parse(&self.text(pid, file)?).ok_or_else(|| ReadError {
             path: self.path(pid, file),

@@ -30,13 +30,13 @@ const WASM: [&str; 8] = [
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Runtime {
     /// `runc`, `crun`, `youki`, `kata`, `gvisor`, `kuasar`, `firecracker`, `urunc`, `wasmtime`, …; untrusted text where the
-    /// shim is none of those that are known.
+    /// shim is not a known one.
     pub name: String,
     /// The hypervisor under Kata, where its shim has noted it (see [`hypervisor::virtual_machine`]).
     pub hypervisor: Option<String>,
     /// Which of Kata's two shims it is.
     pub kata_shim: Option<KataShim>,
-    /// Where its virtual machine runs, and whether the host sees its memory. What runs in none is `Local`.
+    /// Where its virtual machine runs, and whether the host sees its memory. `Local` where there is no virtual machine.
     pub machine: MachineKind,
 }
 
@@ -148,7 +148,7 @@ impl Runtime {
     /// The runtime of a container: by its shim's binary. Under runc's shim it is the OCI runtime that the shim was told
     /// to call, if any.
     ///
-    /// Where nothing names the shim, the traces that shims leave decide; `None` where there are none.
+    /// Where nothing names the shim, the files that shims leave decide; `None` without any.
     pub(super) fn of(traces: &Traces<'_>) -> Option<Self> {
         let kata = || Self::kata(traces);
         match traces.shims_binary().as_deref().and_then(by_binary) {

@@ -209,7 +209,7 @@ pub(super) fn list(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<Ve
     let mut names = Vec::new();
     for entry in entries {
         let name = entry.map_err(error)?.file_name();
-        // A name that is no UTF-8 is none of containerd's.
+        // containerd's names are UTF-8.
         if let Some(name) = name
             .to_str()
             .filter(|name| !name.starts_with('.') && wanted(name))

@@ -50,7 +50,7 @@ pub enum AddressError {
     /// Nothing is left once white space and the scheme are taken off.
     #[error("the address is empty")]
     Empty,
-    /// The scheme is none of those that shims listen on; the address.
+    /// Shims do not listen on sockets with this scheme; the address.
     #[error("the address {0:?} is of a kind that is not supported (unix, vsock and hvsock are)")]
     Scheme(String),
     /// The numbers after `vsock://` or `hvsock://` are missing or too large; the address.
@@ -149,7 +149,7 @@ impl Endpoint {
     }
 
     /// A shim at an address that may have the protocol before it (`ttrpc+unix://…`), as sandboxers tell them to
-    /// containerd. A protocol that is not told is ttrpc; containerd does not mind its case.
+    /// containerd. Without a protocol it is ttrpc. As in containerd, its case does not matter.
     fn at(address: &str, protocol: &str, version: TaskVersion) -> Result<Self, AddressError> {
         let address = trimmed(address);
         let scheme = address.split_once("://").map_or("", |(scheme, _)| scheme);

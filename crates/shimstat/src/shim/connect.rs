@@ -14,7 +14,7 @@ use super::socket;
 
 /// A connection to a shim's socket.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {
-    /// The pid of the process that listens there; `None` where that cannot be told.
+    /// The pid of the process that listens there; `None` where that is not known.
     fn peer_pid(&self) -> Option<i32>;
 }
 

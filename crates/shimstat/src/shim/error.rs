@@ -57,7 +57,7 @@ pub enum ShimError {
         /// The socket that was asked.
         address: Address,
     },
-    /// An answer came that breaks the protocol, or is for somebody else.
+    /// The answer breaks the protocol, or is about another container.
     #[error("{address} sent an answer that cannot be read: {reason}")]
     Malformed {
         /// The socket that was asked.

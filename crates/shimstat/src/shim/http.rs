@@ -26,7 +26,7 @@ pub(super) enum Fault {
     Encoding(String),
     /// A longer body than is taken.
     TooLong,
-    /// What came is no HTTP/1.1.
+    /// The answer is not HTTP/1.1.
     Malformed(String),
 }
 
@@ -308,7 +308,7 @@ mod tests {
             "a"
         );
         assert_eq!(body(&format!("{chunked}0\r\n\r\n")), "");
-        // What comes behind the body belongs to nobody's question.
+        // Nothing was asked that could be answered behind the body.
         assert_eq!(body("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nabc"), "a");
     }
 

@@ -1,6 +1,5 @@
 //! The two sockets of a shim: its task service and, where it has one, its sandbox service ([`task`], ttrpc), and its
-//! monitor ([`monitor`], HTTP). And the control
-//! socket of a gVisor sandbox ([`runsc`]), which answers for less.
+//! monitor ([`monitor`], HTTP). And the control socket of a gVisor sandbox ([`runsc`]), which has fewer numbers.
 //!
 //! Nothing here reads a file or knows where sockets are: addresses come from [`crate::node`]. A call has no
 //! deadline of its own, because a caller that watches a hung shim has to keep waiting for the call that it

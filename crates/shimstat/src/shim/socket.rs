@@ -16,7 +16,7 @@ use super::address::Address;
 use super::error::ShimError;
 use super::vsock::{self, HandshakeError};
 
-/// How long to wait before trying again where a socket's backlog is full. The kernel gives no way to be told.
+/// How long to wait before trying again where a socket's backlog is full. The kernel does not notify.
 const BACKLOG_RETRY: Duration = Duration::from_millis(20);
 
 /// The longest path that a socket address has room for: `sun_path` less its closing NUL (see unix(7)).

@@ -22,7 +22,7 @@ pub struct TaskState {
     pub status: TaskStatus,
     /// The pid on the host of the task's first process. Kata answers with its hypervisor's.
     pub pid: u32,
-    /// The exit status, where the task has stopped and somebody knows it.
+    /// The exit status, where the task has stopped and the status is known.
     pub exit_status: Option<u32>,
     /// Seconds since 1970 when the task stopped, where it did and the shim says so.
     pub exited_at: Option<i64>,
@@ -70,7 +70,7 @@ impl TaskStatus {
     }
 }
 
-/// A connection to a shim, with one call in flight at the most.
+/// A connection to a shim, with at most one call in flight.
 pub(crate) struct TaskConnection {
     client: Client<Connection>,
     address: Address,
@@ -90,7 +90,7 @@ impl TaskConnection {
 
     /// Asks for a task's state. It needs no guest, so a shim that does not answer this is stuck.
     ///
-    /// `limit` is sent along as the time after which the shim may give up; not every shim minds it.
+    /// `limit` is sent along as the time after which the shim may give up; not every shim does.
     pub async fn state(&mut self, id: &str, limit: Duration) -> Result<TaskState, ShimError> {
         let mut request = StateRequest::new();
         request.set_id(id.to_string());

@@ -34,7 +34,7 @@ pub(crate) struct Call<'a> {
     pub method: &'a str,
     /// The request message.
     pub payload: &'a [u8],
-    /// Sent along as the time after which the server may give up. Not every server heeds it.
+    /// Sent along as the time after which the server may give up. Not every server does.
     pub timeout: Duration,
     /// The most bytes to read for this call, frames of other calls included.
     pub limit: usize,

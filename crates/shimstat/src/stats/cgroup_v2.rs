@@ -132,7 +132,7 @@ fn raw(stat: &MemoryStat, full: bool) -> BTreeMap<Cow<'static, str>, u64> {
 
 fn pids(pids: PidsStat) -> Pids {
     Pids {
-        // containerd sends two zeros where the pids controller is off. Otherwise it sends a limit, be it "max".
+        // containerd sends two zeros where the pids controller is off. Otherwise it always sends a limit, which may be "max".
         current: reported(pids.current, pids.limit != 0),
         // Kata's agent sends 0 for "max".
         limit: Some(pids.limit).filter(|limit| *limit != 0 && *limit != UNLIMITED),

@@ -88,7 +88,7 @@ pub enum DecodeError {
     /// control and non-ASCII characters escaped, its length bounded.
     #[error("statistics of an unknown type \"{0}\" (known: {V1} and {V2})")]
     UnknownType(String),
-    /// The bytes are no message of the type that the reply names.
+    /// The bytes are not a message of the type that the reply names.
     #[error("the reply is no valid {schema}: {source}")]
     Malformed {
         /// The type that the reply names.

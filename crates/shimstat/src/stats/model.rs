@@ -205,7 +205,7 @@ pub struct Pids {
     /// numbers are zero is one of a cgroup without the pids controller: `None`.
     #[serde(skip_serializing_if = "schema::is_zero")]
     pub current: Option<u64>,
-    /// How many there may be. `None` when there is no limit, or none was reported.
+    /// The limit on their number. `None` when there is no limit, or none was reported.
     #[serde(skip_serializing_if = "schema::is_zero")]
     pub limit: Option<u64>,
 }

@@ -15,7 +15,7 @@ const MOUNTINFO_LIMIT: u64 = 16 << 20;
 /// `/proc/<pid>/cgroup` has a line for each hierarchy, of which there are some fifteen.
 const MEMBERSHIP_LIMIT: u64 = 256 << 10;
 
-/// Why the cgroup of a container cannot be told.
+/// Why a container's cgroup was not found.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     /// A file of `/proc` could not be read.
@@ -83,7 +83,7 @@ impl CgroupMounts {
     }
 
     /// The directory of the cgroup that a process's memory is charged to. `None` where that is the root, which has all
-    /// of the machine's processes, or cannot be told.
+    /// of the machine's processes, or is not known.
     pub(in crate::node) fn memory_directory(&self, pid: u32) -> Option<PathBuf> {
         let path = self.proc.join(pid.to_string()).join("cgroup");
         let text = files::read_text(&path, MEMBERSHIP_LIMIT).ok()?;

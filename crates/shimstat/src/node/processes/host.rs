@@ -75,7 +75,7 @@ impl HostProcesses {
 ///
 /// `shim_pid` is the one noted in the sandbox's bundle, `task_pid` the one that its shim gives for its task (`State`):
 /// with Kata the VMM's. Notes can be of processes that are gone, with their pids another's by now: a process that is
-/// not called as it should be is left out. A machine that is not on this host has its shim here and nothing more.
+/// of another name is left out. A machine that is not on this host has only its shim here.
 pub fn host_processes(
     machine: Option<&VirtualMachine>,
     shim_pid: Option<u32>,

@@ -88,7 +88,7 @@ fn entry(files: &Files<'_>, prefix: &str) -> MemoryEntry {
 }
 
 /// The first group of files that has a device, as runc chooses: those of the BFQ and CFQ schedulers count more than
-/// the throttling layer, but only where such a scheduler is in use. `None` where there are none of these files.
+/// the throttling layer, but only where such a scheduler is in use. `None` without any of these files.
 fn blkio(files: &Files<'_>) -> Option<Blkio> {
     let groups = [
         ("blkio.bfq", "_recursive"),

@@ -88,7 +88,7 @@ fn memory(files: &Files<'_>) -> Memory {
     }
 }
 
-/// `None` where neither devices nor pressure can be told.
+/// `None` where neither devices nor pressure can be read.
 fn blkio(files: &Files<'_>) -> Option<Blkio> {
     let devices = (files.0)("io.stat");
     let psi = psi(files, "io.pressure");
