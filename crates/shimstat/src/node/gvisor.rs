@@ -14,6 +14,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 
 use super::bundle::Bundle;
+use super::cgroup::CgroupMounts;
 use super::files::{self, ReadError};
 use super::id::{Id, IdError};
 use crate::shim::address::Address;
@@ -379,14 +380,18 @@ fn below(parts: &[&str]) -> Option<PathBuf> {
 impl Cgroup {
     /// Processor time that the cgroup has used, in nanoseconds; `None` where it is not there.
     pub fn cpu_usage(&self) -> Result<Option<u64>, ReadError> {
-        self.cpu_usage_in(Path::new("/sys/fs/cgroup"))
+        self.cpu_usage_in(CgroupMounts::host()?)
     }
 
-    fn cpu_usage_in(&self, mount: &Path) -> Result<Option<u64>, ReadError> {
-        let path = match self {
-            Self::V1(path) => mount.join("cpuacct").join(path).join("cpuacct.usage"),
-            Self::V2(path) => mount.join(path).join("cpu.stat"),
+    fn cpu_usage_in(&self, mounts: &CgroupMounts) -> Result<Option<u64>, ReadError> {
+        let (controller, path, file) = match self {
+            Self::V1(path) => ("cpuacct", path, "cpuacct.usage"),
+            Self::V2(path) => ("", path, "cpu.stat"),
         };
+        let Some(directory) = mounts.directory(controller, &format!("/{}", path.display())) else {
+            return Ok(None);
+        };
+        let path = directory.join(file);
         let Some(text) = files::optional(files::read_text(&path, CPU_LIMIT))? else {
             return Ok(None);
         };

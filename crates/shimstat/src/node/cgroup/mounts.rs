@@ -94,12 +94,21 @@ impl CgroupMounts {
                 .find(|one| wanted(one.controllers))
                 .map(|one| one.path)
         };
-        let (v1, v2) = (path_of(&is_memory), path_of(&str::is_empty));
-        self.mounts.iter().find_map(|mount| match v1 {
-            Some(path) if is_memory(&mount.options) => directory(mount, path),
-            None if mount.fs_type == "cgroup2" => directory(mount, v2?),
-            _ => None,
-        })
+        match path_of(&is_memory) {
+            Some(path) => self.directory("memory", path),
+            None => self.directory("", path_of(&str::is_empty)?),
+        }
+    }
+
+    /// The directory of the cgroup at a path in a controller's hierarchy (`""` is the hierarchy of cgroup v2). `None` for
+    /// the root, and where there is no such directory.
+    pub(in crate::node) fn directory(&self, controller: &str, path: &str) -> Option<PathBuf> {
+        let has_it = |mount: &&Mount| match mount.fs_type.as_str() {
+            "cgroup2" => controller.is_empty(),
+            _ => mount.options.split(',').any(|option| option == controller),
+        };
+        let mut mounts = self.mounts.iter().filter(has_it);
+        mounts.find_map(|mount| directory(mount, path))
     }
 
     /// The cgroup of a container, by a process that runs in it.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::node::proc_fs::testing::Tree;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::fs;
@@ -342,19 +343,17 @@ fn the_cgroup_is_read_as_gvisor_writes_it() {
 
 #[test]
 fn the_cgroups_processor_time_is_in_nanoseconds() {
-    let mount = tempfile::tempdir().unwrap();
+    let tree = Tree::new();
+    let mounts = tree.mounts(&[("unified", "cgroup2", "rw"), ("cpu", "cgroup", "rw,cpu,cpuacct")]);
     let (v1, v2) = (Cgroup::V1("a/b".into()), Cgroup::V2("a/b".into()));
-    assert_eq!(v1.cpu_usage_in(mount.path()).unwrap(), None);
-    assert_eq!(v2.cpu_usage_in(mount.path()).unwrap(), None);
-    let (dir1, dir2) = (mount.path().join("cpuacct/a/b"), mount.path().join("a/b"));
-    fs::create_dir_all(&dir1).unwrap();
-    fs::create_dir_all(&dir2).unwrap();
-    fs::write(dir1.join("cpuacct.usage"), "328810336\n").unwrap();
+    assert_eq!(v1.cpu_usage_in(&mounts).unwrap(), None);
+    assert_eq!(v2.cpu_usage_in(&mounts).unwrap(), None);
+    tree.write("cpu/a/b/cpuacct.usage", "328810336\n");
     // A recorded cpu.stat; newlines are semicolons there.
     let cpu_stat = "usage_usec 4185290\nuser_usec 4170132\nsystem_usec 15157\nnr_periods 209\n";
-    fs::write(dir2.join("cpu.stat"), cpu_stat).unwrap();
-    assert_eq!(v1.cpu_usage_in(mount.path()).unwrap(), Some(328_810_336));
-    assert_eq!(v2.cpu_usage_in(mount.path()).unwrap(), Some(4_185_290_000));
+    tree.write("unified/a/b/cpu.stat", cpu_stat);
+    assert_eq!(v1.cpu_usage_in(&mounts).unwrap(), Some(328_810_336));
+    assert_eq!(v2.cpu_usage_in(&mounts).unwrap(), Some(4_185_290_000));
     for broken in [
         "",
         "usage_usec",
@@ -362,10 +361,10 @@ fn the_cgroups_processor_time_is_in_nanoseconds() {
         "usage_usec 18446744073709551615\n",
         "user_usec 5\n",
     ] {
-        fs::write(dir2.join("cpu.stat"), broken).unwrap();
-        fs::write(dir1.join("cpuacct.usage"), broken).unwrap();
-        assert!(v2.cpu_usage_in(mount.path()).is_err(), "{broken:?}");
-        assert!(v1.cpu_usage_in(mount.path()).is_err(), "{broken:?}");
+        tree.write("unified/a/b/cpu.stat", broken)
+            .write("cpu/a/b/cpuacct.usage", broken);
+        assert!(v2.cpu_usage_in(&mounts).is_err(), "{broken:?}");
+        assert!(v1.cpu_usage_in(&mounts).is_err(), "{broken:?}");
     }
 }
 
