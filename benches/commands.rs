@@ -27,6 +27,7 @@ fn main() {
     }
     let world = World::start();
     whole_processes(&world);
+    a_kata_container(&world);
     a_prefix_among_many();
 }
 
@@ -43,17 +44,11 @@ impl World {
         let containerd = Containerd::start(shim.parent());
         let container = format!("bench-runc-{}", std::process::id());
         let sandbox = format!("bench-pod-{}", std::process::id());
-        for (function, id) in [("ctd_run", &container), ("ctd_run_sandbox", &sandbox)] {
-            containerd.script(&[
-                function,
-                &containerd.dir(),
-                "default",
-                id,
-                "--",
-                "sleep",
-                "100000",
-            ]);
-        }
+        let dir = containerd.dir();
+        let idle = ["--", "sleep", "100000"];
+        containerd.script(&[&["ctd_run", &dir, "default", &container][..], &idle].concat());
+        let agent = ["--annotation", "io.kata-runtime.test.agent=yes"];
+        containerd.script(&[&["ctd_run_sandbox", &dir, "default", &sandbox][..], &agent, &idle].concat());
         Self {
             containerd,
             container,
@@ -120,6 +115,41 @@ fn whole_processes(world: &World) {
     stream(world);
     let size = fs::metadata(KATA_RUNTIME).unwrap().len() as f64 / f64::from(1 << 20);
     println!("  the binary              {size:.2} MiB   (at most 6)");
+}
+
+/// A container whose guest's agent is asked too. The program in C makes the three calls that matter; ours asks the shim for
+/// the state first, and its monitor where the agent listens.
+fn a_kata_container(world: &World) {
+    let raw = compile("raw_stats", &world.containerd.dir);
+    let (socket, service) = world.containerd.shim(&world.sandbox);
+    let state = world.containerd.state();
+    let agent = format!("/run/vc/sbs/{}/agent.sock", world.sandbox);
+    let events = [
+        KATA_RUNTIME,
+        "--state",
+        &state,
+        "events",
+        "--stats",
+        &world.sandbox,
+    ];
+    let mut programs = [
+        Program::new(
+            "Check, StatsContainer, Stats raw",
+            &[&raw, &socket, &service, &world.sandbox, &agent],
+        ),
+        Program::new("kata-runtime events --stats", &events),
+        Program::new(
+            "the same, --via shim",
+            &[&events[..], &["--via", "shim"]].concat(),
+        ),
+        Program::new(
+            "the same, --via guest",
+            &[&events[..], &["--via", "guest"]].concat(),
+        ),
+    ];
+    in_turns("a Kata container", ROUNDS, &mut programs);
+    let [raw, events, ..] = &programs;
+    println!("  events / raw C          {}   (at most 1.5)", events.to(raw));
 }
 
 /// Memory and threads of a stream that has printed an event, from its own /proc.

@@ -162,6 +162,12 @@ mod tests {
                 Relative("run/kata/x.sock".into()),
             ),
             ("hvsock:///run/kata/x.sock", Port("".into())),
+            // Abstract names are in no directory, and whoever comes first may take them.
+            (
+                "hvsock://@/run/kata/x.sock:1024",
+                Relative("@/run/kata/x.sock".into()),
+            ),
+            ("hvsock://\0x:1024", Relative("\0x".into())),
         ] {
             assert_eq!(GuestAddress::parse(answer), Err(error), "{answer:?}");
         }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::guest::AgentConnection;
 use crate::guest::testing::block_on;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::os::unix::fs::symlink;
@@ -168,6 +169,21 @@ fn a_sandbox_named_like_a_directory_of_katas_owns_no_others() {
 }
 
 #[test]
+fn a_long_path_is_given_up_like_any_other() {
+    let mut run = Run::new();
+    let path = format!("run/kata/{}/ID/ch-vm.sock", "x".repeat(120));
+    run.socket(&path);
+    let address = GuestAddress::Hybrid {
+        socket: run.path(&path),
+        port: 7,
+    };
+    // Nobody accepts, so the handshake has no answer.
+    let directories = run.directories();
+    let connecting = async { timeout(Duration::from_millis(50), connect(&address, ID, &directories)).await };
+    assert!(block_on(connecting).is_err());
+}
+
+#[test]
 fn a_path_of_any_length_is_connected_to() {
     let mut run = Run::new();
     let path = format!("run/kata/{}/ID/ch-vm.sock", "x".repeat(120));
@@ -244,23 +260,49 @@ fn a_hypervisor_that_never_answers_can_be_given_up() {
     });
 }
 
-/// Over the kernel's loopback, where it has one.
-#[test]
-fn a_vsock_port_is_connected_to() {
-    const LOOPBACK: u32 = 1;
+/// This machine, where its kernel has vsock loopback.
+const LOOPBACK: u32 = 1;
+
+/// A listener on vsock's loopback and its port; `None` where the kernel has none, which is said.
+fn on_loopback() -> Option<(Socket, u32)> {
     const ANY: u32 = u32::MAX;
-    let listener = Socket::new(Domain::VSOCK, Type::STREAM, None).and_then(|listener| {
+    let listen = || {
+        let listener = Socket::new(Domain::VSOCK, Type::STREAM, None)?;
         listener.bind(&SockAddr::vsock(LOOPBACK, ANY))?;
         listener.listen(1)?;
         let port = listener.local_addr()?.as_vsock_address().map(|(_, port)| port);
-        Ok((listener, port.unwrap()))
-    });
-    let (listener, port) = match listener {
-        Ok(listener) => listener,
+        io::Result::Ok((listener, port.unwrap()))
+    };
+    match listen() {
+        Ok(listener) => Some(listener),
         Err(error) => {
-            eprintln!("skipped: this kernel has no vsock loopback: {error}");
-            return;
+            eprintln!("skipped: this kernel has no vsock loopback (module vsock_loopback): {error}");
+            None
         }
+    }
+}
+
+/// A guest that takes connections over AF_VSOCK and answers nothing, as its kernel does where its agent hangs.
+#[test]
+fn a_guest_that_hangs_is_given_up_over_vsock_as_well() {
+    let Some((_listener, port)) = on_loopback() else {
+        return;
+    };
+    let address = GuestAddress::Vsock { cid: LOOPBACK, port };
+    let limit = Duration::from_millis(100);
+    block_on(async {
+        let mut agent = AgentConnection::connect(&GuestSockets::default(), &address, ID)
+            .await
+            .unwrap();
+        assert!(timeout(limit, agent.check(limit)).await.is_err());
+    });
+}
+
+/// Over the kernel's loopback, where it has one.
+#[test]
+fn a_vsock_port_is_connected_to() {
+    let Some((listener, port)) = on_loopback() else {
+        return;
     };
     let server = std::thread::spawn(move || {
         use std::io::{Read, Write};

@@ -32,6 +32,8 @@ enum Agent {
     Hangs,
     /// It answers checks, and hangs when it is asked for a container.
     HangsAtStats,
+    /// It sends a byte every 100 ms.
+    Drips,
     /// It takes a second for everything but checks.
     Dawdles,
     /// Its policy forbids all but checks.
@@ -230,7 +232,27 @@ async fn serve_agent(mut stream: DuplexStream, sandbox: Arc<Sandbox>) {
             _ => Some(Ok(recorded.to_vec())),
         }
     };
+    if sandbox.agent() == Agent::Drips {
+        let (mut theirs, dripping) = tokio::io::duplex(1);
+        tokio::join!(dawdling(&mut theirs, answer, takes), drip(dripping, stream));
+        return;
+    }
     dawdling(&mut stream, answer, takes).await;
+}
+
+/// Passes requests on as they come, and answers a byte at a time.
+async fn drip(agent: DuplexStream, client: DuplexStream) {
+    let (mut answers, mut to_agent) = tokio::io::split(agent);
+    let (mut requests, mut to_client) = tokio::io::split(client);
+    let dripping = async {
+        while let Ok(byte) = answers.read_u8().await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if to_client.write_u8(byte).await.is_err() {
+                return;
+            }
+        }
+    };
+    let _ = tokio::join!(tokio::io::copy(&mut requests, &mut to_agent), dripping);
 }
 
 struct Node {
@@ -355,6 +377,14 @@ async fn the_shim_of_a_hung_guest_is_not_asked_for_statistics() {
     assert_eq!(node.calls(), ["shim State"; 3]);
     assert!(node.survey.ask(&node.container("c1"), State).await.is_ok());
     assert_eq!(node.calls(), ["shim State"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_drips_has_no_more_time_than_one_that_hangs() {
+    let node = Node::new(Agent::Drips);
+    assert_hung(node.ask("c1").await);
+    assert_eq!(node.sandbox.begun.elapsed(), PATIENCE);
+    assert_eq!(node.calls(), HUNG);
 }
 
 #[tokio::test(start_paused = true)]
