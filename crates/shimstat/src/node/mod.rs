@@ -4,6 +4,7 @@
 //! The places and the order in which containerd writes them were seen on containerd 1.6.20, 1.7.24, 2.1.9 and 2.3.4, those
 //! of CRI-O on 1.37.
 
+mod agent_note;
 mod annotations;
 mod bundle;
 pub mod cgroup;
@@ -40,6 +41,7 @@ mod spec;
 pub(crate) mod starting;
 mod state_dirs;
 
+pub use agent_note::noted_agent;
 pub use annotations::{PodNames, Role};
 pub use bundle::{Bundle, BundleError, Layout};
 pub use container::{Container, Description, Source};

@@ -14,7 +14,7 @@ use super::facts::{AgentFacts, GuestFacts};
 use super::monitor_call::{MonitorCall, MonitorQuestion};
 use super::terms::{BUSY, Terms};
 use crate::guest::{AgentConnection, GuestAddress, GuestError, GuestStats};
-use crate::node::{Container, GuestVolume, Id, Pod, monitor};
+use crate::node::{Container, GuestVolume, Id, Pod, monitor, noted_agent};
 use crate::shim::address::Address;
 
 /// How long a guest's agent is waited for when it is asked whether it lives. It takes 2 ms under software emulation.
@@ -186,38 +186,52 @@ impl Guest {
 
     async fn check_now(&self, known: &mut Known, terms: &Terms) -> Liveness {
         let limit = PATIENCE.min(terms.limit);
-        let address = match &known.agent {
-            Some(address) => address.clone(),
-            None => match self.agent_url(limit, terms).await {
-                Ok(address) => address,
-                Err(why) => return Liveness::Unknown(Arc::new(why)),
-            },
-        };
-        known.agent = Some(address.clone());
+        let address = known.agent.clone().or_else(|| self.noted_address());
+        if let Some(address) = address {
+            match self.check_at(known, address, limit, terms).await {
+                // Another sandbox may have had the same id: the monitor knows.
+                Liveness::Unknown(_) => {}
+                liveness => return liveness,
+            }
+        }
+        match self.agent_url(limit, terms).await {
+            Ok(address) => self.check_at(known, address, limit, terms).await,
+            Err(why) => Liveness::Unknown(Arc::new(why)),
+        }
+    }
+
+    /// Where the shim has noted that the agent listens: reading a file costs nobody anything.
+    fn noted_address(&self) -> Option<GuestAddress> {
+        GuestAddress::parse(&noted_agent(&self.sandbox)?).ok()
+    }
+
+    async fn check_at(
+        &self,
+        known: &mut Known,
+        address: GuestAddress,
+        limit: Duration,
+        terms: &Terms,
+    ) -> Liveness {
         let kept = known.connection.take();
         let begun = Instant::now();
         let checking = self.healthy(kept, &address, limit, terms);
-        let error = match within(limit, checking).await {
+        let liveness = match within(limit, checking).await {
             Some(Ok(connection)) => {
                 known.connection = Some(connection);
-                return Liveness::Alive(address);
+                Liveness::Alive(address.clone())
             }
-            Some(Err(error)) if error.is_hung() => None,
-            Some(Err(error)) => Some(error),
-            None => None,
-        };
-        match error {
-            None => Liveness::Hung(Silence {
-                address,
-                waited: begun.elapsed(),
-            }),
-            Some(error) => {
-                // Another sandbox may have the same id by now.
+            Some(Err(error)) if !error.is_hung() => {
                 known.agent = None;
                 known.about = None;
-                Liveness::Unknown(Arc::new(NoGuest::Agent(error)))
+                return Liveness::Unknown(Arc::new(NoGuest::Agent(error)));
             }
-        }
+            _ => Liveness::Hung(Silence {
+                address: address.clone(),
+                waited: begun.elapsed(),
+            }),
+        };
+        known.agent = Some(address);
+        liveness
     }
 
     /// A connection to an agent that has answered over it. An answer that refuses is one.
