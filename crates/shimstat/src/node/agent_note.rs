@@ -47,7 +47,10 @@ mod tests {
     fn the_go_shim_notes_it() {
         let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kata-4.1-go/persist.json");
         let id = "3088681c97850785a2776c7b4575910a3c91545567c9c97d78c240177f524945";
-        assert_eq!(noted_in(&recorded), Some(format!("hvsock:///run/vc/vm/{id}/kata.hvsock:1024")));
+        assert_eq!(
+            noted_in(&recorded),
+            Some(format!("hvsock:///run/vc/vm/{id}/kata.hvsock:1024"))
+        );
     }
 
     #[test]
@@ -55,7 +58,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("persist.json");
         assert_eq!(noted_in(&file), None);
-        for text in ["", "{", "{}", r#"{"AgentState":null}"#, r#"{"AgentState":{"URL":""}}"#, r#"{"AgentState":{"URL":7}}"#] {
+        for text in [
+            "",
+            "{",
+            "{}",
+            r#"{"AgentState":null}"#,
+            r#"{"AgentState":{"URL":""}}"#,
+            r#"{"AgentState":{"URL":7}}"#,
+        ] {
             std::fs::write(&file, text).unwrap();
             assert_eq!(noted_in(&file), None, "{text}");
         }
