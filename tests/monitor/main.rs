@@ -23,5 +23,6 @@ mod hostile;
 mod pages;
 mod prometheus;
 mod protection;
+mod public_dashboards;
 mod scrapes;
 mod vm;
