@@ -19,6 +19,7 @@ const LEAN: &str = "container_cpu_cfs_periods_total,\
     kata_monitor_build_info,\
     kata_monitor_container_failure,\
     kata_monitor_container_up,\
+    kata_monitor_host_pids_visible,\
     kata_monitor_process_cpu_seconds_total,\
     kata_monitor_process_resident_memory_bytes,\
     kata_monitor_scrape_failed_count,\
