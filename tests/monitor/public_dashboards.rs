@@ -238,7 +238,7 @@ fn the_queries_of_kubernetes_mixin_answer() {
     prometheus.eventually("count_over_time(container_last_seen{id='c1'}[4s]) >= 3", 1);
     for query in &queries {
         let query = query.record.as_ref().unwrap_or(&query.expression);
-        prometheus.eventually_any(query);
+        prometheus.eventually_so(query, |found| !found.is_empty());
     }
     // Beside what the container does.
     let by_container = "sum by (namespace, pod, container)";
@@ -291,7 +291,7 @@ fn the_queries_of_kubernetes_mixin_answer() {
         ),
     ] {
         let near = |value: f64| (value - expected).abs() <= expected * tolerance;
-        prometheus.eventually_value(query, near);
+        prometheus.eventually_so(query, |found| matches!(found, [(_, value)] if near(*value)));
     }
 }
 
@@ -304,7 +304,7 @@ fn the_queries_of_katas_dashboard_answer() {
     let prometheus = Prometheus::start(&config(&monitor, &serve_page(KUBE_STATE)), "");
     prometheus.eventually("count_over_time(kata_monitor_scrape_count[4s]) >= 3", 1);
     for query in queries(KATA) {
-        prometheus.eventually_any(&query.expression);
+        prometheus.eventually_so(&query.expression, |found| !found.is_empty());
     }
     for line in KATA.lines().filter_map(|line| line.strip_prefix("- ")) {
         assert!(

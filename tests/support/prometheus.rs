@@ -102,20 +102,9 @@ impl Prometheus {
         self.eventually_so(query, |found| found.len() == count)
     }
 
-    /// Waits until a query gives a series.
+    /// Waits until what a query gives is right.
     #[track_caller]
-    pub fn eventually_any(&self, query: &str) -> Vec<(Value, f64)> {
-        self.eventually_so(query, |found| !found.is_empty())
-    }
-
-    /// Waits until a query gives one series with a value that is right.
-    #[track_caller]
-    pub fn eventually_value(&self, query: &str, is_right: impl Fn(f64) -> bool) {
-        self.eventually_so(query, |found| matches!(found, [(_, value)] if is_right(*value)));
-    }
-
-    #[track_caller]
-    fn eventually_so(&self, query: &str, is_so: impl Fn(&[(Value, f64)]) -> bool) -> Vec<(Value, f64)> {
+    pub fn eventually_so(&self, query: &str, is_so: impl Fn(&[(Value, f64)]) -> bool) -> Vec<(Value, f64)> {
         let started = Instant::now();
         loop {
             let found = self.query(query);
