@@ -447,3 +447,50 @@ fn pod_with_two(
     }
     PodOfTwo { _notes: notes, asked }
 }
+
+#[test]
+fn the_summary_of_a_real_machine_has_its_threads_and_memory() {
+    needs!("root", "qemu-system-x86_64", "unshare");
+    let node = Node::new();
+    let (shim, machine) = (
+        stand_in(&node, "containerd-shim-kata-v2"),
+        qemu("memory-backend-ram"),
+    );
+    let notes = KataDir::new("/run/vc/sbs", "vmsum");
+    pod(&node, &notes, &machine, &shim, Answer::Bytes(http_chunked(GO)));
+    let ran = node
+        .node
+        .command(&[
+            "metrics",
+            "--summary",
+            "--interval",
+            "300ms",
+            "--format",
+            "json",
+            &notes.id,
+        ])
+        .output()
+        .unwrap();
+    let summary: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let vm = &summary["vm"];
+    let named = |list: &str, name: &str| {
+        let found = vm[list]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name} in {vm:#}")).clone()
+    };
+    let vcpu = named("threads", "vCPU 1");
+    assert!(
+        vcpu["run_seconds"].as_f64().unwrap() > 0.0 && vcpu["wait_percent"].is_number(),
+        "{vcpu}"
+    );
+    let guest = named("memory", "guest (anonymous)")["bytes"].as_u64().unwrap();
+    assert!(guest.abs_diff(128 << 20) < 1 << 20, "{guest}");
+    assert_eq!(vm["configured_memory_bytes"], 128 << 20);
+    assert_eq!(
+        vm["dropped_packets"],
+        serde_json::json!({"from_guest": 0, "to_guest": 0})
+    );
+}

@@ -4,12 +4,14 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use shimstat::node::processes::ResourceUse;
 use shimstat::node::{Container, Pod, pods};
 use shimstat::survey::{AskError, Origin, Sample};
 
 use super::row::{Health, History, Row};
-use crate::show::field::Field;
+use crate::show::field::{Facts, Field};
 use crate::show::fields;
 use crate::show::name::{Labels, short_id};
 
@@ -233,6 +235,23 @@ impl Group {
         self.rows().next()
     }
 
+    /// What each of its containers uses that is not known to have stopped.
+    pub fn uses(&self) -> Vec<ResourceUse> {
+        let of = |facts: Facts<'_>| {
+            let stats = facts.sample.map(|sample| &sample.stats);
+            ResourceUse {
+                cpu: stats
+                    .and_then(|stats| stats.cpu.usage.total)
+                    .map(Duration::from_nanos),
+                memory: stats.and_then(|stats| stats.memory.usage.usage),
+            }
+        };
+        self.rows()
+            .filter_map(|row| row.facts_if_running())
+            .map(of)
+            .collect()
+    }
+
     /// Its containers, the sandbox's own first.
     pub fn containers(&self) -> impl Iterator<Item = &Arc<Container>> {
         self.rows().map(|row| &row.container)
@@ -257,7 +276,7 @@ impl Group {
         self.sandbox.iter_mut().chain(&mut self.members)
     }
 
-    fn number(&self, field: &Field) -> Option<f64> {
+    pub fn number(&self, field: &Field) -> Option<f64> {
         let members: Vec<_> = self.members.iter().filter_map(Row::facts_if_running).collect();
         let sandbox = self.sandbox.as_ref().and_then(Row::facts_if_running);
         field.of_all_in_pod(sandbox.as_ref(), &members)

@@ -8,6 +8,7 @@ use shimstat::node::hypervisor::{self, VirtualMachine};
 use shimstat::node::{Container, HostProcesses, Inventory, Pod, host_processes};
 use shimstat::survey::{AskError, GuestFacts, Network, NotRunning, Sample, State, Statistics, Survey, Via};
 
+use super::vm::VmLook;
 use crate::commands::metrics::sandbox::{Sandbox, not_running};
 use crate::context::Context;
 use crate::exit::Failure;
@@ -22,6 +23,8 @@ pub struct Look {
     pub processes: (Instant, Vec<HostProcesses>),
     /// The sandbox's own container, then the others by name.
     pub containers: Vec<(Arc<Container>, Result<Sample, AskError>)>,
+    /// What its virtual machine uses of the host, where it is on this one.
+    pub vm: Option<VmLook>,
     /// What the agent in its guest tells, where it can be asked.
     pub guest: Option<GuestFacts>,
     /// Its metrics and when they arrived, or why there are none.
@@ -91,12 +94,17 @@ impl Look {
         };
         let shim_pid = sandbox.pod.main().and_then(|main| main.shim_pid());
         let task_pid = state.and_then(|state| Some(state.ok()?.pid));
+        let taken = Instant::now();
+        let processes = host_processes(machine.as_ref(), shim_pid, task_pid);
+        let mut machine = machine;
+        let vm = match &mut machine {
+            Some(machine) => VmLook::take(machine, &processes, task_pid).await,
+            None => None,
+        };
         Ok(Self {
-            processes: (
-                Instant::now(),
-                host_processes(machine.as_ref(), shim_pid, task_pid),
-            ),
+            processes: (taken, processes),
             machine,
+            vm,
             containers: containers.into_iter().zip(answers).collect(),
             guest,
             scraped,

@@ -4,6 +4,7 @@ mod guest;
 mod look;
 mod model;
 mod show;
+mod vm;
 
 use shimstat::survey::Survey;
 

@@ -10,6 +10,7 @@ use shimstat::survey::{AskError, Sample};
 
 use super::guest::{self, Measured};
 use super::look::Look;
+use super::vm::{Vm, part_name};
 use crate::guest_side::GuestSide;
 use crate::readings::Readings;
 
@@ -59,16 +60,16 @@ pub struct Summary {
     pub sandbox: String,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shim_name")]
     pub shim: Option<KataShim>,
+    /// What its virtual machine uses of the host, where it is on this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vm: Option<Vm>,
     /// Whether rates were asked for.
     #[serde(skip)]
     pub rates: bool,
 }
 
 fn shim_name<S: Serializer>(shim: &Option<KataShim>, serializer: S) -> Result<S::Ok, S::Error> {
-    let name = shim.map(|shim| match shim {
-        KataShim::Go => "go",
-        KataShim::Rust => "rust",
-    });
+    let name = shim.map(KataShim::word);
     name.serialize(serializer)
 }
 
@@ -96,6 +97,10 @@ impl Summary {
             overhead,
             guest,
             missing,
+            vm: now
+                .vm
+                .as_ref()
+                .map(|vm| Vm::new(vm, before.and_then(|before| before.vm.as_ref()))),
             rates: before.is_some(),
         }
     }
@@ -104,6 +109,11 @@ impl Summary {
 /// The processes on the host, from `/proc` or, failing that, from the shim's families.
 fn host(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> Vec<Entry> {
     let (taken, processes) = &now.processes;
+    let kind = now
+        .machine
+        .as_ref()
+        .map(|machine| machine.kind)
+        .unwrap_or_default();
     let mut entries: Vec<(Part, Entry)> = processes
         .iter()
         .map(|part| {
@@ -120,6 +130,11 @@ fn host(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> Vec<Ent
             .iter()
             .any(|(known, _)| *known == part || *known == Part::ShimAndVmm);
         if known {
+            continue;
+        }
+        if part == Part::Vmm && !kind.is_local() {
+            // The shim's families about a VMM are then about itself.
+            missing.push("VMM: the virtual machine is not on this host".to_string());
             continue;
         }
         match from_families(now, before, name, |readings| guest::host_part(readings, part)) {
@@ -148,13 +163,7 @@ fn host(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> Vec<Ent
 }
 
 fn from_proc(processes: &HostProcesses, cpu_percent: Option<f64>) -> Entry {
-    let name = match processes.part {
-        Part::Vmm => "VMM",
-        Part::Vhost => "vhost",
-        Part::Virtiofsd => "virtiofsd",
-        Part::Shim => "shim",
-        Part::ShimAndVmm => "shim and VMM",
-    };
+    let name = part_name(processes.part);
     let pids: Vec<_> = processes
         .processes
         .iter()
@@ -268,10 +277,19 @@ fn overhead(host: &[Entry], containers: &[Entry], now: &Look, missing: &mut Vec<
         left => left,
     };
     let cpu = kept("processor time", difference(|entry| entry.cpu));
-    let memory = kept(
-        "memory",
-        difference(|entry| entry.memory.map(|bytes| bytes as f64)),
-    );
+    let memory = if now
+        .machine
+        .as_ref()
+        .is_some_and(|machine| !machine.kind.shows_memory())
+    {
+        missing.push("overhead: the guest's memory is hidden from the host's processes".to_string());
+        None
+    } else {
+        kept(
+            "memory",
+            difference(|entry| entry.memory.map(|bytes| bytes as f64)),
+        )
+    };
     let cpu_percent = difference(|entry| entry.cpu_percent).map(|percent| percent.max(0.0));
     Some(Entry {
         name: "overhead".to_string(),

@@ -31,6 +31,9 @@ pub fn table(summary: &Summary) -> Vec<u8> {
         }
     }
     let mut text = format!("{}\n\n{}", escape(&title(summary)), table.lines());
+    if let Some(vm) = &summary.vm {
+        text += &vm.show(summary.rates);
+    }
     if let Some(guest) = &summary.agent {
         text += &format!("guest: {}\n", escape(&about(guest)));
         for filesystem in &guest.filesystems {
@@ -141,6 +144,7 @@ mod tests {
             overhead: None,
             guest: Vec::new(),
             missing: vec!["shim: gone".into()],
+            vm: None,
             rates: false,
         }
     }

@@ -9,7 +9,7 @@ use shimstat::node::Part;
 use shimstat::stats::{Memory, Stats};
 use unicode_width::UnicodeWidthStr;
 
-use super::super::host::HostSide;
+use super::super::host::{HostSide, VmSide};
 use super::super::model::Model;
 use super::super::row::Health;
 use super::super::tree::{Kind, Line};
@@ -226,29 +226,72 @@ fn guest_side(guest: &GuestSide) -> [(&'static str, String); 2] {
 }
 
 /// What the sandbox's processes use, from `/proc`.
-fn host_side(host: &HostSide) -> impl Iterator<Item = (&'static str, String)> {
-    host.parts.iter().map(|(processes, cpu)| {
-        let label = match processes.part {
-            Part::Vmm => "VMM",
-            Part::Vhost => "vhost",
-            Part::Virtiofsd => "virtiofsd",
-            Part::Shim => "shim",
-            Part::ShimAndVmm => "shim+VMM",
-        };
-        let pids: Vec<_> = processes
-            .processes
-            .iter()
-            .map(|process| process.pid.to_string())
-            .collect();
-        let text = join([
-            cpu.map(units::percent),
-            processes
-                .memory()
-                .map(|bytes| format!("{} resident", units::bytes(bytes))),
-            Some(format!("pid {}", pids.join(" "))),
-        ]);
-        (label, text)
-    })
+fn host_side(host: &HostSide) -> Vec<(&'static str, String)> {
+    let is_shown = |part| part != Part::Vhost || host.vm.is_none();
+    let parts = host.parts.iter().filter(|(part, _)| is_shown(part.part));
+    let mut lines: Vec<_> = parts
+        .map(|(processes, cpu)| {
+            let label = match processes.part {
+                Part::Vmm => "VMM",
+                Part::Vhost => "vhost",
+                Part::Virtiofsd => "virtiofsd",
+                Part::Shim => "shim",
+                Part::ShimAndVmm => "shim+VMM",
+            };
+            let is_vmm = matches!(processes.part, Part::Vmm | Part::ShimAndVmm);
+            let vm = host.vm.as_ref().filter(|_| is_vmm);
+            let resident = processes.memory();
+            let memory = match vm.and_then(|vm| guest_memory(vm, processes.part)) {
+                Some(text) => Some(text),
+                None => resident.map(|bytes| format!("{} resident", units::bytes(bytes))),
+            };
+            let pids: Vec<_> = processes
+                .processes
+                .iter()
+                .map(|process| process.pid.to_string())
+                .collect();
+            let vhost = || host.parts.iter().find(|(part, _)| part.part == Part::Vhost)?.1;
+            let text = join([
+                cpu.map(units::percent),
+                memory,
+                vm.and_then(|vm| vm.waiting)
+                    .map(|percent| format!("steal {}", units::percent(percent))),
+                vm.and_then(|_| vhost())
+                    .map(|percent| format!("vhost {}", units::percent(percent))),
+                Some(format!("pid {}", pids.join(" "))),
+            ]);
+            (label, text)
+        })
+        .collect();
+    if let Some(vm) = &host.vm {
+        let (cpu, memory) = vm.overhead;
+        let dropped = vm.usage.links.as_ref().map(|links| {
+            links
+                .dropped_to_guest()
+                .saturating_add(links.dropped_from_guest())
+        });
+        let dropped = dropped
+            .filter(|packets| *packets > 0)
+            .map(|packets| format!("{packets} packets dropped"));
+        let text = join([cpu.map(units::percent), memory.map(units::bytes), dropped]);
+        lines.push(("overhead", text));
+    }
+    lines
+}
+
+/// The VMM's own memory and its guest's; `None` where the guest's is hidden from the host.
+fn guest_memory(vm: &VmSide, part: Part) -> Option<String> {
+    let memory = &vm.usage.memory;
+    let own = memory
+        .own
+        .iter()
+        .find(|(other, _)| *other == part)?
+        .1
+        .map(units::bytes)?;
+    match memory.guest {
+        Some(guest) => Some(format!("{own}, guest {}", units::bytes(guest.total()))),
+        None => vm.shows_memory.then(|| format!("{own} with guest")),
+    }
 }
 
 fn join<const N: usize>(parts: [Option<String>; N]) -> String {

@@ -10,10 +10,12 @@ use shimstat::survey::{AskError, NotRunning};
 
 use super::*;
 use crate::commands::top::fixtures::{pod, row, row_of, sample, tree, using};
-use crate::commands::top::host::HostSide;
+use crate::commands::top::host::{HostSide, VmSide};
 use crate::commands::top::input::Action;
 use crate::commands::top::row::{Health, History, Row};
 use crate::guest_side::{Filesystem, GuestMemory, GuestSide, Interface, Usage};
+use shimstat::node::processes::{self, HostLinks, SandboxMemory, VmUsage};
+use shimstat::stats;
 
 const THEME: Theme = Theme {
     colour: false,
@@ -183,6 +185,47 @@ fn the_pane_has_a_line_for_every_process_of_a_sandbox() {
         (20, "vhost     0.0%, 8MiB resident, pid 70"),
         (21, "virtiofsd 0.0%, 16MiB resident, pid 7751 7760"),
         (22, "shim      0.0%, 8MiB resident, pid 70"),
+    ] {
+        assert!(screen[y].starts_with(line), "{screen:#?}");
+    }
+}
+
+#[test]
+fn of_a_virtual_machine_the_pane_says_what_it_costs() {
+    let mut model = model();
+    model.tree.note_pods();
+    let mut host = host_side(&mut model);
+    host.vm = Some(VmSide {
+        usage: VmUsage {
+            threads: None,
+            memory: SandboxMemory {
+                guest: Some(processes::GuestMemory {
+                    shared: 312 << 20,
+                    ..processes::GuestMemory::default()
+                }),
+                own: vec![(Part::Vmm, Some(45 << 20))],
+            },
+            cgroup: None,
+            disk: Vec::new(),
+            links: Some(HostLinks {
+                pod: vec![stats::Interface {
+                    rx_dropped: 3,
+                    ..stats::Interface::default()
+                }],
+                taps: Vec::new(),
+            }),
+        },
+        shows_memory: true,
+        waiting: Some(12.34),
+        overhead: (Some(5.2), Some(120 << 20)),
+    });
+    model.host = Some(host);
+    let screen = text(&drawn(&mut model, &THEME, 80, 24));
+    for (y, line) in [
+        (19, "VMM       0.0%, 45MiB, guest 312MiB, steal 12.3%, "),
+        (20, "virtiofsd 0.0%, 16MiB resident, pid 7751 7760"),
+        (21, "shim      0.0%, 8MiB resident, pid 70"),
+        (22, "overhead  5.2%, 120MiB, 3 packets dropped"),
     ] {
         assert!(screen[y].starts_with(line), "{screen:#?}");
     }

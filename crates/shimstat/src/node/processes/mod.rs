@@ -25,6 +25,6 @@ pub use links::HostLinks;
 pub use memory::{GuestMemory, MappingsError, SandboxMemory};
 pub use overhead::{CpuOverhead, ResourceUse, overhead};
 pub use role_times::RoleTimes;
-pub use threads::{Thread, ThreadRole, ThreadTimes, Threads};
+pub use threads::{Thread, ThreadRole, ThreadShare, ThreadTimes, Threads};
 pub use usage::{ProcessMemory, ProcessUsage};
 pub use vm::{VmUsage, vmm};

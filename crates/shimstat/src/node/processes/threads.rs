@@ -72,6 +72,15 @@ impl ThreadTimes {
     };
 }
 
+/// What threads ran and waited between two readings, in per cent of one processor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ThreadShare {
+    /// On a processor.
+    pub run: f64,
+    /// `None` where one of them has none.
+    pub wait: Option<f64>,
+}
+
 impl Threads {
     /// Reads the threads of the VMM and of vhost among a sandbox's processes; `None` where there is no VMM, or its
     /// threads cannot be read.
@@ -114,6 +123,30 @@ impl Threads {
         self.threads
             .iter()
             .filter(|thread| matches!(thread.role, ThreadRole::Vcpu(_)))
+    }
+
+    /// What the threads of which `wanted` is true ran and waited since an earlier reading. One that is new counts from
+    /// its start.
+    pub fn share_since(
+        &self,
+        before: &Self,
+        elapsed: Duration,
+        wanted: impl Fn(&Thread) -> bool,
+    ) -> Option<ThreadShare> {
+        let percent = |time: Duration| time.as_secs_f64() / elapsed.as_secs_f64() * 100.0;
+        let (mut run, mut wait) = (Duration::ZERO, Some(Duration::ZERO));
+        for thread in self.threads.iter().filter(|thread| wanted(thread)) {
+            let earlier = before.threads.iter().find_map(|old| thread.since(old));
+            let (ran, waited) = earlier.unwrap_or((thread.run, thread.wait));
+            run = run.saturating_add(ran);
+            wait = wait
+                .zip(waited)
+                .map(|(sum, more): (Duration, _)| sum.saturating_add(more));
+        }
+        (!elapsed.is_zero()).then(|| ThreadShare {
+            run: percent(run),
+            wait: wait.map(percent),
+        })
     }
 
     /// The time of all threads of which `wanted` is true. A thread takes its time with it when it ends, so this can

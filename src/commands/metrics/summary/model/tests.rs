@@ -68,6 +68,7 @@ fn look(taken: Instant, page: &str) -> Look {
             task("s1", Role::Sandbox, taken, 50, 300 << 10),
             task("c1", Role::InSandbox("s1".into()), taken, 1200, 20 << 20),
         ],
+        vm: None,
         guest: None,
         scraped: Ok((
             taken,
@@ -232,4 +233,23 @@ fn a_guest_that_is_not_heard_of_costs_its_own_lines() {
     let summary = Summary::new("s1", &look(now, &hung), None);
     assert!(summary.missing[0].starts_with("guest: "), "{:?}", summary.missing);
     assert!(summary.overhead.is_some());
+}
+
+#[test]
+fn machines_that_are_elsewhere_or_hidden_are_not_added_up() {
+    let now = Instant::now();
+    let of = |kind| {
+        let mut look = look(now, GO);
+        look.machine = machine(None).map(|machine| VirtualMachine { kind, ..machine });
+        Summary::new("s1", &look, None)
+    };
+    let peer = of(MachineKind::PeerPod);
+    assert_eq!(
+        names(&peer.host),
+        ["shim"],
+        "what its shim says of a VMM is about itself"
+    );
+    assert!(peer.overhead.is_none() && peer.missing[0].starts_with("VMM: "));
+    let hidden = of(MachineKind::Confidential(None)).overhead.unwrap();
+    assert!(hidden.cpu.is_some() && hidden.memory.is_none());
 }
