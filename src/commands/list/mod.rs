@@ -1,5 +1,6 @@
 //! `list`: what is on the node, by pod.
 
+mod look;
 mod places;
 mod row;
 mod show;
@@ -7,18 +8,17 @@ mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use shimstat::node::{Bundle, Container, Pod, name_sandboxes, pods};
-use shimstat::survey::{ConcurrencyLimit, StateAndGuest, Survey};
-use tokio::task::JoinSet;
+use shimstat::survey::Survey;
 
 use crate::cli::{List, ListFormat};
 use crate::context::{CONCURRENCY, Context};
 use crate::descriptors;
 use crate::exit::Failure;
-use crate::guest_side::GuestSide;
 use crate::{interrupt, output};
+use look::{ask, ask_guests, is_filtered, is_wanted};
 use row::Row;
 use show::Show;
 
@@ -80,33 +80,6 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Asks the containers' shims for their states.
-async fn ask(
-    context: &Context,
-    survey: &Survey,
-    containers: impl Iterator<Item = Arc<Container>>,
-) -> Vec<Row> {
-    let asking = survey.begin(containers, StateAndGuest).await;
-    // Files are read while the shims are at work; their answers are taken in between.
-    let mut rows = Vec::with_capacity(asking.containers().len());
-    for container in asking.containers() {
-        rows.push(Row::read(container.clone()));
-        tokio::task::yield_now().await;
-    }
-    let answers = asking.answers(context.timeout).await;
-    let rows: Vec<_> = rows
-        .into_iter()
-        .zip(answers)
-        .map(|(row, state)| row.with(state))
-        .collect();
-    for row in &rows {
-        if let Some(error) = &row.error {
-            context.note(|| format!("container {}: {error}", row.container.id()));
-        }
-    }
-    rows
-}
-
 /// The pods, each with its rows: its sandbox's first.
 fn by_pod(rows: Vec<Row>) -> Vec<(Pod, Vec<Row>)> {
     let containers: Vec<_> = rows.iter().map(|row| row.container.clone()).collect();
@@ -120,55 +93,4 @@ fn by_pod(rows: Vec<Row>) -> Vec<(Pod, Vec<Row>)> {
             (pod, rows)
         })
         .collect()
-}
-
-/// Asks the guests of Kata's sandboxes about themselves, all at once and no longer than the timeout in all.
-async fn ask_guests(context: &Context, survey: &Survey, pods: &mut [(Pod, Vec<Row>)]) {
-    let concurrency = ConcurrencyLimit::new(CONCURRENCY);
-    let mut asked = JoinSet::new();
-    for (index, (pod, rows)) in pods.iter().enumerate() {
-        let runs = rows
-            .first()
-            .is_some_and(|row| row.container.id() == pod.id && row.error.is_none());
-        if runs && survey.has_guest(pod) {
-            let (survey, pod, concurrency) = (survey.clone(), pod.clone(), concurrency.clone());
-            asked.spawn(async move {
-                let guest = concurrency.run(Box::pin(GuestSide::ask(&survey, &pod))).await;
-                (index, guest)
-            });
-        }
-    }
-    let deadline = Instant::now() + context.timeout;
-    while let Ok(Some(Ok((index, guest)))) = tokio::time::timeout_at(deadline.into(), asked.join_next()).await
-    {
-        let Some(row) = pods.get_mut(index).and_then(|(_, rows)| rows.first_mut()) else {
-            continue;
-        };
-        match guest {
-            Ok(guest) => row.guest = Some(guest),
-            Err(error) => context.note(|| format!("sandbox {}: {error}", row.container.id())),
-        }
-    }
-}
-
-fn is_filtered(arguments: &List) -> bool {
-    arguments.pod_namespace.is_some() || arguments.pod.is_some() || arguments.runtime.is_some()
-}
-
-fn is_wanted(container: &Container, arguments: &List) -> bool {
-    // A spec is read only if a filter needs it.
-    let namespace = |wanted: &str| container.names().namespace.as_deref() == Some(wanted);
-    let pod = |wanted: &str| container.names().name.as_deref() == Some(wanted);
-    arguments.pod_namespace.as_deref().is_none_or(namespace)
-        && arguments.pod.as_deref().is_none_or(|wanted| {
-            pod(wanted)
-                || wanted
-                    .split_once('/')
-                    .is_some_and(|(space, name)| namespace(space) && pod(name))
-        })
-        && arguments.runtime.as_deref().is_none_or(|wanted| {
-            container
-                .runtime()
-                .is_some_and(|runtime| runtime.is_called(wanted))
-        })
 }

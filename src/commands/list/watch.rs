@@ -7,9 +7,9 @@ use std::time::SystemTime;
 use shimstat::node::{Inventory, name_sandboxes};
 use shimstat::survey::Survey;
 
+use super::look::{ask, is_wanted};
 use super::row::Row;
 use super::show::Show;
-use super::{ask, is_wanted};
 use crate::cli::List;
 use crate::context::Context;
 use crate::exit::Failure;
