@@ -15,7 +15,7 @@ if ! command -v cargo >/dev/null; then
     echo "tests/run.sh: Rust is missing: see https://rustup.rs" >&2
     exit 1
 fi
-ctd_need cc=gcc python3=python3 containerd=containerd runc=runc busybox=busybox-static curl=curl promtool=prometheus ip=iproute2 tmux=tmux openssl=openssl qemu-system-x86_64=qemu-system-x86
+ctd_need cc=gcc python3=python3 containerd=containerd runc=runc busybox=busybox-static curl=curl promtool=prometheus ip=iproute2 tmux=tmux openssl=openssl qemu-system-x86_64=qemu-system-x86 chromium=chromium
 
 work=$(mktemp -d /tmp/krt.XXXXXX)
 cleanup() {

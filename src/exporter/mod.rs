@@ -5,6 +5,7 @@
 
 mod container_metrics;
 mod host;
+mod last_scrape;
 mod page_budget;
 mod pages;
 mod pod;

@@ -1,8 +1,15 @@
 //! Pages for people.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use shimstat::node::Pod;
+use shimstat::node::{Container, Pod};
+
+use super::last_scrape::LastScrape;
+use super::reason::{NoAnswer, Reason};
+use crate::show::name::{label, short_id};
+use crate::show::units::{self, Unit};
+use crate::show::{text, time};
 
 /// What there is to see, with what it is.
 const PLACES: [(&str, &str); 5] = [
@@ -20,7 +27,7 @@ const PLACES: [(&str, &str); 5] = [
 ];
 
 const STYLE: &str = "<style>body{font-family:sans-serif;margin:2em;max-width:70em}td,th{padding:.2em .8em .2em 0;\
-                     text-align:left}code{font-size:1.1em}</style>";
+                     text-align:left}.n{text-align:right}code{font-size:1.1em}</style>";
 
 fn html(title: &str, body: &str) -> String {
     format!(
@@ -29,8 +36,8 @@ fn html(title: &str, body: &str) -> String {
     )
 }
 
-/// The landing page.
-pub fn landing_html() -> String {
+/// The landing page: what the last scrape found, and where to go from here.
+pub fn landing_html(last: Option<&LastScrape>) -> String {
     let rows: String = PLACES
         .iter()
         .map(|(path, text)| match path.contains("ID") {
@@ -38,15 +45,121 @@ pub fn landing_html() -> String {
             false => format!("<tr><td><a href=\"{path}\"><code>{path}</code></a></td><td>{text}</td></tr>\n"),
         })
         .collect();
+    let found = match last {
+        None => "<p>Nothing has been scraped yet. <a href=\"/metrics\">Scrape now</a>, then come back.</p>\n"
+            .to_string(),
+        Some(last) => failures(last) + &figures(last),
+    };
     html(
         "kata-runtime monitor",
         &format!(
-            "<p>What every sandbox and container on this node uses.</p>\n<table>\n{rows}</table>\n<p>Version {}, \
-             commit {}.</p>\n",
+            "{found}<h2>Pages</h2>\n<table>\n{rows}</table>\n<p>Version {}, commit {}.</p>\n",
             env!("CARGO_PKG_VERSION"),
             env!("KATA_RUNTIME_COMMIT")
         ),
     )
+}
+
+/// What did not answer, and why.
+fn failures(last: &LastScrape) -> String {
+    let mut rows = String::new();
+    let mut add = |subject: String, failure: &NoAnswer| {
+        rows += &format!(
+            "<tr><td>{}</td><td><code>{}</code></td><td>{}</td></tr>\n",
+            shown(&subject),
+            failure.reason.label(),
+            shown(&failure.text),
+        );
+    };
+    for result in &last.pods {
+        if let Some(failure) = &result.failure {
+            add(format!("sandbox {}", pod_label(&result.pod)), failure);
+        }
+        for (container, answer) in result.containers() {
+            // One that has stopped is no failure.
+            if let Err(failure) = answer
+                && failure.reason != Reason::Stopped
+            {
+                add(format!("container {}", label(container)), failure);
+            }
+        }
+    }
+    match rows.as_str() {
+        "" => String::new(),
+        rows => format!(
+            "<h2>Not answering</h2>\n<table>\n<tr><th>who</th><th>reason</th><th>what happened</th></tr>\n{rows}</table>\n"
+        ),
+    }
+}
+
+/// A row a container, those of a pod together.
+fn figures(last: &LastScrape) -> String {
+    let mut rows = String::new();
+    for result in &last.pods {
+        let mut pod = match result.pod.monitor.is_empty() {
+            true => shown(&pod_label(&result.pod)),
+            false => format!(
+                "<a href=\"/metrics?sandbox={}\">{}</a>",
+                form_urlencoded::byte_serialize(result.pod.id.as_bytes()).collect::<String>(),
+                shown(&pod_label(&result.pod)),
+            ),
+        };
+        for (container, answer) in result.containers() {
+            rows += &format!(
+                "<tr><td>{}</td><td>{}</td>",
+                std::mem::take(&mut pod),
+                name_in_pod(container)
+            );
+            rows += &match answer {
+                Ok(figures) => {
+                    let cells = [
+                        figures.cpu_share.map(|share| Unit::Share.show(share)),
+                        figures.memory.map(units::bytes),
+                        figures.limit.map(units::bytes),
+                        figures.processes.map(|count| count.to_string()),
+                    ];
+                    cells
+                        .map(|cell| format!("<td class=n>{}</td>", cell.unwrap_or_default()))
+                        .concat()
+                }
+                Err(failure) => format!("<td colspan=4>{}</td>", failure.reason.label()),
+            };
+            rows += "</tr>\n";
+        }
+    }
+    let at = time::rfc3339_of(last.at).unwrap_or_default();
+    let took = go_duration::show(Duration::from_millis(
+        last.took.as_millis().try_into().unwrap_or(u64::MAX),
+    ));
+    format!(
+        "<p>As the last scrape found it, at {at} in {took}. CPU is that since the scrape before: 100% is one processor.</p>\n\
+         <table>\n<tr><th>pod</th><th>container</th><th>CPU</th><th>memory</th><th>limit</th><th>processes</th></tr>\n{rows}</table>\n"
+    )
+}
+
+fn pod_label(pod: &Pod) -> String {
+    match pod.names().pod() {
+        Some(name) => name,
+        None => short_id(&pod.id).to_string(),
+    }
+}
+
+fn name_in_pod(container: &Container) -> String {
+    match container.is_sandbox() {
+        true => "(sandbox)".to_string(),
+        false => shown(
+            container
+                .names()
+                .container
+                .as_deref()
+                .unwrap_or(short_id(container.id())),
+        ),
+    }
+}
+
+/// A text from elsewhere as HTML that shows it, with what would make it look like another escaped.
+fn shown(text: &str) -> String {
+    escape(&text::escape(text))
 }
 
 /// The same for a terminal.
@@ -138,7 +251,7 @@ mod tests {
     #[test]
     fn the_landing_page_leads_everywhere() {
         for path in ["/metrics", "/sandboxes", "/healthz"] {
-            assert!(landing_html().contains(&format!("href=\"{path}\"")), "{path}");
+            assert!(landing_html(None).contains(&format!("href=\"{path}\"")), "{path}");
             assert!(landing_text().contains(path));
         }
     }

@@ -13,6 +13,7 @@ use shimstat::survey::{
 
 use super::container_metrics;
 use super::host::HostReader;
+use super::last_scrape::Figures;
 use super::page_budget::{Charge, PageBudget};
 use super::reason::{NoAnswer, Reason};
 use super::vm::{Uses, Vms};
@@ -78,6 +79,13 @@ impl SandboxPage {
     }
 }
 
+/// A container's page, and what people look for in it.
+#[derive(Debug, Clone)]
+pub struct ContainerPage {
+    pub page: Arc<Page>,
+    pub figures: Figures,
+}
+
 /// What has come of asking a pod, so far.
 #[derive(Debug)]
 pub struct Found {
@@ -86,7 +94,7 @@ pub struct Found {
     begun: bool,
     pub sandbox: Option<Outcome<SandboxPage>>,
     /// In the order of [`Pod::all`].
-    pub containers: Vec<Outcome<Arc<Page>>>,
+    pub containers: Vec<Outcome<ContainerPage>>,
     /// What its virtual machine uses, where it has one.
     pub vm: Option<Arc<Page>>,
 }
@@ -245,14 +253,17 @@ impl Asker {
         container: &Arc<Container>,
         sample: &Sample,
         wish: Wish,
-    ) -> Result<Arc<Page>, NoAnswer> {
+    ) -> Result<ContainerPage, NoAnswer> {
         let host = match wish.host {
             true => self.host.read(container, sample.state.pid).await,
             false => None,
         };
         let now = SystemTime::now();
         let page = container_metrics::page(container, &sample.stats, host.as_ref(), now, &self.reader)?;
-        Ok(Arc::new(page))
+        Ok(ContainerPage {
+            page: Arc::new(page),
+            figures: Figures::of(sample),
+        })
     }
 
     /// A sandbox's page, for being served with others.

@@ -32,7 +32,7 @@ impl Routes {
     pub async fn answer(&self, request: Request) -> Response {
         let html = request.accepts_html();
         match request.path() {
-            "/" if html => Response::html(pages::landing_html()),
+            "/" if html => Response::html(pages::landing_html(self.scraper.last().as_deref())),
             "/" => text(StatusCode::OK, pages::landing_text()),
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/sandboxes" => self.sandboxes(html),

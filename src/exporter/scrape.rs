@@ -13,6 +13,7 @@ use shimstat::survey::{ConcurrencyLimit, Flight, MonitorQuestion, SingleFlight, 
 
 use super::container_metrics;
 use super::host::HostReader;
+use super::last_scrape::{LastScrape, PodResult};
 use super::page_budget::{ALL_PAGES, Charge, PageBudget};
 use super::pod::{self, Asker, Found, Outcome, SandboxPage, Wish};
 use super::profile::Selection;
@@ -35,6 +36,7 @@ pub struct Scraper {
     pods: SingleFlight<PathBuf, Found>,
     bodies: SingleFlight<(PathBuf, MonitorQuestion), Option<Result<Bytes, NoAnswer>>>,
     figures: Figures,
+    last: Mutex<Option<Arc<LastScrape>>>,
     /// Says on stderr what fails.
     verbose: bool,
     /// The sandboxes of which it was said why their guests cannot be asked.
@@ -65,6 +67,7 @@ impl Scraper {
             pods: SingleFlight::new(FRESH),
             bodies: SingleFlight::new(Duration::ZERO),
             figures: Figures::default(),
+            last: Mutex::default(),
             verbose,
             told: Mutex::default(),
         }
@@ -74,6 +77,11 @@ impl Scraper {
     fn list(&self) -> Result<Vec<Arc<Pod>>, ReadError> {
         let mut inventory = self.inventory.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(inventory.pods()?.into_iter().map(Arc::new).collect())
+    }
+
+    /// What the last scrape of everything found; `None` before the first.
+    pub fn last(&self) -> Option<Arc<LastScrape>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The pods whose sandbox has a monitor, by id.
@@ -182,33 +190,49 @@ impl Scraper {
         sandboxes: usize,
     ) -> Gathered {
         let mut rows = Rows::default();
+        let mut results = Vec::with_capacity(pods.len());
         let (mut pages, mut charges) = (Vec::with_capacity(1 + 3 * pods.len()), Vec::new());
         self.asker.vms.keep(pods.iter().map(|pod| pod.key.as_path()));
         for (pod, flight) in pods.iter().zip(&round.flights) {
             let found = flight.found();
+            let mut result = PodResult {
+                pod: pod.clone(),
+                failure: None,
+                containers: Vec::with_capacity(found.containers.len()),
+            };
             if wish.pages && !pod.monitor.is_empty() {
                 let outcome = found.sandbox.clone().unwrap_or_else(|| Outcome {
                     result: Err(found.missing()),
                     took: waited,
                 });
-                if let Ok(page) = &outcome.result {
-                    pages.push(page.page.clone());
-                    charges.extend(page.charge.clone());
+                match &outcome.result {
+                    Ok(page) => {
+                        pages.push(page.page.clone());
+                        charges.extend(page.charge.clone());
+                        result.failure.clone_from(&page.shortfall);
+                    }
+                    Err(failure) => result.failure = Some(failure.clone()),
                 }
                 rows.sandboxes.push((pod.clone(), outcome));
             }
             pages.extend(found.vm.clone().filter(|_| wish.vm));
             for (index, container) in pod.all().enumerate().filter(|_| wish.stats) {
-                let failure = match found.containers.get(index).map(|outcome| &outcome.result) {
-                    Some(Ok(page)) => {
-                        pages.push(page.clone());
-                        None
+                let answer = match found.containers.get(index).map(|outcome| &outcome.result) {
+                    Some(Ok(answer)) => {
+                        pages.push(answer.page.clone());
+                        Ok(answer.figures)
                     }
-                    Some(Err(failure)) => Some(failure.clone()),
-                    None => Some(found.missing()),
+                    Some(Err(failure)) => Err(failure.clone()),
+                    None => Err(found.missing()),
                 };
-                rows.containers.push((container.clone(), failure));
+                rows.containers.push((container.clone(), answer.clone().err()));
+                result.containers.push(answer);
             }
+            results.push(result);
+        }
+        if wish.pages && wish.stats {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = Some(Arc::new(LastScrape::new(results, waited, last.as_deref())));
         }
         if self.verbose {
             rows.tell();

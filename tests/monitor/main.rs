@@ -20,6 +20,7 @@ mod contract;
 mod dashboard;
 mod golden;
 mod hostile;
+mod landing;
 mod pages;
 mod prometheus;
 mod protection;
