@@ -198,3 +198,27 @@ fn one_prometheus_over_three_nodes_adds_them_up() {
         assert_eq!(prometheus.query(&query)[0].1, pods);
     }
 }
+
+#[test]
+fn the_rules_pass_their_own_tests() {
+    needs!("promtool");
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/prometheus");
+    let mut tests: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with("_test.yaml"))
+        .collect();
+    tests.sort();
+    assert!(tests.len() >= 2, "{tests:?}");
+    let output = Command::new("promtool")
+        .args(["test", "rules"])
+        .args(tests)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
