@@ -149,16 +149,21 @@ fn kills(containerd: &Containerd, containers: &[Task]) -> Vec<Duration> {
     containers.iter().map(kill).collect()
 }
 
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
 #[test]
 fn nobody_waits_for_a_hung_guest_because_of_us() {
     for_each_containerd(|containerd| {
         let sandbox = containerd.run_sandbox(&GO);
-        let children = || -> Vec<_> {
-            (0..3)
+        let children = |count| -> Vec<_> {
+            (0..count)
                 .map(|_| containerd.run_child(&sandbox, &[], &IDLE))
                 .collect()
         };
-        let (alone, watched, harmed) = (children(), children(), children());
+        let (alone, watched, harmed) = (children(5), children(5), children(2));
         let agent = Agent::of(&sandbox);
         agent.becomes("hang");
         let alone = kills(containerd, &alone);
@@ -196,15 +201,13 @@ fn nobody_waits_for_a_hung_guest_because_of_us() {
             "{calls:?}"
         );
         eprintln!("ctr task kill on a hung guest: {alone:?}; with events each 200 ms: {watched:?}");
-        for (alone, watched) in alone.iter().zip(&watched) {
-            assert!(
-                *watched < *alone + Duration::from_secs(2),
-                "{alone:?} {watched:?}"
-            );
-        }
+        let (alone, watched) = (median(alone), median(watched));
+        eprintln!("medians: {alone:?}; {watched:?}");
+        // The machine may be busy with other tests. Of the shim's lock it would be six seconds.
+        assert!(watched < alone + Duration::from_secs(1), "{alone:?} {watched:?}");
 
         // It was right to be careful: one Stats, and the shim holds its lock for 6 seconds.
-        let id = harmed[2].id.clone();
+        let id = harmed[1].id.clone();
         let mut shim = Running::start(&["--state", &state, "events", "--stats", "--via", "shim", &id]);
         let deadline = Instant::now() + Duration::from_secs(10);
         while !has(&agent.calls(), "shim stats") && Instant::now() < deadline {
