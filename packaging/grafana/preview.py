@@ -32,6 +32,7 @@ def filled_in(query):
 
 
 def shown(value, unit):
+    value = value or 0  # not -0
     if unit in ("bytes", "Bps"):
         for suffix in ["B", "KiB", "MiB"]:
             if abs(value) < 1024:
