@@ -27,14 +27,6 @@ zsh -fc 'fpath=(/usr/share/zsh/vendor-completions $fpath); autoload -U compinit;
 # The service is there, and off.
 is "$(systemctl --root=/ is-enabled kata-runtime-monitor.service kata-runtime-monitor.socket 2>&1 | sort -u)" disabled
 quietly systemd-analyze verify --man=no /usr/lib/systemd/system/kata-runtime-monitor.service
-# Its command line, by socket activation.
-command=$(sed -n 's/^ExecStart=\(.*\) \$KATA_RUNTIME_MONITOR_OPTIONS$/\1/p' /usr/lib/systemd/system/kata-runtime-monitor.service)
-mkdir -p /tmp/state/io.containerd.runtime.v2.task
-systemd-socket-activate --listen=/tmp/monitor.sock ${command/ monitor/ --state \/tmp\/state monitor} >/tmp/log 2>&1 &
-for _ in $(seq 50); do [ -S /tmp/monitor.sock ] && break; sleep 0.1; done
-page=$(curl --silent --max-time 10 --unix-socket /tmp/monitor.sock http://localhost/metrics)
-grep -q '^kata_monitor_build_info' <<<"$page" || { cat /tmp/log >&2; exit 1; }
-kill $! && wait $! || true
 
 # What an administrator has set stays over an upgrade; so does what is enabled.
 echo 'KATA_RUNTIME_MONITOR_OPTIONS="--verbose"' >/etc/default/kata-runtime-monitor

@@ -2,7 +2,7 @@
 # Tests the Debian package and the tarball that packaging/build.sh has made: as root, on Debian. The package is installed
 # in a copy of this machine's root directory (an overlay in a mount namespace), not on the machine.
 . "$(dirname "$0")/lib.sh"
-need lintian=lintian man=man-db systemd-analyze=systemd zsh=zsh fish=fish curl=curl
+need lintian=lintian man=man-db systemd-analyze=systemd systemd-nspawn=systemd-container zsh=zsh fish=fish curl=curl
 
 version=$(version)
 deb=$(ls "$out"/kata-runtime_*_*.deb)
@@ -21,19 +21,31 @@ rm -rf "$out/next"
 mkdir "$out/next"
 "$tools/bin/cargo-deb" --no-build --quiet --deb-revision 2 --output "$out/next/" >/dev/null
 
+# in_copy COMMAND...: runs it where $COPY is this machine's root directory, writable; what it changes there is gone afterwards.
+in_copy() {
+    # shellcheck disable=SC2016
+    unshare --mount --propagation private bash -euo pipefail -c '
+        base=$(mktemp -d)
+        mount -t tmpfs none "$base"
+        mkdir "$base"/{upper,work,root}
+        mount -t overlay none -o "lowerdir=/,upperdir=$base/upper,workdir=$base/work" "$base/root"
+        COPY=$base/root
+        export COPY
+        "$@"
+    ' in_copy "$@"
+}
+
 say "install, upgrade, remove, purge"
-# Everything below runs in the copy; what it changes is gone with its mount namespace.
 # shellcheck disable=SC2016
-unshare --mount --propagation private bash -euc '
-    copy=$(mktemp -d)
-    mount -t tmpfs none "$copy"
-    mkdir "$copy"/{upper,work,root}
-    mount -t overlay none -o "lowerdir=/,upperdir=$copy/upper,workdir=$copy/work" "$copy/root"
-    for dir in proc dev sys; do mount --rbind "/$dir" "$copy/root/$dir"; done
-    mount --rbind "$0" "$copy/root/mnt"
-    mount -t tmpfs none "$copy/root/run"
-    exec chroot "$copy/root" bash -euo pipefail -c "$1" test "$2"
+in_copy bash -euo pipefail -c '
+    for dir in proc dev sys; do mount --rbind "/$dir" "$COPY/$dir"; done
+    mount --rbind "$0" "$COPY/mnt"
+    mount -t tmpfs none "$COPY/run"
+    exec chroot "$COPY" bash -euo pipefail -c "$1" test "$2"
 ' "$out" "$(cat packaging/in-package-test.sh)" "$version"
+
+say "the service under a booted systemd"
+in_copy packaging/boot-test.sh "$deb"
 
 say "the tarball"
 work=$(mktemp -d)
@@ -44,7 +56,11 @@ tar -C "$work" -xzf "$out/$name.tar.gz"
 grep -qF "$version" <<<"$("$work/$name/kata-runtime" --version)"
 # As cargo binstall finds it: pkg-url and bin-dir of Cargo.toml.
 [ "$name" = "kata-runtime-$version-$(rustc -vV | sed -n 's/^host: //p')" ]
-! grep -q '=>' <<<"$(ldd "$work/$name/kata-runtime" 2>/dev/null)"
+[[ $(ldd "$work/$name/kata-runtime" 2>&1) != *"=>"* ]]
+
+say "the image's size: at most 8 MB in memory and on disk"
+[ "$(stat -c %s "$work/$name/kata-runtime")" -le 8000000 ]
+[ "$(stat -c %s "$out"/*-image.tar)" -le 8000000 ]
 
 say "the bill of materials"
 python3 - "$out/$name.cdx.json" <<'PYTHON'
