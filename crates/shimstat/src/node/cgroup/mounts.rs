@@ -50,7 +50,7 @@ pub enum CgroupError {
 #[derive(Debug, Clone)]
 pub struct CgroupMounts {
     proc: PathBuf,
-    mounts: Vec<Mount>,
+    mounts: Vec<Hierarchy>,
     page_sizes: Arc<[String]>,
 }
 
@@ -77,7 +77,10 @@ impl CgroupMounts {
         let is_cgroup = |mount: &Mount| matches!(mount.fs_type.as_str(), "cgroup" | "cgroup2");
         Ok(Self {
             proc: proc.to_path_buf(),
-            mounts: mountinfo::parse(&text).filter(is_cgroup).collect(),
+            mounts: mountinfo::parse(&text)
+                .filter(is_cgroup)
+                .map(|mount| Hierarchy::of(mount, proc))
+                .collect(),
             page_sizes: page_sizes(hugepages).into(),
         })
     }
@@ -95,20 +98,28 @@ impl CgroupMounts {
                 .map(|one| one.path)
         };
         match path_of(&is_memory) {
-            Some(path) => self.directory("memory", path),
-            None => self.directory("", path_of(&str::is_empty)?),
+            Some(path) => self.first(Hierarchy::directory, "memory", path),
+            None => self.first(Hierarchy::directory, "", path_of(&str::is_empty)?),
         }
     }
 
-    /// The directory of the cgroup at a path in a controller's hierarchy (`""` is the hierarchy of cgroup v2). `None` for
-    /// the root, and where there is no such directory.
+    /// The directory of the cgroup at a path from the root of a controller's hierarchy (`""` is the hierarchy of cgroup v2).
+    /// `None` for the root, and where there is no such directory.
     pub(in crate::node) fn directory(&self, controller: &str, path: &str) -> Option<PathBuf> {
-        let has_it = |mount: &&Mount| match mount.fs_type.as_str() {
+        self.first(Hierarchy::directory_from_root, controller, path)
+    }
+
+    fn first(&self, directory: Lookup, controller: &str, path: &str) -> Option<PathBuf> {
+        let has_it = |hierarchy: &&Hierarchy| match hierarchy.mount.fs_type.as_str() {
             "cgroup2" => controller.is_empty(),
-            _ => mount.options.split(',').any(|option| option == controller),
+            _ => hierarchy
+                .mount
+                .options
+                .split(',')
+                .any(|option| option == controller),
         };
-        let mut mounts = self.mounts.iter().filter(has_it);
-        mounts.find_map(|mount| directory(mount, path))
+        let mut hierarchies = self.mounts.iter().filter(has_it);
+        hierarchies.find_map(|hierarchy| directory(hierarchy, path))
     }
 
     /// The cgroup of a container, by a process that runs in it.
@@ -146,6 +157,7 @@ impl CgroupMounts {
         };
         let path = first.clone();
         self.cgroup(
+            Hierarchy::directory,
             |controller| {
                 owned
                     .iter()
@@ -161,24 +173,29 @@ impl CgroupMounts {
     /// exist, that is the root, or that would leave the hierarchies is [`CgroupError::NotFound`].
     pub fn at(&self, path: &str) -> Result<Cgroup, CgroupError> {
         let path = format!("/{}", relative(path));
-        self.cgroup(|_| Some(path.clone()), &path)
+        self.cgroup(Hierarchy::directory_from_root, |_| Some(path.clone()), &path)
     }
 
     /// The cgroup whose path in a controller's hierarchy is known (`""` is the hierarchy of cgroup v2).
-    fn cgroup(&self, path_of: impl Fn(&str) -> Option<String>, shown: &str) -> Result<Cgroup, CgroupError> {
+    fn cgroup(
+        &self,
+        directory: Lookup,
+        path_of: impl Fn(&str) -> Option<String>,
+        shown: &str,
+    ) -> Result<Cgroup, CgroupError> {
         let mut v1 = BTreeMap::new();
         let mut v2 = None;
-        for mount in &self.mounts {
-            if mount.fs_type == "cgroup2" {
-                v2 = v2.or_else(|| directory(mount, &path_of("")?));
+        for hierarchy in &self.mounts {
+            if hierarchy.mount.fs_type == "cgroup2" {
+                v2 = v2.or_else(|| directory(hierarchy, &path_of("")?));
                 continue;
             }
-            for controller in mount.options.split(',') {
+            for controller in hierarchy.mount.options.split(',') {
                 // The other options of a mount name no controller of any process.
                 if let Some(path) = path_of(controller)
                     && CONTROLLERS.contains(&controller)
                     && !v1.contains_key(controller)
-                    && let Some(directory) = directory(mount, &path)
+                    && let Some(directory) = directory(hierarchy, &path)
                 {
                     v1.insert(controller.to_owned(), directory);
                 }
@@ -220,16 +237,94 @@ fn membership(line: &str) -> Option<Membership<'_>> {
     })
 }
 
-/// The directory of a cgroup below a mount. `None` where it is the root of the hierarchy, which is the whole machine's,
-/// is not below the mounted part, or does not exist.
-fn directory(mount: &Mount, path: &str) -> Option<PathBuf> {
-    let below = path.strip_prefix(mount.root.trim_end_matches('/'))?;
-    if !below.starts_with('/') || below.split('/').any(|name| name == "..") {
-        return None;
+/// How a path is looked up in a hierarchy: as one from `/proc`, or as one from the root.
+type Lookup = fn(&Hierarchy, &str) -> Option<PathBuf>;
+
+/// A mounted hierarchy.
+#[derive(Debug, Clone)]
+struct Hierarchy {
+    mount: Mount,
+    /// Where the mount shows what is above our cgroup namespace (its root is `/../..`): the names of the directories from
+    /// it down to our namespace's root. Paths in `/proc` are relative to that one.
+    above: Option<Vec<String>>,
+}
+
+impl Hierarchy {
+    fn of(mount: Mount, proc: &Path) -> Self {
+        let names: Vec<&str> = mount.root.split('/').skip(1).collect();
+        let is_above = names.iter().all(|name| *name == "..");
+        let above = is_above
+            .then(|| own_cgroup(&mount.point, names.len(), proc))
+            .flatten();
+        Self { mount, above }
     }
-    let below = below.trim_start_matches('/');
-    let directory = mount.point.join(below);
-    (!below.is_empty() && directory.is_dir()).then_some(directory)
+
+    /// The directory of a cgroup whose path is from `/proc`. `None` where it is the root of the hierarchy, which is the
+    /// whole machine's, is not below the mounted part, or does not exist.
+    fn directory(&self, path: &str) -> Option<PathBuf> {
+        let Some(above) = &self.above else {
+            return self.existing(path.strip_prefix(self.mount.root.trim_end_matches('/'))?);
+        };
+        let mut rest = path;
+        let mut kept = above.len();
+        while let Some(below) = rest
+            .strip_prefix("/..")
+            .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        {
+            (rest, kept) = (below, kept.checked_sub(1)?);
+        }
+        let from_root: String = above.iter().take(kept).map(|name| format!("/{name}")).collect();
+        self.existing(&(from_root + rest))
+    }
+
+    /// The same for a path that is from the root of the hierarchy, such as a spec's.
+    fn directory_from_root(&self, path: &str) -> Option<PathBuf> {
+        match &self.above {
+            Some(_) => self.existing(path),
+            None => self.directory(path),
+        }
+    }
+
+    fn existing(&self, below: &str) -> Option<PathBuf> {
+        if !below.starts_with('/') || below.split('/').any(|name| name == "..") {
+            return None;
+        }
+        let below = below.trim_start_matches('/');
+        let directory = self.mount.point.join(below);
+        (!below.is_empty() && directory.is_dir()).then_some(directory)
+    }
+}
+
+/// Our own cgroup, so many directories below one: the one that lists us. The kernel does not tell its path in a cgroup
+/// namespace.
+fn own_cgroup(directory: &Path, depth: usize, proc: &Path) -> Option<Vec<String>> {
+    /// A node has some ten cgroups for each pod.
+    const MOST_DIRECTORIES: usize = 20_000;
+    let stat = files::read_text(&proc.join("self/stat"), MEMBERSHIP_LIMIT).ok()?;
+    let pid = stat.split(' ').next()?;
+    let mut left = MOST_DIRECTORIES;
+    let mut open = vec![(directory.to_path_buf(), Vec::new())];
+    while let Some((directory, names)) = open.pop() {
+        left = left.checked_sub(1)?;
+        if names.len() == depth {
+            let processes =
+                files::read_text(&directory.join("cgroup.procs"), MEMBERSHIP_LIMIT).unwrap_or_default();
+            if processes.lines().any(|line| line == pid) {
+                return Some(names);
+            }
+            continue;
+        }
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if let (true, Ok(name)) = (
+                entry.file_type().is_ok_and(|kind| kind.is_dir()),
+                entry.file_name().into_string(),
+            ) {
+                let names = names.iter().cloned().chain([name]).collect();
+                open.push((entry.path(), names));
+            }
+        }
+    }
+    None
 }
 
 /// A path of a spec, relative to the root of the hierarchies. A systemd one, `slice:prefix:name`, stands for the unit

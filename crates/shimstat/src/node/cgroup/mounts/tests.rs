@@ -202,6 +202,34 @@ fn a_mount_of_a_part_shows_what_is_in_it() {
     assert!(matches!(beside, CgroupError::NotFound { .. }), "{beside}");
 }
 
+/// A container in a pod of Kubernetes has a cgroup namespace of its own, and the kernel tells the paths of others relative to
+/// it: only those that share no directory with it go up to the root.
+#[test]
+fn in_the_hosts_hierarchy_what_shares_a_part_of_our_path_is_found() {
+    let machine = Machine::new(&[("/../..", "host", "cgroup2", "rw")]);
+    machine.write("proc/self/stat", "7 (kata-runtime) S 1");
+    machine.write("cg/host/kubepods/own/cgroup.procs", "5\n7\n");
+    machine.write("cg/host/kubepods/c1/cgroup.procs", "77\n");
+    machine.dir("host/system/c2").dir("host/kubepods/own/c3");
+    let found = |path: &str, id| machine.of_process(&format!("0::{path}\n"), id, None);
+    assert_eq!(found("/../c1", "c1").unwrap(), "host/kubepods/c1");
+    assert_eq!(found("/../../system/c2", "c2").unwrap(), "host/system/c2");
+    assert_eq!(found("/c3", "c3").unwrap(), "host/kubepods/own/c3");
+    for (path, id) in [
+        ("/../../../system/c2", "c2"),
+        ("/..c1", "c1"),
+        ("/../none/c1", "c1"),
+    ] {
+        assert!(matches!(
+            found(path, id),
+            Err(CgroupError::NotFound { .. } | CgroupError::OtherContainer { .. })
+        ));
+    }
+    // A spec's path is from the root, whatever our namespace is.
+    assert_eq!(machine.at("/kubepods/c1").as_deref(), Some("host/kubepods/c1"));
+    assert_eq!(machine.at("/c3"), None);
+}
+
 #[test]
 fn a_path_that_would_leave_the_hierarchy_is_not_followed() {
     let machine = Machine::v2();
