@@ -11,6 +11,10 @@ use shimstat::survey::{AskError, MonitorError};
 
 use crate::show::columns::UnknownColumn;
 
+/// What is missing where the host's pids mean nothing, as in a pod without them.
+pub const HIDDEN_PIDS: &str = "the processes of containers cannot be seen from here, and so neither can their network: \
+                               this is another pid namespace than the shims' (set hostPID: true, or run with --pid=host)";
+
 /// The answer could not be given.
 const NO_ANSWER: u8 = 1;
 

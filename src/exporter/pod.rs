@@ -170,7 +170,8 @@ impl Asker {
             // Thousands of pods may wait for their turn: what asking takes is there once it comes.
             let asking = Box::pin(self.ask_in_turn(&flight, &pod, wish, &mut told));
             let _ = tokio::time::timeout(self.limit, asking).await;
-            if wish.vm {
+            // Without the host's pids it would be other processes that are looked at.
+            if wish.vm && self.survey.sees_pids() != Some(false) {
                 flight.found().vm = self.vm(&pod, &told).map(Arc::new);
             }
         };

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use super::profile::Selection;
 use super::reason::{NoAnswer, Reason};
 use super::self_metrics::Figures;
 use super::vm;
+use crate::exit::HIDDEN_PIDS;
 use crate::output;
 use crate::sandbox_page::{self, MetricsSource, SandboxMetrics};
 
@@ -41,6 +42,7 @@ pub struct Scraper {
     verbose: bool,
     /// The sandboxes of which it was said why their guests cannot be asked.
     told: Mutex<HashSet<PathBuf>>,
+    said_hidden: Once,
 }
 
 /// All that was gathered, ready to be written.
@@ -70,6 +72,7 @@ impl Scraper {
             last: Mutex::default(),
             verbose,
             told: Mutex::default(),
+            said_hidden: Once::new(),
         }
     }
 
@@ -243,6 +246,7 @@ impl Scraper {
         let mut writer = Writer::default();
         self.figures.write(&mut writer, sandboxes, tasks_alive());
         rows.write(&mut writer);
+        self.write_visibility(&mut writer);
         container_metrics::describe(&mut writer);
         vm::describe(&mut writer);
         // Ours goes first: what it says of a family counts. It is shorter than the longest page by far.
@@ -270,6 +274,21 @@ impl Scraper {
                 ));
             }
         }
+    }
+
+    /// Tells whether this is a place from which processes can be seen; the first time also on stderr.
+    fn write_visibility(&self, writer: &mut Writer) {
+        let Some(visible) = self.asker.survey.sees_pids() else {
+            return;
+        };
+        if !visible {
+            self.said_hidden.call_once(|| output::notice(HIDDEN_PIDS));
+        }
+        let help =
+            "Whether the pids that shims tell are those of processes here; 0: run it with the host's pids.";
+        writer
+            .family("kata_monitor_host_pids_visible", Kind::Gauge, help)
+            .sample(&[], visible);
     }
 
     /// Closes what is open to shims, once nobody needs it.

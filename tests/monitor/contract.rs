@@ -10,7 +10,7 @@ use test_needs::needs;
 use crate::conformance::{self, Lack};
 use crate::exporter::{Page, label};
 use crate::mock::{self, Call, Reply};
-use crate::support::{Node, annotations, eventually};
+use crate::support::{Monitor, Node, annotations, eventually};
 
 /// A network entry of a reply, with this many bytes.
 fn link(name: &str, rx_bytes: u64, tx_bytes: u64) -> NetworkStat {
@@ -143,6 +143,60 @@ fn a_pods_network_is_told_once_whatever_shims_there_are() {
     mock::serve(&socket, shim(pid, vec![]));
     let page = node.monitor().scrape();
     assert_eq!(page.samples(name, &[("interface", "eth0"), ("id", "a")]).len(), 1);
+}
+
+/// The program in a pid namespace of its own, as in a pod without `hostPID`.
+fn in_a_pid_namespace(inner: &Command) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .env_remove("CONTAINERD_NAMESPACE");
+    command
+}
+
+#[test]
+fn without_the_hosts_pids_the_network_is_not_known() {
+    needs!("root", "ip", "unshare", "bash");
+    let node = Node::new();
+    let network = InNetwork::new();
+    node.node.task("c1", shim(network.0.id(), vec![]));
+    let events = ["-v", "events", "--stats", "--format", "json", "c1"];
+    let inside = mock::finish(in_a_pid_namespace(&node.node.command(&events)));
+    assert_eq!(inside.status, Some(0), "{}", inside.stderr);
+    let event: serde_json::Value = serde_json::from_str(&inside.stdout).unwrap();
+    for key in ["interfaces", "tcp", "udp6"] {
+        assert_eq!(event["data"].get(key), None, "{key}");
+    }
+    assert_eq!(
+        inside.stderr.matches("pid namespace").count(),
+        1,
+        "{}",
+        inside.stderr
+    );
+    let outside = mock::finish(node.node.command(&events));
+    let event: serde_json::Value = serde_json::from_str(&outside.stdout).unwrap();
+    let names = event["data"]["interfaces"].as_array().unwrap().iter();
+    assert!(names.clone().any(|interface| interface["name"] == "eth0"));
+    assert!(!outside.stderr.contains("pid namespace"), "{}", outside.stderr);
+
+    let arguments = ["monitor", "--listen-address", "127.0.0.1:0"];
+    let monitor = Monitor::start(in_a_pid_namespace(&node.node.command(&arguments)));
+    let page = monitor.scrape();
+    assert_eq!(page.value("kata_monitor_host_pids_visible", &[]), "0");
+    assert!(
+        page.samples("container_network_transmit_bytes_total", &[])
+            .is_empty()
+    );
+    assert_eq!(page.samples("container_last_seen", &[("id", "c1")]).len(), 1);
+    let page = node.monitor().scrape();
+    assert_eq!(page.value("kata_monitor_host_pids_visible", &[]), "1");
+    assert!(
+        !page
+            .samples("container_network_transmit_bytes_total", &[])
+            .is_empty()
+    );
 }
 
 #[test]

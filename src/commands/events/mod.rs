@@ -282,10 +282,13 @@ impl<'a> Run<'a> {
     fn tell(&mut self, subject: &Subject, news: News) -> Result<(), Failure> {
         match news {
             News::Stats { sample, rates } => {
+                let network_is_hidden =
+                    sample.stats.network.is_none() && self.survey.sees_pids() == Some(false);
                 if self.context.verbose {
-                    subject.tell_origin(&sample);
+                    subject.tell_origin(&sample, network_is_hidden);
                 }
-                self.show.stats(&subject.container, sample, rates)
+                self.show
+                    .stats(&subject.container, sample, rates, network_is_hidden)
             }
             News::OomKill => self.show.oom(&subject.container),
             News::Exit(why, ended) => {
@@ -358,8 +361,8 @@ fn no_answer(container: &Container, error: &AskError, context: &Context) -> Fail
 
 impl Subject {
     /// Reports where a sample's numbers come from, if that has changed.
-    fn tell_origin(&self, sample: &Sample) {
-        let origin = match &sample.origin {
+    fn tell_origin(&self, sample: &Sample, network_is_hidden: bool) {
+        let mut origin = match &sample.origin {
             Origin::Cgroup => "from its cgroup: it has no shim".to_string(),
             Origin::Shim => "from its shim".to_string(),
             Origin::ShimWithoutGuest(why) => format!("from its shim alone: its guest cannot be asked: {why}"),
@@ -371,6 +374,9 @@ impl Subject {
             }
             Origin::Guest { agent } => format!("from its guest ({agent})"),
         };
+        if network_is_hidden {
+            origin = format!("{origin}; {}", exit::HIDDEN_PIDS);
+        }
         let mut told = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
         if *told != origin {
             output::notice(&format!("container {}: {origin}", self.container.id()));

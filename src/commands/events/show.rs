@@ -27,6 +27,9 @@ const ROWS_A_HEADER: usize = 40;
 /// The first column is at least as wide as a short id, and at most half a wide terminal.
 const NAME_WIDTH: std::ops::RangeInclusive<usize> = 12..=60;
 
+/// What an event has of a task's network. An empty list would say that there is none.
+const NETWORK: [&str; 5] = ["interfaces", "tcp", "tcp6", "udp", "udp6"];
+
 /// Prints events as the user wants them.
 pub struct Show {
     format: Format,
@@ -114,13 +117,16 @@ impl Show {
         container: &Arc<Container>,
         sample: Box<Sample>,
         rates: Option<Rates>,
+        network_is_hidden: bool,
     ) -> Result<(), Failure> {
         match &mut self.sorted {
             Some(sorted) => {
                 sorted.waiting.push((container.clone(), sample, rates));
                 Ok(())
             }
-            None => self.format.stats(container, &sample, rates.as_ref()),
+            None => self
+                .format
+                .stats(container, &sample, rates.as_ref(), network_is_hidden),
         }
     }
 
@@ -135,7 +141,7 @@ impl Show {
         });
         waiting
             .iter()
-            .try_for_each(|(container, sample, rates)| self.format.stats(container, sample, rates.as_ref()))
+            .try_for_each(|(container, sample, rates)| self.format.stats(container, sample, rates.as_ref(), false))
     }
 
     pub fn oom(&mut self, container: &Container) -> Result<(), Failure> {
@@ -176,9 +182,18 @@ impl Format {
         container: &Container,
         sample: &Sample,
         rates: Option<&Rates>,
+        network_is_hidden: bool,
     ) -> Result<(), Failure> {
         match self {
-            Self::Json { pretty } => answer(*pretty, &stats::event(container.id(), &sample.stats)),
+            Self::Json { pretty } => {
+                let mut event = stats::event(container.id(), &sample.stats);
+                if network_is_hidden
+                    && let Some(data) = event.get_mut("data").and_then(|data| data.as_object_mut())
+                {
+                    NETWORK.iter().for_each(|key| drop(data.remove(*key)));
+                }
+                answer(*pretty, &event)
+            }
             Self::Table(table) => {
                 let cells = table.cells(&facts(container, sample, rates));
                 table.row(container, &cells)

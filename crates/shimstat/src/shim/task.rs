@@ -20,7 +20,8 @@ use crate::wire;
 pub struct TaskState {
     /// Whether it runs.
     pub status: TaskStatus,
-    /// The pid on the host of the task's first process. Kata answers with its hypervisor's.
+    /// The pid on the host of the task's first process. Kata answers with its hypervisor's. 0: there is none, or it
+    /// cannot be seen from here.
     pub pid: u32,
     /// The exit status, where the task has stopped and the status is known.
     pub exit_status: Option<u32>,
@@ -73,6 +74,7 @@ impl TaskStatus {
 /// A connection to a shim, with at most one call in flight.
 pub(crate) struct TaskConnection {
     client: Client<Connection>,
+    peer_pid: Option<i32>,
     address: Address,
     version: TaskVersion,
 }
@@ -82,10 +84,17 @@ impl TaskConnection {
     pub async fn connect(endpoint: &Endpoint, connect: &dyn Connect) -> Result<Self, ShimError> {
         let stream = connect.connect(&endpoint.address).await?;
         Ok(Self {
+            peer_pid: stream.peer_pid(),
             client: Client::new(stream),
             address: endpoint.address.clone(),
             version: endpoint.version,
         })
+    }
+
+    /// The pid of the process that made the shim's socket, which may have ended; 0 for one in another pid namespace, and
+    /// `None` where that cannot be told.
+    pub fn peer_pid(&self) -> Option<i32> {
+        self.peer_pid
     }
 
     /// Asks for a task's state. It needs no guest, so a shim that does not answer this is stuck.

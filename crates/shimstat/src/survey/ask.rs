@@ -15,6 +15,7 @@ use super::error::AskError;
 use super::guest::Guest;
 use super::kernel::Kernel;
 use super::lane::{Lane, Subject};
+use super::pids::Pids;
 use super::question::{Calls, Question, Reply, ReplyStats, Via};
 use super::terms::Terms;
 
@@ -51,6 +52,7 @@ impl Survey {
                 keep_connections: false,
                 connect,
                 guests: Arc::new(GuestSockets::default()),
+                pids: Pids::default(),
             },
             concurrency: ConcurrencyLimit::new(concurrency),
             lanes: Arc::default(),
@@ -69,6 +71,12 @@ impl Survey {
     pub fn keeping_connections(mut self) -> Self {
         self.terms.keep_connections = true;
         self
+    }
+
+    /// Whether the pids that shims tell are those of processes here; `None` before a shim was asked. Where they are not,
+    /// as in a pod without the host's pids, a task's state has the pid 0, and its network is not known.
+    pub fn sees_pids(&self) -> Option<bool> {
+        self.terms.pids.are_visible()
     }
 
     /// Asks about a container.

@@ -511,7 +511,7 @@ impl Visit {
 
     async fn state(&self, connection: &mut TaskConnection) -> Result<TaskState, ShimError> {
         let limit = self.lane.terms.limit;
-        match &self.subject {
+        let mut state = match &self.subject {
             Subject::Task(id) => {
                 self.lane.begin("State");
                 connection.state(id, limit).await
@@ -520,7 +520,11 @@ impl Visit {
                 self.lane.begin("SandboxStatus");
                 connection.sandbox_status(id, limit).await
             }
+        }?;
+        if !self.lane.terms.pids.note(connection.peer_pid()) {
+            state.pid = 0;
         }
+        Ok(state)
     }
 
     /// The statistics; `Ok(None)` where the shim has none.

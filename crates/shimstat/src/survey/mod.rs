@@ -22,6 +22,7 @@ mod lane;
 mod monitor;
 mod monitor_call;
 mod network;
+mod pids;
 mod question;
 mod single_flight;
 mod terms;

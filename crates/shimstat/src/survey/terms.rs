@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pids::Pids;
 use crate::guest::ConnectGuest;
 use crate::shim::Connect;
 
@@ -18,4 +19,5 @@ pub(super) struct Terms {
     pub keep_connections: bool,
     pub connect: Arc<dyn Connect>,
     pub guests: Arc<dyn ConnectGuest>,
+    pub pids: Pids,
 }
