@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use go_duration as duration;
 
 use exporter_web::ListenAddress;
+use shimstat::node::pace::Pace;
 
 use crate::kata_monitor_flags::{self, KataMonitorFlags};
 
@@ -123,6 +124,22 @@ pub struct ManPages {
     pub directory: PathBuf,
 }
 
+#[derive(Args, Debug)]
+pub struct Pacing {
+    /// Ask about no container more often than this [default: 10s where its shim starts processes to answer (gVisor's),
+    /// else as often as wanted]
+    #[arg(long = "pace", value_name = "DURATION", value_parser = pace, allow_hyphen_values = true)]
+    least_interval: Option<Duration>,
+}
+
+impl Pacing {
+    pub fn pace(&self) -> Pace {
+        Pace {
+            least_interval: self.least_interval,
+        }
+    }
+}
+
 /// Print statistics of containers, once or as a stream
 ///
 /// An event is printed for each container at once, and then at every interval
@@ -159,6 +176,8 @@ pub struct Events {
     pub watch: bool,
     #[command(flatten)]
     pub table: TableOptions,
+    #[command(flatten)]
+    pub pacing: Pacing,
     /// Container ids or unique prefixes of them, or names: namespace/pod/container, namespace/pod, pod
     // Not required for clap: the sentence that users know for a missing id is our own.
     #[arg(value_name = "CONTAINER")]
@@ -357,6 +376,8 @@ pub struct Monitor {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     pub max_concurrent: usize,
     #[command(flatten)]
+    pub pacing: Pacing,
+    #[command(flatten)]
     pub kata_monitor: KataMonitorFlags,
 }
 
@@ -378,6 +399,8 @@ pub struct Top {
     /// Time between two looks, such as 500ms, 2s or 1m; at least 100ms
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = interval, allow_hyphen_values = true)]
     pub interval: Duration,
+    #[command(flatten)]
+    pub pacing: Pacing,
 }
 
 /// The shortest interval: a look costs every shim a call, and every guest behind them.
@@ -392,6 +415,12 @@ fn interval(text: &str) -> Result<Duration, String> {
         ));
     }
     Ok(interval)
+}
+
+fn pace(text: &str) -> Result<Duration, String> {
+    let nanos = duration::parse_nanos(text).map_err(|error| error.to_string())?;
+    let nanos = u64::try_from(nanos).map_err(|_| "it must not be negative")?;
+    Ok(Duration::from_nanos(nanos))
 }
 
 /// Reads the process's arguments.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use go_duration as duration;
+use shimstat::node::processes::ShimTime;
 use shimstat::node::{Bundle, Container, Id, Inventory, Node};
+use shimstat::survey::Survey;
 
 use crate::cli::Global;
 use crate::exit::Failure;
@@ -53,10 +56,46 @@ impl Context {
         }
     }
 
+    /// A survey of the node. With `--verbose` it measures what answering costs.
+    pub fn survey(&self) -> Survey {
+        let survey = Survey::new(self.timeout, CONCURRENCY);
+        match self.verbose {
+            true => survey.measuring(),
+            false => survey,
+        }
+    }
+
+    /// Writes to stderr what asking and answering has cost so far, with `--verbose`.
+    pub fn note_cost(&self, survey: &Survey) {
+        let Some(cost) = survey.induced_cost() else { return };
+        let mut text = format!(
+            "cost: shims used {} of CPU to answer {} questions",
+            rounded(cost.cpu),
+            cost.measured
+        );
+        if cost.unmeasured > 0 {
+            text += &format!(
+                " ({} more went to shims whose process is not known)",
+                cost.unmeasured
+            );
+        }
+        if let Some(own) = ShimTime::read(std::process::id(), false) {
+            text += &format!(", this program {} in all", rounded(own.total()));
+        }
+        self.note(|| text);
+    }
+
     /// Writes to stderr what is being done, with `--verbose`.
     pub fn note(&self, text: impl FnOnce() -> String) {
         if self.verbose {
             output::notice(&text());
         }
     }
+}
+
+/// To the microsecond: nobody reads more.
+fn rounded(time: Duration) -> String {
+    duration::show(Duration::from_micros(
+        u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
+    ))
 }

@@ -156,6 +156,7 @@ impl Remedy for AskError {
             Self::Shim(error) => error.remedy(),
             Self::NoAddress(error) => error.remedy(),
             Self::Cgroup(CgroupError::Read(error)) => error.remedy(),
+            Self::TooSoon { error, .. } => error.remedy(),
             Self::Starting { .. } => Some("try again in a moment"),
             Self::NotRunning(_)
             | Self::Unanswered { .. }

@@ -49,6 +49,7 @@ pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> 
         inventory,
         context.timeout,
         arguments.max_concurrent,
+        arguments.pacing.pace(),
         context.verbose || flags.is_verbose(),
     );
     let routes = Arc::new(Routes::new(

@@ -62,7 +62,7 @@ impl Reason {
 
 impl From<&AskError> for Reason {
     fn from(error: &AskError) -> Self {
-        match error {
+        match error.latest() {
             AskError::NotRunning(NotRunning::Stopped(_)) => Self::Stopped,
             AskError::NotRunning(NotRunning::Gone(_)) => Self::Gone,
             AskError::NotRunning(NotRunning::Unknown(_)) => Self::Unknown,
@@ -75,6 +75,7 @@ impl From<&AskError> for Reason {
             AskError::NoStatistics(_) => Self::Unsupported,
             AskError::Cgroup(_) => Self::Error,
             AskError::Decode { .. } => Self::Malformed,
+            AskError::TooSoon { .. } => Self::Resting,
             AskError::Shim(error) => error.into(),
         }
     }

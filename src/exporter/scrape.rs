@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use exporter_web::Source;
 use promtext::{Kind, Merge, Page, Relabel, Value, Writer};
+use shimstat::node::pace::Pace;
 use shimstat::node::{Container, Inventory, Pod, ReadError};
 use shimstat::survey::{ConcurrencyLimit, Flight, MonitorQuestion, SingleFlight, Survey};
 
@@ -53,11 +54,14 @@ pub struct Gathered {
 
 impl Scraper {
     /// Asks at most `concurrency` pods at once, and waits `limit` for each answer.
-    pub fn new(inventory: Inventory, limit: Duration, concurrency: usize, verbose: bool) -> Self {
+    pub fn new(inventory: Inventory, limit: Duration, concurrency: usize, pace: Pace, verbose: bool) -> Self {
         Self {
             inventory: Mutex::new(inventory),
             asker: Asker {
-                survey: Survey::new(limit, concurrency).keeping_connections(),
+                survey: Survey::new(limit, concurrency)
+                    .keeping_connections()
+                    .at_pace(pace)
+                    .measuring(),
                 limit,
                 concurrency: ConcurrencyLimit::new(concurrency),
                 reader: Arc::default(),
@@ -244,7 +248,8 @@ impl Scraper {
             }
         }
         let mut writer = Writer::default();
-        self.figures.write(&mut writer, sandboxes, tasks_alive());
+        let induced = self.asker.survey.induced_cost().unwrap_or_default();
+        self.figures.write(&mut writer, sandboxes, tasks_alive(), induced);
         rows.write(&mut writer);
         self.write_visibility(&mut writer);
         container_metrics::describe(&mut writer);

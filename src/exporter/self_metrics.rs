@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use promtext::{Kind, Value, Writer};
 use shimstat::node::processes;
+use shimstat::survey::InducedCost;
 
 /// The upper bounds of the histogram, in milliseconds: kata-monitor's.
 const BOUNDS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
@@ -44,7 +45,7 @@ impl Figures {
     }
 
     /// Writes the families of scrapes and of the process.
-    pub fn write(&self, writer: &mut Writer, sandboxes: usize, tasks: usize) {
+    pub fn write(&self, writer: &mut Writer, sandboxes: usize, tasks: usize, induced: InducedCost) {
         let count = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         writer
             .family(
@@ -96,6 +97,21 @@ impl Figures {
                 "Asynchronous tasks of the exporter, for dashboards of kata-monitor: it is not written in Go.",
             )
             .sample(&[], tasks as u64);
+        let nanoseconds = u64::try_from(induced.cpu.as_nanos()).unwrap_or(u64::MAX);
+        writer
+            .family(
+                "kata_monitor_answering_cpu_seconds_total",
+                Kind::Counter,
+                "CPU time that shims used while they answered the exporter, where it is known.",
+            )
+            .sample(&[], Value::Nanoseconds(nanoseconds));
+        let mut answers = writer.family(
+            "kata_monitor_answers_total",
+            Kind::Counter,
+            "Answers of shims, by whether the CPU time that they took is known.",
+        );
+        answers.sample(&[("cpu_known", "true")], induced.measured);
+        answers.sample(&[("cpu_known", "false")], induced.unmeasured);
         Process::read().write(writer);
     }
 }
@@ -252,13 +268,20 @@ mod tests {
         figures.begun();
         figures.failed();
         let mut writer = Writer::default();
-        figures.write(&mut writer, 3, 2);
+        let induced = InducedCost {
+            cpu: Duration::from_micros(1500),
+            measured: 2,
+            unmeasured: 1,
+        };
+        figures.write(&mut writer, 3, 2, induced);
         let text = text(writer);
         let name = "kata_monitor_scrape_durations_histogram_milliseconds";
         for line in [
             "kata_monitor_running_shim_count 3".to_string(),
             "kata_monitor_scrape_count 7".to_string(),
             "kata_monitor_scrape_failed_count 1".to_string(),
+            "kata_monitor_answering_cpu_seconds_total 0.0015".to_string(),
+            "kata_monitor_answers_total{cpu_known=\"false\"} 1".to_string(),
             format!("# TYPE {name} histogram"),
             format!("{name}_bucket{{le=\"1\"}} 2"),
             format!("{name}_bucket{{le=\"2\"}} 2"),

@@ -9,12 +9,12 @@
 #[path = "../tests/support/gvisor.rs"]
 mod stand_in;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use shimstat::node::gvisor::State;
-
-use shimstat::shim::runsc::ControlConnection;
-use shimstat::shim::{Connect, Connection, Sockets};
+use shimstat::node::{Bundle, Container, Description, Layout, Role, Source};
+use shimstat::shim::address::Endpoint;
+use shimstat::survey::{Network, Statistics, Survey, Via};
 use stand_in::{IDLE, Sandbox};
 
 const ROUNDS: usize = 200;
@@ -28,8 +28,19 @@ fn main() {
         return;
     }
     let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("k8s.io");
+    std::fs::create_dir(&directory).unwrap();
     let pods: Vec<Sandbox> = (0..10)
-        .map(|pod| Sandbox::start(root.path(), &format!("pod{pod}"), &[(&format!("app{pod}"), IDLE)]))
+        .map(|pod| Sandbox::start(&directory, &format!("pod{pod}"), &[(&format!("app{pod}"), IDLE)]))
+        .collect();
+    let containers: Vec<Container> = pods
+        .iter()
+        .flat_map(|pod| {
+            pod.containers()
+                .into_iter()
+                .map(|id| container(root.path(), pod, id))
+                .collect::<Vec<_>>()
+        })
         .collect();
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -37,18 +48,21 @@ fn main() {
         .unwrap()
         .block_on(async {
             for keep in [true, false] {
-                let mut connections: Vec<Option<ControlConnection<Connection>>> =
-                    pods.iter().map(|_| None).collect();
+                let survey = Survey::new(Duration::from_secs(3), 64);
+                let survey = if keep {
+                    survey.keeping_connections()
+                } else {
+                    survey
+                };
                 let (mut samples, started, before) = (0, Instant::now(), processor_time());
                 for _ in 0..ROUNDS {
-                    for (pod, connection) in pods.iter().zip(&mut connections) {
-                        for id in pod.containers() {
-                            sample(pod, id, connection).await;
-                            if !keep {
-                                *connection = None;
-                            }
-                            samples += 1;
-                        }
+                    for container in &containers {
+                        let question = Statistics {
+                            network: Network::Interfaces,
+                            via: Via::Both,
+                        };
+                        std::hint::black_box(survey.ask(container, question).await.unwrap());
+                        samples += 1;
                     }
                 }
                 let each = |time: Duration| time / samples;
@@ -63,23 +77,32 @@ fn main() {
         });
 }
 
-/// A container's state and statistics.
-async fn sample(pod: &Sandbox, id: &str, kept: &mut Option<ControlConnection<Connection>>) {
-    let state = State::read(&pod.root, id, &pod.id).unwrap().unwrap();
-    state.status().unwrap();
-    let sandbox = state.sandbox.unwrap();
-    let cpu = sandbox
-        .cgroup
-        .as_ref()
-        .and_then(|cgroup| cgroup.cpu_usage().unwrap());
-    if kept.is_none() {
-        let address = sandbox.control_socket().unwrap();
-        let stream = Sockets.connect(&address).await.unwrap();
-        *kept = Some(ControlConnection::new(stream, address));
-    }
-    let connection = kept.as_mut().unwrap();
-    connection.runtime_state(id).await.unwrap();
-    std::hint::black_box(connection.event(id).await.unwrap().stats(None, cpu));
+/// A container of a pod, as containerd and gVisor's shim note it.
+fn container(directory: &Path, pod: &Sandbox, id: &str) -> Container {
+    let path = directory.join("bundles").join(id);
+    std::fs::create_dir_all(&path).unwrap();
+    let shim = "/usr/bin/containerd-shim-runsc-v1";
+    std::fs::write(path.join("shim-binary-path"), shim).unwrap();
+    let options = serde_json::json!({"options": {"root": directory}});
+    std::fs::write(path.join("state.json"), options.to_string()).unwrap();
+    let bundle = Bundle {
+        state_dir: directory.into(),
+        namespace: "k8s.io".into(),
+        id: id.into(),
+        path,
+        layout: Layout::Task,
+    };
+    let role = match id == pod.id {
+        true => Role::Sandbox,
+        false => Role::InSandbox(pod.id.clone()),
+    };
+    let description = Description {
+        role,
+        ..Description::default()
+    };
+    // Nobody listens there: the sandbox answers.
+    let shim = Endpoint::from_address_file("unix:///run/no-shim").unwrap();
+    Container::new(bundle, Ok(Source::Task(shim)), description)
 }
 
 /// That of this process and all its threads.

@@ -120,6 +120,10 @@ impl Follower {
             ticks.tick().await;
             match self.sample().await {
                 Ok(sample) => {
+                    // The same one again, where it is too early to ask for another.
+                    if last.as_ref().is_some_and(|last| last.taken == sample.taken) {
+                        continue;
+                    }
                     let sample = Box::new(sample);
                     let rates = last.as_ref().map(|last| Rates::between(last, &sample));
                     if rates.is_some_and(|rates| rates.oom_kills > Some(0)) {

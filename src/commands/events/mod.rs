@@ -6,7 +6,7 @@ mod show;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shimstat::node::{Container, Inventory, Wanted};
 use shimstat::survey::{AskError, Network, NotRunning, Origin, Sample, Statistics, Survey, Via};
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::cli::{EventFormat, EventSource, Events};
-use crate::context::{CONCURRENCY, Context};
+use crate::context::Context;
 use crate::descriptors;
 use crate::exit::{self, Failure};
 use crate::find::{self, Found};
@@ -28,6 +28,9 @@ const WAITING: usize = 256;
 
 /// How often to look for new containers, at least.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How often a stream says what it costs, with `--verbose`.
+const COST_NOTED_EVERY: Duration = Duration::from_secs(60);
 
 pub async fn run(context: &Context, arguments: &Events) -> Result<(), Failure> {
     if !arguments.stats {
@@ -56,6 +59,8 @@ struct Run<'a> {
     show: Show,
     /// Whether something could not be answered.
     failed: bool,
+    /// When a stream last said what it costs.
+    cost_noted: Instant,
     to_show: mpsc::Sender<(Arc<Subject>, News)>,
     news: mpsc::Receiver<(Arc<Subject>, News)>,
 }
@@ -65,9 +70,10 @@ impl<'a> Run<'a> {
         let (to_show, news) = mpsc::channel(WAITING);
         // A stream asks repeatedly.
         let survey = match arguments.stats {
-            true => Survey::new(context.timeout, CONCURRENCY),
-            false => Survey::new(context.timeout, CONCURRENCY).keeping_connections(),
+            true => context.survey(),
+            false => context.survey().keeping_connections(),
         };
+        let survey = survey.at_pace(arguments.pacing.pace());
         Ok(Self {
             context,
             arguments,
@@ -86,6 +92,7 @@ impl<'a> Run<'a> {
             },
             show: Show::new(arguments)?,
             failed: false,
+            cost_noted: Instant::now(),
             to_show,
             news,
         })
@@ -280,6 +287,10 @@ impl<'a> Run<'a> {
 
     /// Shows what was found out about a container.
     fn tell(&mut self, subject: &Subject, news: News) -> Result<(), Failure> {
+        if self.cost_noted.elapsed() >= COST_NOTED_EVERY {
+            self.cost_noted = Instant::now();
+            self.context.note_cost(&self.survey);
+        }
         match news {
             News::Stats { sample, rates } => {
                 let network_is_hidden =
@@ -340,6 +351,7 @@ impl<'a> Run<'a> {
     }
 
     fn end(self) -> Result<(), Failure> {
+        self.context.note_cost(&self.survey);
         if self.failed {
             Err(Failure::reported())
         } else {
@@ -373,6 +385,12 @@ impl Subject {
                 )
             }
             Origin::Guest { agent } => format!("from its guest ({agent})"),
+            Origin::ControlSocket(address) => format!("from its sandbox's control socket ({address})"),
+            Origin::GvisorShim(why) => {
+                format!(
+                    "from its shim, which starts two processes to answer: its sandbox was not asked: {why}"
+                )
+            }
         };
         if network_is_hidden {
             origin = format!("{origin}; {}", exit::HIDDEN_PIDS);

@@ -139,9 +139,9 @@ impl Show {
             let [a, b] = [a, b].map(|(container, sample, rates)| facts(container, sample, rates.as_ref()));
             order.compare(&a, &b)
         });
-        waiting
-            .iter()
-            .try_for_each(|(container, sample, rates)| self.format.stats(container, sample, rates.as_ref(), false))
+        waiting.iter().try_for_each(|(container, sample, rates)| {
+            self.format.stats(container, sample, rates.as_ref(), false)
+        })
     }
 
     pub fn oom(&mut self, container: &Container) -> Result<(), Failure> {

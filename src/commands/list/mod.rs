@@ -62,7 +62,7 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
         return output::answer(show::ids(wanted.map(|container| container.bundle.id.clone())).as_bytes());
     }
     descriptors::allow_many();
-    let mut survey = Survey::new(context.timeout, CONCURRENCY);
+    let mut survey = context.survey();
     if arguments.watch {
         interrupt::ends_quietly();
         survey = survey.keeping_connections();
@@ -72,6 +72,7 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
     if show.tells_of_guests() {
         ask_guests(context, &survey, &mut pods).await;
     }
+    context.note_cost(&survey);
     output::answer(&show.all(&pods, SystemTime::now()))?;
     if arguments.watch {
         let rows = pods.into_iter().flat_map(|(_, rows)| rows);

@@ -61,7 +61,7 @@ impl Row {
                 {
                     self.pid = Some(state.pid).filter(|pid| *pid != 0);
                 }
-                self.status = match error {
+                self.status = match error.latest() {
                     AskError::Unanswered { .. } | AskError::Resting { .. } => "not answering",
                     AskError::GuestHung { .. } => "guest hung",
                     AskError::Starting { .. } => "starting",
@@ -74,6 +74,7 @@ impl Row {
                     | AskError::NoAddress(_)
                     | AskError::Decode { .. }
                     | AskError::Cgroup(_)
+                    | AskError::TooSoon { .. }
                     // Nobody was asked for statistics.
                     | AskError::NoStatistics(_) => "error",
                 };

@@ -20,7 +20,6 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use shimstat::node::Inventory;
-use shimstat::survey::Survey;
 
 use self::asking::Asking;
 use self::guests::Guests;
@@ -31,7 +30,7 @@ use self::screen::Screen;
 use self::signals::{Signal, Signals};
 use self::view::Theme;
 use crate::cli::Top;
-use crate::context::{CONCURRENCY, Context};
+use crate::context::Context;
 use crate::descriptors;
 use crate::exit::Failure;
 use crate::ticks::Ticks;
@@ -55,18 +54,23 @@ pub async fn run(context: &Context, arguments: &Top) -> Result<(), Failure> {
     model.update(containers);
     let failed = |error: io::Error| Failure::new(format!("the terminal: {error}"));
     let signals = Signals::listen().map_err(failed)?;
-    let survey = Survey::new(context.timeout, CONCURRENCY).keeping_connections();
+    let survey = context
+        .survey()
+        .keeping_connections()
+        .at_pace(arguments.pacing.pace());
     let watch = Watch {
         model,
         inventory,
         guests: Guests::new(survey.clone()),
-        asking: Asking::new(survey),
+        asking: Asking::new(survey.clone()),
         screen: Screen::open().map_err(failed)?,
         theme: Theme::of_environment(),
         noted: true,
         draw_at: Some(Instant::now()),
     };
-    match watch.run(signals).await {
+    let ended = watch.run(signals).await;
+    context.note_cost(&survey);
+    match ended {
         // The terminal has been restored by now.
         Ok(None) => Ok(()),
         Ok(Some(signal)) => signal.die(),

@@ -77,11 +77,15 @@ impl Row {
     pub fn take(&mut self, answer: Result<Sample, AskError>) {
         match answer {
             Ok(sample) => {
-                self.rates = self
+                // The same sample again, where it is too early to ask for another, leaves the rates as they were.
+                let is_new = self
                     .sample
                     .as_ref()
-                    .map(|before| Rates::between(before, &sample))
-                    .unwrap_or_default();
+                    .is_none_or(|before| before.taken != sample.taken);
+                if is_new {
+                    let since = self.sample.as_ref().map(|before| Rates::between(before, &sample));
+                    self.rates = since.unwrap_or_default();
+                }
                 let word = sample.state.status.as_str();
                 self.health = Health::Answers((word != "running").then_some(word));
                 self.sample = Some(sample);
@@ -134,7 +138,7 @@ impl Row {
 
 /// The state of a container without statistics. Untrusted text.
 fn health(error: &AskError) -> Health {
-    match error {
+    match error.latest() {
         AskError::NotRunning(NotRunning::Stopped(state)) => Health::Stopped(match state.exit_status {
             Some(status) => format!("stopped, exit status {status}"),
             None => "stopped".to_string(),
@@ -159,6 +163,7 @@ fn health(error: &AskError) -> Health {
         | AskError::NoGuest { .. }
         | AskError::NoAddress(_)
         | AskError::Decode { .. }
+        | AskError::TooSoon { .. }
         | AskError::Cgroup(_) => Health::Failed(error.to_string()),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use super::annotations::{PodNames, Role};
 use super::bundle::{Bundle, BundleError, Layout};
@@ -9,6 +10,7 @@ use super::cgroup::{CgroupError, CgroupMounts};
 use super::docker;
 use super::host_container::HostContainer;
 use super::id::Id;
+use super::pace::Answerer;
 use super::runtime::{Runtime, Traces};
 use super::shelf;
 use super::spec::Spec;
@@ -31,7 +33,11 @@ pub struct Container {
     has_no_statistics: AtomicBool,
     /// Where the kernel has its numbers, where it runs on this host.
     on_host: OnceLock<HostContainer>,
+    answerer: OnceLock<Answerer>,
 }
+
+/// How long after a container's creation what tells its runtime may still be missing.
+const NOTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Who answers for a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +116,7 @@ impl Container {
             pod: OnceLock::new(),
             has_no_statistics: AtomicBool::new(false),
             on_host: OnceLock::new(),
+            answerer: OnceLock::new(),
         })
     }
 
@@ -122,6 +129,7 @@ impl Container {
             pod: OnceLock::new(),
             has_no_statistics: AtomicBool::new(false),
             on_host: OnceLock::new(),
+            answerer: OnceLock::new(),
         }
     }
 
@@ -288,9 +296,40 @@ impl Container {
         self.traces().has_runcs_shim()
     }
 
-    /// The pid of its shim, as far as that is noted (see [`Bundle::shim_pid`]).
+    /// The pid of its shim: as the shim has noted it (see [`Bundle::shim_pid`]), or the parent of the process that the
+    /// shim started.
     pub fn shim_pid(&self) -> Option<u32> {
         self.traces().shim_pid()
+    }
+
+    /// The same, only where a process with that pid was started as a shim of this container or of its sandbox.
+    pub(crate) fn running_shim_pid(&self) -> Option<u32> {
+        let traces = self.traces();
+        traces.shim_pid().filter(|pid| traces.is_my_shim(*pid))
+    }
+
+    /// Which kind of shim answers for it. Remembered: it is read once for each container.
+    pub fn answerer(&self) -> Answerer {
+        if let Some(known) = self.answerer.get() {
+            return *known;
+        }
+        // Most containers are runc's, and nothing else has to be read of them.
+        let known = match self.bundle.names_runcs_shim() {
+            true => Some(Answerer::RuncShim),
+            false => self.runtime().map(|runtime| Answerer::shim_of(&runtime.name)),
+        };
+        let settled = || {
+            let age = self
+                .bundle
+                .created()
+                .map(|created| SystemTime::now().duration_since(created));
+            matches!(age, Some(Ok(age)) if age > NOTED_WITHIN)
+        };
+        match known {
+            Some(answerer) => *self.answerer.get_or_init(|| answerer),
+            None if settled() => *self.answerer.get_or_init(|| Answerer::OtherShim),
+            None => Answerer::OtherShim,
+        }
     }
 
     /// What people call it: `namespace/pod` for a sandbox, `namespace/pod/container` for a container in one, its own name

@@ -82,16 +82,13 @@ impl Traces<'_> {
         if let Some(noted) = bundles().find_map(Bundle::shim_pid) {
             return Some(noted);
         }
-        if self.bundle.layout != Layout::Storage {
-            return None;
-        }
         bundles()
             .filter_map(|bundle| proc_fs::parent(bundle.pid("init.pid")?))
             .find(|pid| self.is_my_shim(*pid))
     }
 
     /// Whether a process was started as a shim of this container or of its sandbox. A pid can be another's by now.
-    fn is_my_shim(&self, pid: u32) -> bool {
+    pub fn is_my_shim(&self, pid: u32) -> bool {
         let path = format!("/proc/{pid}/cmdline");
         let arguments = files::read(Path::new(&path), ARGUMENTS_LIMIT).unwrap_or_default();
         let ids = [Some(self.bundle.id.as_str()), self.sandbox_id];

@@ -84,6 +84,11 @@ impl GvisorEvent {
         &self.event.id
     }
 
+    /// How many tasks (threads) the container has; `None` where the sandbox did not say.
+    pub fn tasks(&self) -> Option<u64> {
+        self.event.data.pids.as_ref().map(|pids| pids.current)
+    }
+
     /// The container's statistics.
     ///
     /// `sandbox_cpu` is what the sandbox's cgroup on the host has used, in nanoseconds; `None` where it has no cgroup of
@@ -96,9 +101,7 @@ impl GvisorEvent {
         Stats {
             cpu: Cpu {
                 usage: CpuUsage {
-                    total: self
-                        .cpu_total(name, sandbox_cpu)
-                        .and_then(|total| reported(total, false)),
+                    total: self.cpu_total(name, sandbox_cpu),
                     ..CpuUsage::default()
                 },
                 ..Cpu::default()
@@ -229,9 +232,9 @@ mod tests {
     #[test]
     fn what_the_sandbox_did_not_measure_is_absent() {
         let stats = sandbox().stats(None, Some(328_810_336));
-        // Of the sandbox's own container it says neither memory nor processor time.
+        // Of the sandbox's own container it says no memory, and that it has counted no processor time.
         assert_eq!(stats.memory, Memory::default());
-        assert_eq!(stats.cpu, Cpu::default());
+        assert_eq!(stats.cpu.usage.total, Some(0));
         assert_eq!(
             stats.pids,
             Pids {
@@ -267,9 +270,10 @@ mod tests {
                 Some(16_000_000_000),
                 Some(16_000_000_000),
             ),
-            // Not counted, or nothing used.
+            // Counted, and nothing used.
+            (json!({"c": 0, "d": 10}), Some(100), Some(0)),
+            // Not counted.
             (json!({"d": 10}), Some(100), None),
-            (json!({"c": 0, "d": 10}), Some(100), None),
             (json!({}), Some(100), None),
             // By name, in guests with cgroup v1.
             (json!({"app": 10, "__no_name_0": 30}), Some(100), Some(25)),

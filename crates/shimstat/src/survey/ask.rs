@@ -5,18 +5,24 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::guest::{ConnectGuest, GuestSockets};
+use crate::node::pace::{Answerer, Pace};
 use crate::node::{Container, Pod, Source, starting};
 use crate::shim::address::{Address, Endpoint};
 use crate::shim::{Connect, ShimError, Sockets};
 
 use super::concurrency::ConcurrencyLimit;
-use super::error::AskError;
+use super::error::{AskError, NoControlSocket, NoGuest};
 use super::guest::Guest;
+use super::gvisor::{self, Sandboxes};
 use super::kernel::Kernel;
 use super::lane::{Lane, Subject};
+use super::meter::{InducedCost, Meter, ShimMeter};
+use super::paced::Paced;
 use super::pids::Pids;
-use super::question::{Calls, Question, Reply, ReplyStats, Via};
+use super::question::{Calls, Network, Origin, Question, Reply, ReplyStats, Via};
 use super::terms::Terms;
 
 /// How long what is known of a guest is kept for the next time.
@@ -24,6 +30,9 @@ const GUEST_UNUSED: Duration = Duration::from_secs(600);
 
 /// How long the shim of a container that may be starting is waited for. Others answer within a few milliseconds.
 const STARTING_PATIENCE: Duration = Duration::from_millis(300);
+
+/// How many shims that start processes to answer are asked at once.
+const FORKING_AT_ONCE: usize = 2;
 
 /// Asks shims, many at once, and no shim twice at a time: a pod's containers share their sandbox's shim, and
 /// so its lane. Clones are the same survey.
@@ -35,6 +44,11 @@ pub struct Survey {
     /// By the path of the sandbox's bundle.
     pub(super) guests: Arc<Mutex<HashMap<PathBuf, Arc<Guest>>>>,
     pub(super) kernel: Kernel,
+    pub(super) gvisor: Sandboxes,
+    paced: Paced,
+    /// For shims that start processes to answer.
+    forking: ConcurrencyLimit,
+    meter: Option<Meter>,
 }
 
 impl Survey {
@@ -58,7 +72,28 @@ impl Survey {
             lanes: Arc::default(),
             guests: Arc::default(),
             kernel: Kernel::default(),
+            gvisor: Sandboxes::default(),
+            paced: Paced::default(),
+            forking: ConcurrencyLimit::new(FORKING_AT_ONCE),
+            meter: None,
         }
+    }
+
+    /// Asks containers no more often than this.
+    pub fn at_pace(mut self, pace: Pace) -> Self {
+        self.paced.pace = pace;
+        self
+    }
+
+    /// Measures what shims spend on answering.
+    pub fn measuring(mut self) -> Self {
+        self.meter = Some(Meter::default());
+        self
+    }
+
+    /// What shims have spent on answering; `None` where that is not measured.
+    pub fn induced_cost(&self) -> Option<InducedCost> {
+        self.meter.as_ref().map(Meter::total)
     }
 
     /// Reaches guests by other connections than this machine's sockets.
@@ -86,33 +121,107 @@ impl Survey {
             .as_ref()
             .map_err(|why| AskError::NoAddress(why.clone()))?;
         let calls = question.calls();
-        let mut reply = match source {
+        if let Some(recalled) = self.paced.recall(container, calls) {
+            return Q::answer(recalled?);
+        }
+        let asked = Instant::now();
+        let (answerer, reply) = self
+            .ask_source(container, source, calls, question.network())
+            .await;
+        let reply = match reply {
+            Ok(reply) => Ok(self.with_network(reply, question.network()).await),
+            Err(error) => Err(error),
+        };
+        Q::answer(self.paced.keep(container, answerer, calls, asked, reply)?)
+    }
+
+    /// Asks whoever answers for a container, and says who that was.
+    async fn ask_source(
+        &self,
+        container: &Container,
+        source: &Source,
+        calls: Calls,
+        network: Network,
+    ) -> (Answerer, Result<Reply, AskError>) {
+        match source {
+            Source::Task(endpoint) if container.answerer() == Answerer::GvisorShim => {
+                // On the heap: most containers are others', and their questions need no room for it.
+                Box::pin(self.ask_gvisor(container, endpoint, calls, network)).await
+            }
             Source::Task(endpoint) => {
                 let subject = Subject::Task(container.id().to_string());
-                self.ask_shim(container, endpoint, subject, calls).await?
+                let reply = self.ask_shim(container, endpoint, subject, calls).await;
+                (container.answerer(), reply)
             }
             Source::Sandbox(endpoint) => {
                 let subject = Subject::Sandbox {
                     id: container.id().to_string(),
                     has_no_statistics: container.has_no_statistics(),
                 };
-                let reply = self.ask_shim(container, endpoint, subject, calls).await?;
-                if matches!(reply.stats, ReplyStats::Unsupported) {
+                let reply = self.ask_shim(container, endpoint, subject, calls).await;
+                if let Ok(reply) = &reply
+                    && matches!(reply.stats, ReplyStats::Unsupported)
+                {
                     container.note_no_statistics();
                 }
-                reply
+                (container.answerer(), reply)
             }
-            Source::Cgroup => self.kernel.ask(container, calls)?,
-        };
-        if let ReplyStats::Taken(stats, ..) = &mut reply.stats
-            && stats.network.is_none()
-            && let Some(found) =
-                super::network::look_up(reply.state.pid, question.network(), self.terms.limit).await
-        {
-            stats.network = Some(found.interfaces);
-            stats.sockets = found.sockets;
+            Source::Cgroup => (Answerer::Kernel, self.kernel.ask(container, calls)),
         }
-        Q::answer(reply)
+    }
+
+    /// Asks a gVisor sandbox itself, and its shim only where that cannot be.
+    async fn ask_gvisor(
+        &self,
+        container: &Container,
+        endpoint: &Endpoint,
+        calls: Calls,
+        network: Network,
+    ) -> (Answerer, Result<Reply, AskError>) {
+        let why = match calls {
+            Calls::StatsOfRunning(Via::Guest) => {
+                let (why, state) = (Arc::new(NoGuest::NotKata), None);
+                return (Answerer::GvisorSandbox, Err(AskError::NoGuest { why, state }));
+            }
+            Calls::StatsOfRunning(Via::Shim) => Arc::new(NoControlSocket::Unwanted),
+            _ => {
+                let asking = self.gvisor.ask(container, calls, network, &self.terms);
+                match self.concurrency.run(asking).await {
+                    Ok(gvisor::Answer::Known(reply)) => return (Answerer::GvisorSandbox, Ok(reply)),
+                    Ok(gvisor::Answer::AskShim(why)) => why,
+                    Err(error) => return (Answerer::GvisorSandbox, Err(error)),
+                }
+            }
+        };
+        let subject = Subject::Task(container.id().to_string());
+        let asking = self.ask_shim(container, endpoint, subject, calls);
+        let mut reply = self.forking.run(asking).await;
+        if let Ok(reply) = &mut reply
+            && let ReplyStats::Taken(_, _, origin) = &mut reply.stats
+        {
+            *origin = Origin::GvisorShim(why);
+        }
+        (Answerer::GvisorShim, reply)
+    }
+
+    /// Adds the network of a container whose answer has none.
+    async fn with_network(&self, mut reply: Reply, wanted: Network) -> Reply {
+        if let ReplyStats::Taken(stats, _, origin) = &mut reply.stats
+            && stats.network.is_none()
+        {
+            let wanted = match (origin, wanted) {
+                // Its sockets are in the sandbox, and the namespace has none of them.
+                (Origin::ControlSocket(_) | Origin::GvisorShim(_), Network::InterfacesAndSockets) => {
+                    Network::Interfaces
+                }
+                (_, wanted) => wanted,
+            };
+            if let Some(found) = super::network::look_up(reply.state.pid, wanted, self.terms.limit).await {
+                stats.network = Some(found.interfaces);
+                stats.sockets = found.sockets;
+            }
+        }
+        reply
     }
 
     /// Asks a shim. One that starts a virtual machine may not answer before that is up, which takes seconds: such a
@@ -125,6 +234,7 @@ impl Survey {
         calls: Calls,
     ) -> Result<Reply, AskError> {
         let lane = self.lane(endpoint);
+        let meter = self.shim_meter(container, &endpoint.address);
         let guest = match (&subject, calls) {
             // A sandbox that its shim manages is no container in the guest.
             (Subject::Task(_), Calls::StatsOfRunning(Via::Both | Via::Guest)) | (_, Calls::StateAndGuest) => {
@@ -132,7 +242,7 @@ impl Survey {
             }
             _ => None,
         };
-        let asking = self.concurrency.run(lane.ask(subject, calls, guest));
+        let asking = self.concurrency.run(lane.ask(subject, calls, guest, meter));
         tokio::pin!(asking);
         let starting = || AskError::Starting {
             address: endpoint.address.clone(),
@@ -152,6 +262,12 @@ impl Survey {
             return Err(starting());
         }
         asking.await
+    }
+
+    /// Measures what a shim spends, where that is wanted.
+    pub(super) fn shim_meter(&self, container: &Container, address: &Address) -> Option<ShimMeter> {
+        let meter = self.meter.as_ref()?;
+        Some(meter.of(container, address))
     }
 
     /// The way to a shim. It is the same for as long as something is in flight on it, whoever asks.
@@ -207,6 +323,7 @@ impl Survey {
         if let Some(endpoint) = container.endpoint() {
             self.lane(endpoint).hang_up();
         }
+        self.gvisor.hang_up(container);
         if let Some(guest) = self.guests().get(&container.sandbox_bundle().path) {
             guest.hang_up();
         }
@@ -217,6 +334,11 @@ impl Survey {
         self.lanes()
             .retain(|address, lane| wanted(address) || !lane.is_idle());
         self.guests().retain(|_, guest| guest.unused() < GUEST_UNUSED);
+        self.gvisor.forget_unused();
+        self.paced.forget_old();
+        if let Some(meter) = &self.meter {
+            meter.keep(wanted);
+        }
     }
 
     /// Forgets what is idle: connections are closed, and only lanes on which a call is in flight, or that rest
@@ -225,6 +347,8 @@ impl Survey {
         let mut lanes = self.lanes();
         lanes.retain(|_, lane| !lane.is_idle());
         lanes.values().for_each(Lane::hang_up);
+        self.gvisor.rest();
+        self.paced.forget_old();
         let mut guests = self.guests();
         guests.retain(|_, guest| guest.unused() < GUEST_UNUSED);
         guests.values().for_each(|guest| guest.hang_up());

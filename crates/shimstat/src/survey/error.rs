@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::guest::{GuestAddress, GuestAddressError, GuestError};
 use crate::node::BundleError;
 use crate::node::cgroup::CgroupError;
+use crate::node::gvisor::GvisorError;
 use crate::node::hypervisor::Risk;
 use crate::shim::ShimError;
 use crate::shim::address::Address;
@@ -105,6 +106,14 @@ pub enum AskError {
     /// It has no shim, and its cgroup cannot be told.
     #[error("it has no shim, and the kernel does not tell more: {0}")]
     Cgroup(CgroupError),
+    /// It was asked a moment ago, with this result, and asking costs too much to do it again so soon.
+    #[error("{error} (asked again in {})", go_duration::show(*rest))]
+    TooSoon {
+        /// What came of asking.
+        error: Arc<AskError>,
+        /// How long it is not asked again.
+        rest: Duration,
+    },
     /// The shim answered `Stats` with something that is not known.
     #[error("the shim at {address}: {source}")]
     Decode {
@@ -113,6 +122,34 @@ pub enum AskError {
         /// What is wrong with the answer.
         source: DecodeError,
     },
+}
+
+impl AskError {
+    /// What came of asking the last time, where it is too early to ask again; else the error itself.
+    pub fn latest(&self) -> &Self {
+        let mut error = self;
+        while let Self::TooSoon { error: last, .. } = error {
+            error = last;
+        }
+        error
+    }
+}
+
+/// Why a gVisor sandbox was not asked on its control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum NoControlSocket {
+    /// The shim was to be asked.
+    #[error("it was not to be asked")]
+    Unwanted,
+    /// gVisor has left no state file of the container.
+    #[error("gVisor has no state of the container where its shim says that it is kept")]
+    NoState,
+    /// What gVisor has left cannot be used.
+    #[error(transparent)]
+    State(#[from] GvisorError),
+    /// The control socket gave no answer that can be used.
+    #[error(transparent)]
+    Socket(#[from] ShimError),
 }
 
 /// A guest that does not answer.

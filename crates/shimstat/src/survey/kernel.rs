@@ -3,10 +3,11 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use super::ended::ended;
 use super::error::AskError;
 use super::question::{Calls, Origin, Reply, ReplyStats};
 use crate::node::cgroup::{Cgroup, CgroupError, CgroupMounts};
-use crate::node::{Container, EndRecord, ReadError};
+use crate::node::{Container, ReadError};
 use crate::shim::task::{TaskState, TaskStatus};
 
 /// What does not change while this machine runs. Clones share it.
@@ -24,7 +25,7 @@ impl Kernel {
         };
         let Some((pid, cgroup)) = found else {
             return Ok(Reply {
-                state: stopped(container),
+                state: ended(container),
                 stats: ReplyStats::None,
             });
         };
@@ -38,7 +39,7 @@ impl Kernel {
             exit_status: None,
             exited_at: None,
         };
-        if matches!(calls, Calls::StateAlone | Calls::StateAndGuest) {
+        if !calls.wants_statistics() {
             return Ok(Reply {
                 state,
                 stats: ReplyStats::None,
@@ -51,7 +52,7 @@ impl Kernel {
             },
             // It has gone since.
             None => Reply {
-                state: stopped(container),
+                state: ended(container),
                 stats: ReplyStats::None,
             },
         })
@@ -78,15 +79,4 @@ impl Kernel {
 
 fn has_ended(error: &ReadError) -> bool {
     error.is_missing() || error.source.raw_os_error() == Some(libc::ESRCH)
-}
-
-fn stopped(container: &Container) -> TaskState {
-    let ended = EndRecord::of(&container.bundle).and_then(|record| record.read());
-    let ended = ended.unwrap_or_default();
-    TaskState {
-        status: TaskStatus::Stopped,
-        pid: 0,
-        exit_status: ended.exit_status,
-        exited_at: ended.exited_at,
-    }
 }

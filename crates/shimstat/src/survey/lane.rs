@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::error::{AskError, NoGuest, NotRunning};
 use super::guest::{Guest, Liveness, Told};
+use super::meter::ShimMeter;
 use super::question::{Calls, Origin, Reply, ReplyStats, Via};
 use super::terms::{BUSY, Terms};
 use crate::guest::{GuestStats, merge};
@@ -89,6 +90,7 @@ impl Lane {
         subject: Subject,
         calls: Calls,
         guest: Option<Arc<Guest>>,
+        meter: Option<ShimMeter>,
     ) -> Result<Reply, AskError> {
         let kept = self.turn().await?;
         let (asked, answered) = oneshot::channel();
@@ -97,6 +99,7 @@ impl Lane {
             kept,
             subject,
             guest,
+            meter,
             asked,
         };
         tokio::spawn(visit.make(calls));
@@ -293,6 +296,7 @@ struct Visit {
     kept: OwnedMutexGuard<Option<TaskConnection>>,
     subject: Subject,
     guest: Option<Arc<Guest>>,
+    meter: Option<ShimMeter>,
     asked: oneshot::Sender<Result<Reply, AskError>>,
 }
 
@@ -316,8 +320,15 @@ impl Subject {
 
 impl Visit {
     async fn make(mut self, calls: Calls) {
+        let running = self.meter.as_ref().map(ShimMeter::start);
         let reply = self.calls(calls).await;
         self.lane.end();
+        let is_gone = matches!(&reply, Err(AskError::NotRunning(NotRunning::Gone(_))));
+        if let (Some(meter), Some(running)) = (&self.meter, running)
+            && !is_gone
+        {
+            meter.stop(running);
+        }
         if !self.lane.terms.keep_connections {
             *self.kept = None;
         }

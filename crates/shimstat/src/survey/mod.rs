@@ -9,19 +9,26 @@
 //! whether it lives, once a second at most: where it does not answer, the shim is left alone, and that is the answer
 //! ([`AskError::GuestHung`]).
 //!
+//! Where asking a shim costs more than an answer is worth, others are asked: gVisor's shim starts two processes for a
+//! sample, and the sandbox's control socket none. What still goes to such a shim is asked seldom, and a few at a time.
+//!
 //! A [`Survey`] asks many shims at once, each on its lane: a hung one costs its own answer, never the others'.
 
 mod ask;
 mod asking;
 mod concurrency;
+mod ended;
 mod error;
 mod facts;
 mod guest;
+mod gvisor;
 mod kernel;
 mod lane;
+mod meter;
 mod monitor;
 mod monitor_call;
 mod network;
+mod paced;
 mod pids;
 mod question;
 mod single_flight;
@@ -30,8 +37,9 @@ mod terms;
 pub use ask::Survey;
 pub use asking::Asking;
 pub use concurrency::ConcurrencyLimit;
-pub use error::{AskError, MonitorError, NoGuest, NotRunning, Silence};
+pub use error::{AskError, MonitorError, NoControlSocket, NoGuest, NotRunning, Silence};
 pub use facts::{AgentFacts, GuestFacts};
+pub use meter::InducedCost;
 pub use monitor::GuestMetrics;
 pub use monitor_call::{MonitorPage, MonitorQuestion};
 pub use question::{

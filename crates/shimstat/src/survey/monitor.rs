@@ -6,6 +6,7 @@ use super::ask::Survey;
 use super::error::{AskError, MonitorError, NoGuest, NotRunning};
 use super::facts::GuestFacts;
 use super::guest::{Guest, Liveness, Told};
+use super::meter::ShimMeter;
 use super::monitor_call::{MonitorCall, MonitorPage, MonitorQuestion};
 use super::question::State;
 use crate::guest::GuestAddress;
@@ -36,7 +37,9 @@ impl Survey {
         most: usize,
     ) -> Result<MonitorPage, MonitorError> {
         let state = self.state_of(pod).await?;
-        let lane = self.lane(&way_to(pod)?);
+        let way = way_to(pod)?;
+        let lane = self.lane(&way);
+        let meter = pod.main().and_then(|main| self.shim_meter(main, &way.address));
         let guest = match question {
             MonitorQuestion::Metrics => self.guest_of_pod(pod),
             MonitorQuestion::MetricsAtAnyRisk | MonitorQuestion::AgentUrl => None,
@@ -59,7 +62,15 @@ impl Survey {
             most,
         };
         let monitor = pod.monitor.first().cloned();
-        let answer = lane.call(question.call(), call.run()).await;
+        let measured = async move {
+            let running = meter.as_ref().map(ShimMeter::start);
+            let page = call.run().await;
+            if let (Some(meter), Some(running), Ok(_)) = (meter, running, &page) {
+                meter.stop(running);
+            }
+            page
+        };
+        let answer = lane.call(question.call(), measured).await;
         let page = answer.map_err(|error| named(error, question.call(), monitor))??;
         Ok(MonitorPage { no_guest, ..page })
     }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::error::{AskError, NoGuest, NotRunning};
+use super::error::{AskError, NoControlSocket, NoGuest, NotRunning};
 use crate::guest::GuestAddress;
+use crate::shim::address::Address;
 use crate::shim::task::TaskState;
 use crate::stats::Stats;
 
@@ -109,6 +110,10 @@ pub enum Origin {
         /// Where the agent listens.
         agent: GuestAddress,
     },
+    /// A gVisor sandbox, on its control socket.
+    ControlSocket(Address),
+    /// gVisor's shim, which starts two processes for it, because the sandbox was not asked.
+    GvisorShim(Arc<NoControlSocket>),
 }
 
 /// The calls that a question takes, after `State`.
@@ -124,9 +129,19 @@ pub enum Calls {
     StatsOfAny,
 }
 
+impl Calls {
+    /// Whether it takes more than a state.
+    pub(super) fn wants_statistics(self) -> bool {
+        match self {
+            Self::StateAlone | Self::StateAndGuest => false,
+            Self::StatsOfRunning(_) | Self::StatsOfAny => true,
+        }
+    }
+}
+
 /// What a shim replied.
 #[doc(hidden)]
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reply {
     pub state: TaskState,
     pub stats: ReplyStats,
@@ -134,7 +149,7 @@ pub struct Reply {
 
 /// The statistics in a reply.
 #[doc(hidden)]
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum ReplyStats {
     /// They were not asked for: the task has stopped, or its state was enough.
     None,

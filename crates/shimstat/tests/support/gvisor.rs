@@ -14,7 +14,13 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/gvisor-2026-08");
+const SANDBOX_STATE: &str = include_str!(
+    "../fixtures/gvisor-2026-08/799c4f122b55eaf1ba58c36f1a7757be0d0d976a7933fa4c8669b5663274a9bf_sandbox:799c4f122b55eaf1ba58c36f1a7757be0d0d976a7933fa4c8669b5663274a9bf.state"
+);
+const CONTAINER_STATE: &str = include_str!(
+    "../fixtures/gvisor-2026-08/f9823c73086ceae8430f3cf99a65221f2d03675bb19fc9cee465ee4ab54813e7_sandbox:799c4f122b55eaf1ba58c36f1a7757be0d0d976a7933fa4c8669b5663274a9bf.state"
+);
+const EVENT: &str = include_str!("../fixtures/gvisor-2026-08/urpc-event-container.json");
 const RECORDED_ROOT: &str = "/run/containerd/runsc/k8s.io";
 const RECORDED_SANDBOX: &str = "799c4f122b55eaf1ba58c36f1a7757be0d0d976a7933fa4c8669b5663274a9bf";
 const RECORDED_CONTAINER: &str = "f9823c73086ceae8430f3cf99a65221f2d03675bb19fc9cee465ee4ab54813e7";
@@ -54,13 +60,10 @@ impl Sandbox {
             processes.insert(id.to_string(), process);
         }
         for container in processes.keys() {
-            let recorded = if container == id {
-                RECORDED_SANDBOX
-            } else {
-                RECORDED_CONTAINER
+            let state = match container == id {
+                true => SANDBOX_STATE,
+                false => CONTAINER_STATE,
             };
-            let state = fs::read_to_string(format!("{FIXTURES}/{recorded}_sandbox:{RECORDED_SANDBOX}.state"))
-                .unwrap();
             let state = state
                 .replace(RECORDED_ROOT, root.to_str().unwrap())
                 .replace(RECORDED_SANDBOX, id)
@@ -75,10 +78,7 @@ impl Sandbox {
                 .map(|(id, process)| (id.clone(), process.id()))
                 .collect(),
             sandbox: id.to_string(),
-            reply: serde_json::from_slice(
-                &fs::read(format!("{FIXTURES}/urpc-event-container.json")).unwrap(),
-            )
-            .unwrap(),
+            reply: serde_json::from_str(EVENT).unwrap(),
             asked: asked.clone(),
         });
         let listener = UnixListener::bind(root.join(format!("runsc-{id}.sock"))).unwrap();

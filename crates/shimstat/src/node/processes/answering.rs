@@ -1,104 +1,114 @@
-//! What a shim spends on answering, from its `/proc/<pid>/stat`: what watching costs the node beside our own time.
+//! What a shim spends on answering, from the kernel's count of its CPU time: what watching costs beside our own time.
 
 use std::time::Duration;
 
-use crate::node::files::ReadError;
 use crate::node::proc_fs::{Roots, Stat, ticks};
 
-/// Processor time of a shim, since it started.
+/// CPU time of a shim since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShimTime {
-    pid: u32,
-    started: u64,
-    /// Its own, in user mode and in the kernel.
+    /// Its own threads', in nanoseconds' resolution.
     own: Duration,
-    /// That of its children that have ended: what it started to answer, but also the containers' own processes, whose
-    /// parent a shim is (PR_SET_CHILD_SUBREAPER).
+    /// That of its children that have ended, in clock ticks of usually 10 ms. Zero where they are not counted.
     children: Duration,
 }
 
 impl ShimTime {
-    /// Reads a shim's processor time. The kernel counts it in clock ticks, usually of 10 ms: a single answer does not
-    /// show, many do.
-    pub fn read(shim: u32) -> Result<Self, ReadError> {
-        Self::read_in(Roots::host(), shim)
-    }
-
-    fn read_in(roots: Roots<'_>, pid: u32) -> Result<Self, ReadError> {
-        let stat = roots.parse(pid, "stat", Stat::parse)?;
-        Ok(Self {
-            pid,
-            started: stat.started,
-            own: stat.cpu(),
-            children: ticks(stat.children_user.saturating_add(stat.children_system)),
+    /// Reads the CPU time of a shim; `None` where no such process can be seen. Costs a system call.
+    ///
+    /// `forks`: whether it starts processes to answer, so that its children count as well. The first process of a
+    /// container is a shim's child too (PR_SET_CHILD_SUBREAPER), and counts when it ends; gVisor's containers have none
+    /// on the host.
+    pub fn read(shim: u32, forks: bool) -> Option<Self> {
+        let children = match forks {
+            false => Duration::ZERO,
+            true => {
+                let stat = Roots::host().parse(shim, "stat", Stat::parse).ok()?;
+                ticks(stat.children_user.saturating_add(stat.children_system))
+            }
+        };
+        Some(Self {
+            own: cpu_clock(shim)?,
+            children,
         })
     }
 
-    /// What the shim has spent since an earlier reading; `None` where that was of another process. All that it was asked
-    /// counts, by us and by others.
-    ///
-    /// `forks`: whether it starts processes to answer, so that its children count as well. The first process of a
-    /// container is such a child too, and counts when it ends; gVisor's containers have none on the host.
-    pub fn since(&self, before: &Self, forks: bool) -> Option<Duration> {
-        if (self.pid, self.started) != (before.pid, before.started) {
-            return None;
-        }
-        let own = self.own.checked_sub(before.own)?;
-        match forks {
-            false => Some(own),
-            true => own.checked_add(self.children.checked_sub(before.children)?),
-        }
+    /// The CPU time in all.
+    pub fn total(&self) -> Duration {
+        self.own.saturating_add(self.children)
     }
+
+    /// What the shim has used since an earlier reading. All that it did counts, for us and for others.
+    pub fn since(&self, before: &Self) -> Option<Duration> {
+        let own = self.own.checked_sub(before.own)?;
+        own.checked_add(self.children.checked_sub(before.children)?)
+    }
+}
+
+/// The CPU-time clock of a process (clock_getcpuclockid(3)): the same count as in its `/proc/<pid>/stat`, read for less
+/// and not rounded to ticks.
+fn cpu_clock(pid: u32) -> Option<Duration> {
+    let pid = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0)?;
+    let mut clock = 0;
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: both calls write to these two variables and keep no pointer to them.
+    let read = unsafe {
+        libc::clock_getcpuclockid(pid, &raw mut clock) == 0 && libc::clock_gettime(clock, &raw mut time) == 0
+    };
+    let (seconds, nanos) = (
+        u64::try_from(time.tv_sec).ok()?,
+        u32::try_from(time.tv_nsec).ok()?,
+    );
+    read.then(|| Duration::new(seconds, nanos))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::proc_fs::testing::Tree;
+    use std::process::Command;
 
-    #[test]
-    fn what_a_shim_has_spent_between_two_readings() {
-        let tree = Tree::new();
-        let read = |stat: &str| {
-            tree.file(42, "stat", stat);
-            ShimTime::read_in(tree.roots(), 42).unwrap()
-        };
-        // Fields 14 to 17 are utime, stime, cutime, cstime; 22 is the start.
-        let stat = |times: &str, started: u64| {
-            format!("42 (containerd-shim) S 1 5 6 7 8 9 10 11 12 13 {times} 18 19 20 21 {started} 23 24\n")
-        };
-        let before = read(&stat("100 50 7 3", 777));
-        let after = read(&stat("110 55 27 13", 777));
-        assert_eq!(after.since(&before, false), Some(Duration::from_millis(150)));
-        assert_eq!(after.since(&before, true), Some(Duration::from_millis(450)));
-        assert_eq!(before.since(&before, true), Some(Duration::ZERO));
-        // Another process with the pid, or readings in the wrong order.
-        assert_eq!(read(&stat("900 0 0 0", 778)).since(&before, false), None);
-        assert_eq!(before.since(&after, false), None);
-        assert_eq!(before.since(&after, true), None);
-        assert!(ShimTime::read_in(tree.roots(), 43).unwrap_err().is_missing());
+    /// Reads until the difference is this long: each round runs what uses the time.
+    fn at_least(least: Duration, forks: bool, mut round: impl FnMut()) -> Duration {
+        let before = ShimTime::read(std::process::id(), forks).unwrap();
+        for _ in 0..1000 {
+            round();
+            let after = ShimTime::read(std::process::id(), forks).unwrap();
+            let spent = after.since(&before).unwrap();
+            if spent >= least {
+                return spent;
+            }
+            assert_eq!(before.since(&after), None, "readings in the wrong order");
+        }
+        Duration::ZERO
     }
 
     #[test]
-    fn a_process_that_forks_pays_for_its_children() {
-        let before = ShimTime::read(std::process::id()).unwrap();
-        // The shell counts for some 50 ms at least: 5 clock ticks.
+    fn a_process_is_charged_for_its_own_work() {
+        let spin = || {
+            std::hint::black_box((0..100_000u64).map(std::hint::black_box).sum::<u64>());
+        };
+        assert!(at_least(Duration::from_micros(200), false, spin) >= Duration::from_micros(200));
+        assert_eq!(ShimTime::read(0, false), None);
+        assert_eq!(ShimTime::read(u32::MAX, false), None);
+    }
+
+    #[test]
+    fn a_process_that_forks_is_charged_for_its_children() {
+        // Five clock ticks or so of a child; this process waits meanwhile.
         let spin = "n=0; while [ $n -lt 200000 ]; do n=$((n+1)); done";
-        let mut children = Duration::ZERO;
-        for _ in 0..50 {
-            assert!(
-                std::process::Command::new("sh")
-                    .args(["-c", spin])
-                    .status()
-                    .unwrap()
-                    .success()
-            );
-            let after = ShimTime::read(std::process::id()).unwrap();
-            children = after.since(&before, true).unwrap() - after.since(&before, false).unwrap();
-            if children >= Duration::from_millis(50) {
-                break;
-            }
-        }
-        assert!(children >= Duration::from_millis(50), "{children:?}");
+        let run = || assert!(Command::new("sh").args(["-c", spin]).status().unwrap().success());
+        let own = ShimTime::read(std::process::id(), false).unwrap();
+        let with_children = at_least(Duration::from_millis(50), true, run);
+        let own = ShimTime::read(std::process::id(), false)
+            .unwrap()
+            .since(&own)
+            .unwrap();
+        assert!(
+            with_children > own + Duration::from_millis(20),
+            "{with_children:?} {own:?}"
+        );
     }
 }
