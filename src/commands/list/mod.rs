@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use shimstat::node::{Bundle, Container, Pod, name_sandboxes, pods};
-use shimstat::survey::Survey;
 
 use crate::cli::{List, ListFormat};
-use crate::context::{CONCURRENCY, Context};
+use crate::context::Context;
 use crate::descriptors;
 use crate::exit::Failure;
 use crate::{interrupt, output};
