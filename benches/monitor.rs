@@ -3,7 +3,8 @@
 //! sockets and does nothing else.
 //!
 //! `cargo bench --bench monitor`, as root (the sandboxes' sockets are put where Kata has them, below /run/vc/sbs, and
-//! taken away again). Another number of sandboxes: `cargo bench --bench monitor -- 5000`. The figures are medians;
+//! taken away again). Another number of sandboxes: `cargo bench --bench monitor -- 5000`. With QEMU, containerd and runc installed,
+//! also what virtual machines and real containers of runc's cost. The figures are medians;
 //! scrapes of both programs take turns, so that a noisy machine is noisy for both.
 
 #![allow(clippy::restriction)] // A benchmark may panic.
@@ -19,6 +20,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use measure::KATA_RUNTIME;
+
+/// How many real containers there are: each takes containerd and runc a good part of a second to start.
+const RUNC: usize = 200;
 
 /// Where replay puts the sockets of a node without containerd.
 const SOCKETS: &str = "/run/vc/sbs";
@@ -49,10 +53,22 @@ fn main() {
     for &size in &sizes {
         monitors_alone(&replay, size);
     }
+    if let Some(size) = sizes.last() {
+        println!(
+            "\nThe same, and each sandbox has noted a virtual machine: QEMU's, with four virtual processors\n"
+        );
+        heading();
+        machines(&replay, *size);
+    }
     println!("\nWith containerd's bundles, and State and Stats of a sandbox and a container in each\n");
     heading();
     for &size in &sizes {
         whole_node(&replay, size);
+    }
+    if measure::is_installed("containerd") && measure::is_installed("runc") {
+        println!("\nReal containers of runc's, without a pod, under a containerd of their own\n");
+        heading();
+        containers(RUNC);
     }
     if let Some(size) = sizes.iter().find(|size| **size >= 10) {
         println!("\nOne sandbox in ten hung; an answer is waited for 3 s\n");
@@ -118,6 +134,108 @@ fn whole_node(replay: &Path, size: usize) {
     }
     line(size, "monitor", &median(plain), first.sent, None);
     line(size, "monitor, gzip", &median(gzip), first.sent, None);
+}
+
+/// Every sandbox has noted the same machine, of which there is one.
+fn machines(replay: &Path, size: usize) {
+    if !measure::is_installed("qemu-system-x86_64") {
+        println!("{size:>9}  (qemu-system-x86_64 is not installed)");
+        return;
+    }
+    let node = Node::start(replay, size, &["--sockets-only"]);
+    let machine = Machine::start();
+    for entry in fs::read_dir(SOCKETS).expect("sandboxes").flatten() {
+        // Others' sandboxes may be there.
+        if entry.file_name().as_encoded_bytes().starts_with(b"5eed") {
+            fs::write(entry.path().join("persist.json"), machine.notes()).expect("notes");
+        }
+    }
+    let state = node.empty_state();
+    let without = Program::monitor_with(&state, &["--families=-kata_sandbox_"]);
+    let (with, lean) = (
+        Program::monitor(&state),
+        Program::monitor_with(&state, &["--profile", "lean"]),
+    );
+    let programs = [&without, &with, &lean];
+    let pages = programs.map(|program| program.scrape(false).sent);
+    let mut runs = [const { Vec::new() }; 3];
+    for _ in 0..rounds(size) {
+        for (program, runs) in programs.iter().zip(&mut runs) {
+            runs.push(program.scrape(false));
+        }
+    }
+    let names = ["without kata_sandbox_*", "with", "lean"];
+    for ((name, runs), page) in names.into_iter().zip(runs).zip(pages) {
+        line(size, name, &median(runs), page, None);
+    }
+}
+
+/// A virtual machine that does nothing, and cgroups as a shim makes them.
+struct Machine {
+    qemu: Child,
+    cgroups: Vec<PathBuf>,
+    name: String,
+}
+
+impl Machine {
+    fn start() -> Self {
+        let qemu = Command::new("qemu-system-x86_64")
+            .args([
+                "-name",
+                "bench,debug-threads=on",
+                "-machine",
+                "pc,accel=tcg,memory-backend=m",
+            ])
+            .args([
+                "-object",
+                "memory-backend-memfd,id=m,size=128M,share=on,prealloc=on",
+            ])
+            .args(["-object", "iothread,id=io0", "-m", "128", "-smp", "4"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none"])
+            .spawn()
+            .expect("QEMU starts");
+        let name = format!("kr-bench-{}", std::process::id());
+        let roots =
+            ["memory", "cpu", "cpuacct", ""].map(|controller| Path::new("/sys/fs/cgroup").join(controller));
+        let is_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let wanted = roots.iter().filter(|root| root.ends_with("cgroup") == is_v2);
+        let cgroups: Vec<_> = wanted.map(|root| root.join(&name)).collect();
+        for cgroup in &cgroups {
+            // cpu and cpuacct may be one.
+            let _ = fs::create_dir(cgroup);
+        }
+        // Its firmware is done by then.
+        std::thread::sleep(Duration::from_secs(3));
+        Self { qemu, cgroups, name }
+    }
+
+    /// What Kata's Go shim notes of it.
+    fn notes(&self) -> String {
+        format!(
+            "{{\"HypervisorState\":{{\"Type\":\"qemu\",\"Pid\":{}}},\"SandboxCgroupPath\":\"/{}\",\"Config\":{{\"HypervisorConfig\":{{\"MemorySize\":128}}}}}}",
+            self.qemu.id(),
+            self.name
+        )
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        end(&mut self.qemu);
+        for cgroup in &self.cgroups {
+            let _ = fs::remove_dir(cgroup);
+        }
+    }
+}
+
+/// Real containers of runc's: what the kernel tells of each is read as well.
+fn containers(count: usize) {
+    let containerd = measure::Containerd::start(None);
+    containerd.run_many(count, |_| vec!["sleep", "100000"]);
+    let monitor = Program::monitor(Path::new(&containerd.state()));
+    let first = monitor.scrape(false);
+    let runs: Vec<_> = (0..21).map(|_| monitor.scrape(false)).collect();
+    line(count, "monitor", &median(runs), first.sent, None);
 }
 
 fn hung(replay: &Path, size: usize) {
@@ -212,10 +330,15 @@ struct Program {
 
 impl Program {
     fn monitor(state: &Path) -> Self {
+        Self::monitor_with(state, &[])
+    }
+
+    fn monitor_with(state: &Path, options: &[&str]) -> Self {
         let mut child = Command::new(KATA_RUNTIME)
             .arg("--state")
             .arg(state)
             .args(["monitor", "--listen-address", "127.0.0.1:0"])
+            .args(options)
             .stderr(Stdio::piped())
             .spawn()
             .expect("monitor starts");

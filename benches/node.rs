@@ -15,7 +15,6 @@ mod tmux;
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use measure::{Containerd, KATA_RUNTIME, Program, compile, in_turns};
@@ -23,9 +22,6 @@ use measure::{Containerd, KATA_RUNTIME, Program, compile, in_turns};
 const CONTAINERS: usize = 200;
 const BUNDLES: usize = 10_000;
 const ROUNDS: usize = 60;
-
-/// How many containers are started at once.
-const AT_ONCE: usize = 4;
 
 /// One container in so many has something to do every second, so that what is shown of it changes.
 const BUSY: usize = 10;
@@ -52,25 +48,14 @@ impl FullNode {
     fn start() -> Self {
         let started = Instant::now();
         let containerd = Containerd::start(None);
-        let id = |number: usize| format!("bench-{}-{number:03}", std::process::id());
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
-                scope.spawn(|| {
-                    loop {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= CONTAINERS {
-                            break;
-                        }
-                        run(&containerd, &id(number), number.is_multiple_of(BUSY));
-                    }
-                });
-            }
+        containerd.run_many(CONTAINERS, |number| match number.is_multiple_of(BUSY) {
+            true => vec!["sh", "-c", "while :; do sleep 1; done"],
+            false => vec!["sleep", "100000"],
         });
         let mut lines = String::new();
         for number in 0..CONTAINERS {
-            let (socket, service) = containerd.shim(&id(number));
-            lines += &format!("{socket} {service} {}\n", id(number));
+            let (socket, service) = containerd.shim(&Containerd::id(number));
+            lines += &format!("{socket} {service} {}\n", Containerd::id(number));
         }
         let shims = containerd.dir.join("shims");
         fs::write(&shims, lines).unwrap();
@@ -80,17 +65,6 @@ impl FullNode {
             containerd,
         }
     }
-}
-
-fn run(containerd: &Containerd, id: &str, is_busy: bool) {
-    let dir = containerd.dir();
-    let mut arguments = vec!["ctd_run", &dir, "default", id, "--"];
-    arguments.extend(if is_busy {
-        ["sh", "-c", "while :; do sleep 1; done"].as_slice()
-    } else {
-        ["sleep", "100000"].as_slice()
-    });
-    containerd.script(&arguments);
 }
 
 fn answers(node: &FullNode) {

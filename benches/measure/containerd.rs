@@ -4,8 +4,12 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::which;
+
+/// How many containers are started at once.
+const AT_ONCE: usize = 4;
 
 /// A containerd with everything of its own, and an image with a busybox in it. It ends with all that it started when
 /// it is dropped, and also when the benchmark is killed.
@@ -47,6 +51,32 @@ impl Containerd {
     /// Its state directory, as `--state` takes it.
     pub fn state(&self) -> String {
         self.dir.join("state").display().to_string()
+    }
+
+    /// The id of the container of that number.
+    pub fn id(number: usize) -> String {
+        format!("bench-{}-{number:03}", std::process::id())
+    }
+
+    /// Runs so many containers, a few at a time, each with the command that it is given.
+    pub fn run_many(&self, count: usize, command: impl Fn(usize) -> Vec<&'static str> + Sync) {
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..AT_ONCE {
+                scope.spawn(|| {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= count {
+                            break;
+                        }
+                        let (dir, id) = (self.dir(), Self::id(number));
+                        let mut arguments = vec!["ctd_run", &dir, "default", &id, "--"];
+                        arguments.extend(command(number));
+                        self.script(&arguments);
+                    }
+                });
+            }
+        });
     }
 
     /// The socket of a task's shim and the name of its task service, as its bundle in the namespace `default` has

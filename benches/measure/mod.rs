@@ -27,11 +27,20 @@ pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Where a program on `PATH` is.
-pub fn which(program: &str) -> PathBuf {
+/// Whether a program is on `PATH`.
+pub fn is_installed(program: &str) -> bool {
+    find(program).is_some()
+}
+
+fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH").unwrap())
         .map(|directory| directory.join(program))
         .find(|path| path.exists())
+}
+
+/// Where a program on `PATH` is.
+pub fn which(program: &str) -> PathBuf {
+    find(program)
         .unwrap_or_else(|| panic!("{program} is not installed: tests/run.sh installs what is needed"))
 }
 

@@ -40,6 +40,19 @@ impl Cgroup {
         (stats != Stats::default()).then_some(stats)
     }
 
+    /// Of that the memory used with `memory.stat`, and the processor time: three files.
+    pub(in crate::node) fn memory_and_cpu(&self) -> Stats {
+        const FILES: [&str; 5] = [
+            "cpu.stat",
+            "cpuacct.usage",
+            "memory.current",
+            "memory.stat",
+            "memory.usage_in_bytes",
+        ];
+        let wanted = |name: &str| FILES.contains(&name).then(|| self.text(name)).flatten();
+        stats::from_files(self.version(), &[], &wanted)
+    }
+
     /// What the container may use today.
     pub fn limits(&self) -> Limits {
         Limits::from_files(self.version(), &|name| self.text(name))

@@ -48,7 +48,7 @@ impl SandboxCgroup {
 
     fn of(cgroup: &Cgroup) -> Self {
         // One that is removed just now has no numbers either.
-        let stats = cgroup.stats().unwrap_or_default();
+        let stats = cgroup.memory_and_cpu();
         let [anonymous, file, shared] = match cgroup.version() {
             CgroupVersion::V1 => ["total_rss", "total_cache", "total_shmem"],
             CgroupVersion::V2 => ["anon", "file", "shmem"],
