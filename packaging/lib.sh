@@ -4,8 +4,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-# What is made for a release.
-out=$target/package
+# What is made for a release; Cargo.toml names it.
+out=$PWD/target/package
 tools=$target/tools
 
 # The newest versions that build with the Rust that is stated in Cargo.toml or are shipped as binaries.

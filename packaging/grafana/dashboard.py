@@ -11,7 +11,7 @@ import json
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 # Container families say namespace and pod; those of sandboxes and of the exporter about them cri_namespace and cri_name.
-ON_NODE = 'job="$job",instance=~"$instance"'
+ON_NODE = 'job=~"$job",instance=~"$instance"'
 CONTAINER = ON_NODE + ',namespace=~"$namespace",pod=~"$pod"'
 # A sandbox's own container is the pod's pause: neither sum should have it.
 APP = CONTAINER + ',container!="",container!="POD"'
@@ -79,6 +79,11 @@ ROWS = [
                f' / ({rate("container_cpu_cfs_periods_total", APP)} > 0)', POD + "/{{container}}")),
         graph("OOM kills", "short", "Processes of a container that were killed at its memory limit, in an hour.",
               (f"increase(container_oom_events_total{{{APP}}}[1h])", POD + "/{{container}}")),
+        graph("Pressure", "percentunit", "Time in which something in the container waited for CPU, memory or the disk (PSI).",
+              *((rate(f"container_pressure_{what}_waiting_seconds_total", APP), POD + "/{{container}}: " + what)
+                for what in ["cpu", "memory", "io"])),
+        graph("Threads", "short", "Threads in a pod's containers.",
+              (f"{EACH_POD} (container_threads{{{APP}}})", POD)),
         graph("Network", "Bps", "Received and, below zero, sent by a pod.",
               (f'{EACH_POD} ({rate("container_network_receive_bytes_total", CONTAINER)})', POD + " received"),
               (f'-{EACH_POD} ({rate("container_network_transmit_bytes_total", CONTAINER)})', POD + " sent")),
@@ -121,7 +126,7 @@ ROWS = [
                "{{handler}} {{hypervisor}} {{shim}}"), stack=True),
     ]),
     ("The exporter", [
-        number("Exporters that answer", "percentunit", "Of all that are to be scraped.", 'avg(up{job="$job"})'),
+        number("Exporters that answer", "percentunit", "Of all that are to be scraped.", 'avg(up{job=~"$job"})'),
         number("Sandboxes that answer", "percentunit", "Of all that are there.",
                f"avg(kata_monitor_sandbox_up{{{ON_NODE}}})"),
         graph("Without an answer", "short", "Sandboxes and containers that were not told of, or not fully, by reason.",
@@ -226,12 +231,14 @@ DASHBOARD = {
     "time": {"from": "now-1h", "to": "now"},
     "templating": {"list": [
         {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"},
-        variable("job", "Job", "label_values(kata_monitor_build_info, job)"),
-        several("instance", "Node", 'label_values(kata_monitor_build_info{job="$job"}, instance)'),
+        # More than one where container families are given another job, as kubernetes-mixin expects (docs/dashboards.md).
+        variable("job", "Job", 'label_values({__name__=~"kata_monitor_build_info|container_last_seen"}, job)', multi=True,
+                 current={"text": ["kata-runtime-monitor"], "value": ["kata-runtime-monitor"]}),
+        several("instance", "Node", 'label_values(kata_monitor_build_info{job=~"$job"}, instance)'),
         several("namespace", "Namespace",
-                'label_values(container_last_seen{job="$job",instance=~"$instance"}, namespace)'),
+                'label_values(container_last_seen{job=~"$job",instance=~"$instance"}, namespace)'),
         several("pod", "Pod",
-                'label_values(container_last_seen{job="$job",instance=~"$instance",namespace=~"$namespace"}, pod)'),
+                'label_values(container_last_seen{job=~"$job",instance=~"$instance",namespace=~"$namespace"}, pod)'),
     ]},
     "panels": panels(),
 }

@@ -33,6 +33,8 @@ fn throttled(seconds: u64) -> Vec<u8> {
         cpu.push(field << 3);
         varint(&mut cpu, value * (seconds + 1));
     }
+    // PSI (7): what some of its threads waited (1), in total (4).
+    cpu.extend([7 << 3 | 2, 4, 1 << 3 | 2, 2, 4 << 3, 1]);
     let mut stats = LIMITED.to_vec();
     stats.push(2 << 3 | 2);
     varint(&mut stats, cpu.len() as u64);
