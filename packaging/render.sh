@@ -20,6 +20,6 @@ render() {
             grep -v -e '^# Source: ' -e 'app.kubernetes.io/managed-by: Helm'
     } >"$file"
 }
-render kata-runtime-monitor.yaml "The namespace must exist, and allow privileged pods: docs/how-to-kubernetes.md."
+render kata-runtime-monitor.yaml "The namespace must exist, and allow privileged pods: docs/how-to/kubernetes.md."
 render prometheus-operator.yaml "For Prometheus Operator and Grafana's sidecar." --set monitor.enabled=false \
     --set podMonitor.enabled=true --set prometheusRule.enabled=true --set dashboard.enabled=true
