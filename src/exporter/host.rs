@@ -1,12 +1,12 @@
-//! Reading what the kernel says of containers on this host, off the thread that others wait for, and with a deadline: a
-//! filesystem that hangs costs its own container's numbers and no other's.
+//! Reading what the kernel says of containers on this host. What may take long is read off the thread that others wait
+//! for, and with a deadline: a filesystem that hangs costs its own container's numbers and no other's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use shimstat::node::cgroup::{CgroupMounts, CountBounds};
-use shimstat::node::{Container, HostReadings};
+use shimstat::node::{Container, HostContainer, HostReadings};
 use tokio::sync::Semaphore;
 
 /// Threads that read. Reading hardly ever waits, so more would not be faster.
@@ -42,6 +42,10 @@ impl HostReader {
     /// The numbers of a container whose first process has this pid. `None` where it does not run on this host, its cgroup
     /// cannot be seen from here, or reading takes too long.
     pub async fn read(&self, container: &Arc<Container>, pid: u32) -> Option<HostReadings> {
+        let known = container.known_host_container(pid);
+        if let Some(quick) = known.and_then(HostContainer::read_quickly) {
+            return Some(quick);
+        }
         if pid == 0 || self.hung.load(Ordering::Relaxed) >= THREADS {
             return None;
         }

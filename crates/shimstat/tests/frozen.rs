@@ -425,12 +425,9 @@ fn limits_are_those_of_the_cgroup() {
             cpu_period: Some(100_000),
             // Made from 512 shares: 1 + 510 * 9999 / 262142 = 20, and 2 + 19 * 262142 / 9999 = 500.
             cpu_shares: Some(500),
-            cpu_weight: Some(20),
-            cpus: None,
             memory: Some(Limit::At(64 << 20)),
             memory_swap: Some(Limit::At(32 << 20)),
             memory_reservation: Some(Limit::At(0)),
-            memory_low: Some(Limit::At(0)),
             pids: Some(Limit::At(50)),
         }
     );

@@ -80,6 +80,9 @@ fn a_container_of_runcs_has_the_names_of_the_conformance_list(containerd: &Conta
     let options = ["--cpus", "0.5", "--memory-limit", "67108864"];
     let task = containerd.run_container(&options, &["sh", "-c", work]);
     wire(&task, "198.51.100.5", "198.51.100.6");
+    eventually("it has written its file", || {
+        task.cgroup_text("cpu", "cgroup.procs").lines().count() == 2
+    });
     let monitor = monitor(containerd);
     let throttled = || task.cgroup_text("cpu", "cpu.stat").contains("nr_periods 0");
     eventually("a period has passed", || !throttled());

@@ -274,6 +274,11 @@ impl Container {
         matches!(self.source, Ok(Source::Cgroup)) || self.has_runcs_shim()
     }
 
+    /// Where the kernel has its numbers, where that was found before (see [`host_container`](Self::host_container)).
+    pub fn known_host_container(&self, pid: u32) -> Option<&HostContainer> {
+        self.on_host.get().filter(|known| known.pid() == pid)
+    }
+
     /// Where the kernel has its numbers, by the pid of its first process: found once, as neither changes while the
     /// container runs. `None` where it does not run on this host.
     pub fn host_container(

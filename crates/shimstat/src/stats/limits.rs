@@ -36,10 +36,6 @@ pub struct Limits {
     /// Weight for CPU time in the unit of cgroup v1, 2 to 262144: v1 `cpu.shares`; on v2 converted from `cpu.weight`
     /// by the inverse of runc's conversion, as cAdvisor does. cAdvisor's `container_spec_cpu_shares`.
     pub cpu_shares: Option<u64>,
-    /// v2 `cpu.weight`, 1 to 10000.
-    pub cpu_weight: Option<u64>,
-    /// The CPUs that it may run on, as a list such as `0-3,8`: v1 `cpuset.cpus`, v2 `cpuset.cpus.effective`.
-    pub cpus: Option<String>,
     /// Bytes of memory: v1 `memory.limit_in_bytes`, v2 `memory.max`. cAdvisor's
     /// `container_spec_memory_limit_bytes`.
     pub memory: Option<Limit>,
@@ -51,8 +47,6 @@ pub struct Limits {
     /// `container_spec_memory_reservation_limit_bytes`. The two are not the same thing: on v2 runc puts a spec's
     /// reservation into `memory.low`.
     pub memory_reservation: Option<Limit>,
-    /// v2 `memory.low`, in bytes: what of a spec's reservation runc writes on v2.
-    pub memory_low: Option<Limit>,
     /// Processes and threads: `pids.max`. cAdvisor's `container_threads_max`, with 0 for unlimited.
     pub pids: Option<Limit>,
 }
@@ -81,12 +75,9 @@ impl Limits {
                 }),
             cpu_period: files.number("cpu.cfs_period_us"),
             cpu_shares: files.number("cpu.shares"),
-            cpu_weight: None,
-            cpus: files.word("cpuset.cpus"),
             memory: memory("memory.limit_in_bytes"),
             memory_swap: memory("memory.memsw.limit_in_bytes"),
             memory_reservation: memory("memory.soft_limit_in_bytes"),
-            memory_low: None,
             pids: files.number("pids.max").map(limit),
         }
     }
@@ -100,12 +91,9 @@ impl Limits {
             cpu_quota: quota.and_then(number).map(limit),
             cpu_period: period.and_then(number),
             cpu_shares: weight.and_then(shares_of_weight),
-            cpu_weight: weight,
-            cpus: files.word("cpuset.cpus.effective"),
             memory: one("memory.max"),
             memory_swap: one("memory.swap.max"),
             memory_reservation: one("memory.min"),
-            memory_low: one("memory.low"),
             pids: one("pids.max"),
         }
     }

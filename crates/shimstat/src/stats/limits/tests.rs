@@ -13,7 +13,6 @@ fn limits_of_cgroup_v1() {
         ("cpu.cfs_quota_us", "150000"),
         ("cpu.cfs_period_us", "100000"),
         ("cpu.shares", "512"),
-        ("cpuset.cpus", "0-1,3"),
         ("memory.limit_in_bytes", "67108864"),
         ("memory.memsw.limit_in_bytes", "9223372036854771712"),
         ("memory.soft_limit_in_bytes", "33554432"),
@@ -23,12 +22,9 @@ fn limits_of_cgroup_v1() {
         cpu_quota: Some(Limit::At(150_000)),
         cpu_period: Some(100_000),
         cpu_shares: Some(512),
-        cpu_weight: None,
-        cpus: Some("0-1,3".into()),
         memory: Some(Limit::At(67_108_864)),
         memory_swap: Some(Limit::Unlimited),
         memory_reservation: Some(Limit::At(33_554_432)),
-        memory_low: None,
         pids: Some(Limit::At(50)),
     };
     assert_eq!(limits(CgroupVersion::V1, &files), expected);
@@ -47,23 +43,18 @@ fn limits_of_cgroup_v2() {
     let files = [
         ("cpu.max", "max 50000"),
         ("cpu.weight", "39"),
-        ("cpuset.cpus.effective", "0-7"),
         ("memory.max", "max"),
         ("memory.swap.max", "0"),
         ("memory.min", "4096"),
-        ("memory.low", "8192"),
         ("pids.max", "max"),
     ];
     let expected = Limits {
         cpu_quota: Some(Limit::Unlimited),
         cpu_period: Some(50_000),
         cpu_shares: Some(998),
-        cpu_weight: Some(39),
-        cpus: Some("0-7".into()),
         memory: Some(Limit::Unlimited),
         memory_swap: Some(Limit::At(0)),
         memory_reservation: Some(Limit::At(4096)),
-        memory_low: Some(Limit::At(8192)),
         pids: Some(Limit::Unlimited),
     };
     assert_eq!(limits(CgroupVersion::V2, &files), expected);
@@ -82,7 +73,6 @@ fn what_has_no_file_or_no_number_has_no_limit_that_is_known() {
             "pids.max",
             "cpu.cfs_period_us",
             "memory.limit_in_bytes",
-            "cpuset.cpus",
         ]
         .map(|file| (file, ""))
         .into();
