@@ -1,5 +1,8 @@
 """Checks the documentation; see check.sh. Arguments: the binary.
 
+Completeness: every field that is serialized as JSON is in docs/reference/json.md, every reason of the exporter in
+docs/reference/errors.md, every column in the page of a command that has it.
+
 Links: every relative link in a Markdown file leads to a file, and its anchor to a heading there. Every docs/… path named
 anywhere in the repository exists. Every page below docs/ can be reached from docs/README.md.
 
@@ -32,8 +35,12 @@ def fail(where, what):
 
 def tracked():
     listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-                            capture_output=True, check=True).stdout.decode()
-    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+                            capture_output=True)
+    names = listed.stdout.decode().split("\0")
+    if listed.returncode:
+        # Not a clone: a copy of its files.
+        names = [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.relative_to(ROOT).parts[0] != "target"]
+    return sorted(name for name in names if name and (ROOT / name).is_file())
 
 
 def blocks(text):
@@ -118,6 +125,51 @@ def check_paths(files):
         for path in re.findall(r"(?<![\w/.-])(?:\.\./)*(docs/[\w./-]+\.(?:md|svg|png|sh|py))", text):
             if path not in FOREIGN and not (ROOT / path).exists():
                 fail(name, f"{path} does not exist")
+
+
+def serialized(path):
+    """The JSON keys of a source file's structs."""
+    text = (ROOT / path).read_text()
+    structs = re.findall(r"((?:#\[[^\n]*\]\n)+)(?:pub )?struct [^{;\n]*\{(.*?)\n\}", text, flags=re.S)
+    for attributes, body in structs:
+        if "Serialize" not in attributes:
+            continue
+        for serde, name in re.findall(r"((?:    #\[serde\(.*?\)\]\n)*)    (?:pub )?(?:r#)?(\w+): ", body, flags=re.S):
+            if "skip)" in serde:
+                continue
+            renamed = re.search(r"rename = \"(\w+)\"", serde)
+            if renamed:
+                yield renamed.group(1)
+            elif "camelCase" in attributes:
+                yield re.sub(r"_(\w)", lambda letter: letter.group(1).upper(), name)
+            else:
+                yield name
+
+
+JSON_SOURCES = """
+    crates/shimstat/src/stats/model.rs src/commands/events/show.rs src/commands/list/row.rs src/commands/list/places.rs
+    src/commands/metrics/summary/model.rs src/commands/metrics/summary/vm.rs src/guest_side.rs""".split()
+
+
+def check_completeness():
+    def page(name):
+        return (ROOT / "docs/reference" / name).read_text()
+
+    documented = set(re.findall(r"\w+", page("json.md")))
+    for path in JSON_SOURCES:
+        keys = list(serialized(path))
+        if not keys:
+            fail(path, "no struct with JSON fields was found")
+        for key in keys:
+            if key not in documented:
+                fail("docs/reference/json.md", f"the field {key} of {path} is missing")
+    for reason in re.findall(r"Self::\w+ => \"(\w+)\"", (ROOT / "src/exporter/reason.rs").read_text()):
+        if f"| `{reason}` |" not in page("errors.md"):
+            fail("docs/reference/errors.md", f"the reason {reason} is missing")
+    columns = page("list.md") + page("events.md") + page("top.md")
+    for heading in re.findall(r"(?:Field::\w+|Narrow::new)\(\s*\"([^\"]+)\"", (ROOT / "src/show/fields.rs").read_text()):
+        if heading not in columns:
+            fail("docs/reference", f"the column {heading} is in no page")
 
 
 def make_node(directory):
@@ -217,6 +269,7 @@ def is_in_demo(command, demo):
 files = tracked()
 checked = check_links(files)
 check_paths(files)
+check_completeness()
 counts = run_commands(files, sys.argv[1])
 for failure in failures:
     print(f"docs/check.sh: {failure}", file=sys.stderr)
