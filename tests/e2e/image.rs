@@ -51,9 +51,19 @@ fn image(directory: &Path, name: &str) -> String {
     image.display().to_string()
 }
 
+/// Families that say on which device a container's layer is, or how large it is.
+const OF_LAYERS: [&str; 3] = [
+    "container_fs_inodes_",
+    "container_fs_limit_",
+    "container_fs_usage_",
+];
+
 /// Names and labels of the series that are about sandboxes and containers.
 fn series(page: &str) -> BTreeSet<&str> {
+    // A container's layer is found from the root directory of process 1, which some machines for tests hide from root.
+    let has_layers = Path::new("/proc/1/root/proc").exists();
     page.lines()
+        .filter(|line| has_layers || !OF_LAYERS.iter().any(|family| line.starts_with(family)))
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| Some(line.rsplit_once(' ')?.0))
         .filter(|series| {
@@ -100,6 +110,7 @@ fn the_image_sees_in_a_daemon_sets_pod_what_there_is_to_see_on_the_host() {
         command.args(["--state", &state, "monitor", "--listen-address", "127.0.0.1:0"]);
         let on_host = Monitor::start(command).scrape();
         let in_pod = get("/metrics").unwrap();
+        assert!(in_pod.text().contains("\nkata_monitor_host_pids_visible 1\n"));
         let (in_pod, on_host) = (series(in_pod.text()), series(&on_host.text));
         assert_eq!(
             in_pod.symmetric_difference(&on_host).collect::<Vec<_>>(),
