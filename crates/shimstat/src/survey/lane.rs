@@ -70,10 +70,16 @@ impl Lane {
         }
     }
 
-    /// Whether nothing is in flight and nothing has to be remembered of it.
+    /// Whether nobody else holds the lane, as an asker does that waits for its turn and a visit between two calls, and
+    /// nothing has to be remembered.
     pub fn is_idle(&self) -> bool {
-        let progress = *self.progress();
-        progress.call.is_none() && progress.rest.is_none_or(|rest| rest.until <= Instant::now())
+        Arc::strong_count(&self.connection) == 1 && !self.rests()
+    }
+
+    /// Whether the shim is left alone, after a call that was late.
+    fn rests(&self) -> bool {
+        let rest = self.progress().rest;
+        rest.is_some_and(|rest| rest.until > Instant::now())
     }
 
     /// Closes the connection where nothing is in flight: an idle lane holds no descriptor.
@@ -108,27 +114,36 @@ impl Lane {
 
     /// Makes a call to the same sandbox by other means (its monitor's HTTP), when its turn comes and under the
     /// lane's rules: nothing else is asked of the sandbox meanwhile, nor after the limit until the call has ended,
-    /// and after a call that was late the sandbox is left alone for as long as it took.
+    /// and after a call that was late the sandbox is left alone for as long as it took. `check` comes first, in the same
+    /// turn and with a deadline of its own: the call is made where it does not fail, and what it said comes back too.
     ///
     /// The call is waited for to its end, in a task of its own, even where the asker gives up.
-    pub async fn call<T: Send + 'static>(
+    pub async fn call<C: Send + 'static, T: Send + 'static, E: Send + From<AskError> + 'static>(
         &self,
         name: &'static str,
-        call: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, AskError> {
+        check: impl Future<Output = Result<C, E>> + Send + 'static,
+        call: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<(C, T), E> {
         let turn = self.turn().await?;
         let (asked, answered) = oneshot::channel();
         let lane = self.clone();
-        lane.begin(name);
         tokio::spawn(async move {
-            let answer = call.await;
-            lane.rest_if_late().await;
-            lane.end();
+            let answer = match check.await {
+                Ok(_) if asked.is_closed() => return,
+                Ok(checked) => {
+                    lane.begin(name);
+                    let answer = call.await;
+                    lane.rest_if_late().await;
+                    lane.end();
+                    answer.map(|answer| (checked, answer))
+                }
+                Err(error) => Err(error),
+            };
             // Free before the answer is out: whoever hears it finds the lane free.
             drop(turn);
             let _ = asked.send(answer);
         });
-        self.wait(answered).await
+        self.wait(answered).await?
     }
 
     /// Does something about the same sandbox for which its shim does not wait, when its turn comes: nothing is asked of
@@ -165,10 +180,10 @@ impl Lane {
 
     /// Waits until nothing is in flight, but no longer than that call may take.
     async fn turn(&self) -> Result<OwnedMutexGuard<Option<TaskConnection>>, AskError> {
+        if self.is_late().await {
+            return Err(self.unanswered());
+        }
         loop {
-            if self.is_overdue() {
-                return Err(self.unanswered());
-            }
             if let Some(Rest { call, took, until }) = self.progress().rest {
                 let rest = until.saturating_duration_since(Instant::now());
                 if !rest.is_zero() {
@@ -186,6 +201,9 @@ impl Lane {
                 return Ok(connection);
             }
             self.discount_busy_time(deadline);
+            if self.is_overdue() {
+                return Err(self.unanswered());
+            }
         }
     }
 
@@ -241,9 +259,9 @@ impl Lane {
         self.progress().call = None;
     }
 
-    /// Whether the call in flight has ended too late. Where it looks so, those who wait for it get the chance to notice
-    /// first that it was this program that was late.
-    async fn ended_late(&self) -> bool {
+    /// Whether the call in flight is late. Where it looks so, those who wait for it get the chance to notice first that it
+    /// was this program that was late.
+    async fn is_late(&self) -> bool {
         if self.is_overdue() {
             tokio::task::yield_now().await;
         }
@@ -252,7 +270,7 @@ impl Lane {
 
     /// Leaves the shim alone for as long as the call in flight took, where that was late.
     async fn rest_if_late(&self) {
-        if !self.ended_late().await {
+        if !self.is_late().await {
             return;
         }
         let mut progress = self.progress();
@@ -364,7 +382,7 @@ impl Visit {
             return Ok(Reply { state, stats });
         }
         // After an answer to State that was late, a Stats might hold up everyone else.
-        if self.lane.ended_late().await || self.asked.is_closed() {
+        if self.lane.is_late().await || self.asked.is_closed() {
             *self.kept = Some(connection);
             return Err(self.lane.unanswered());
         }
@@ -404,6 +422,7 @@ impl Visit {
         }
         let reply = match self.stats(&mut connection).await {
             Ok(reply) => reply,
+            Err(ShimError::Rpc { .. }) if self.lane.rests() => return Err(self.lane.unanswered()),
             Err(error @ ShimError::Rpc { .. }) if !error.is_deadline() => {
                 // The task may have stopped between the two calls; if not, the error is what it says.
                 return match self
@@ -433,7 +452,9 @@ impl Visit {
             source,
         });
         let stopped = match &stats {
-            Ok(stats) if matches!(calls, Calls::StatsOfRunning(_)) && stats.is_emptied() => {
+            Ok(stats)
+                if matches!(calls, Calls::StatsOfRunning(_)) && stats.is_emptied() && !self.lane.rests() =>
+            {
                 self.noticed_end(&mut connection).await?
             }
             _ => None,
@@ -516,7 +537,12 @@ impl Visit {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) if error.is_gone() => Err(AskError::NotRunning(NotRunning::Gone(error))),
             Ok(Err(error)) => Err(AskError::Shim(error)),
-            Err(_elapsed) => Err(self.lane.unanswered()),
+            Err(_elapsed) => {
+                let unanswered = self.lane.unanswered();
+                // Those who wait for their turn notice it as well, and do not wait once more, one after the other.
+                tokio::task::yield_now().await;
+                Err(unanswered)
+            }
         }
     }
 

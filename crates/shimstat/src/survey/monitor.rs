@@ -44,15 +44,15 @@ impl Survey {
             MonitorQuestion::Metrics => self.guest_of_pod(pod),
             MonitorQuestion::MetricsAtAnyRisk | MonitorQuestion::AgentUrl => None,
         };
-        let mut no_guest = None;
-        if let Some(guest) = guest {
-            let terms = self.terms.clone();
-            match lane.hold(async move { guest.liveness(&terms).await }).await? {
-                Liveness::Alive(_) => {}
-                Liveness::Hung(silence) => return Err(silence.error(state).into()),
-                Liveness::Unknown(why) => no_guest = Some(why),
+        let terms = self.terms.clone();
+        let check = async move {
+            let Some(guest) = guest else { return Ok(None) };
+            match guest.liveness(&terms).await {
+                Liveness::Alive(_) => Ok(None),
+                Liveness::Hung(silence) => Err(silence.error(state).into()),
+                Liveness::Unknown(why) => Ok(Some(why)),
             }
-        }
+        };
         let call = MonitorCall {
             connect: self.terms.connect.clone(),
             limit: self.terms.limit,
@@ -70,8 +70,8 @@ impl Survey {
             }
             page
         };
-        let answer = lane.call(question.call(), measured).await;
-        let page = answer.map_err(|error| named(error, question.call(), monitor))??;
+        let answer = lane.call(question.call(), check, measured).await;
+        let (no_guest, page) = answer.map_err(|error| named(error, question.call(), monitor))?;
         Ok(MonitorPage { no_guest, ..page })
     }
 
@@ -143,13 +143,15 @@ impl Survey {
 }
 
 /// The same error, about the socket that was asked: the lane is named after the shim's other one.
-fn named(error: AskError, asked: &str, monitor: Option<Address>) -> AskError {
+fn named(error: MonitorError, asked: &str, monitor: Option<Address>) -> MonitorError {
     match (error, monitor) {
-        (AskError::Unanswered { call, waited, .. }, Some(address)) if call == asked => AskError::Unanswered {
-            address,
-            call,
-            waited,
-        },
+        (MonitorError::Ask(AskError::Unanswered { call, waited, .. }), Some(address)) if call == asked => {
+            MonitorError::Ask(AskError::Unanswered {
+                address,
+                call,
+                waited,
+            })
+        }
         (error, _) => error,
     }
 }

@@ -306,6 +306,34 @@ async fn hung_shims_cost_one_deadline_and_are_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lane_that_somebody_waits_for_is_not_forgotten() {
+    let hung = Pace {
+        state: LIMIT * 1000,
+        ..Pace::default()
+    };
+    let slow = Pace {
+        state: millis(50),
+        ..Pace::default()
+    };
+    let node = Node::new([("/hung1", hung), ("/hung2", hung), ("/s", slow)]);
+    let ask = |id, shim| {
+        let (survey, container) = (node.survey.clone(), container(id, shim));
+        tokio::spawn(async move { survey.ask(&container, State).await })
+    };
+    // The two are all that are asked at once; the third waits.
+    let waiting = [ask("h1", "/hung1"), ask("h2", "/hung2"), ask("c1", "/s")];
+    tokio::time::sleep(millis(10)).await;
+    node.survey.rest();
+    node.survey.keep(|_| false);
+    let other = ask("c2", "/s");
+    assert!(other.await.unwrap().is_ok());
+    let [_, _, waiting] = waiting;
+    assert!(waiting.await.unwrap().is_ok());
+    // Two hung calls, and one at a time to the third shim.
+    assert_eq!(node.shims.most.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_shim_is_asked_one_thing_at_a_time() {
     let node = Node::new([(
         "/s",
