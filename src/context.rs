@@ -1,6 +1,7 @@
 //! What every command works with.
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use go_duration as duration;
@@ -30,7 +31,7 @@ impl Context {
             Id::parse(namespace).map_err(|e| Failure::usage(format!("--namespace {namespace:?}: {e}")))?;
         }
         Ok(Self {
-            node: Node::new(global.state_dirs, namespace),
+            node: node(global.state_dirs, namespace, global.timeout)?,
             timeout: global.timeout,
             verbose: global.verbose,
         })
@@ -98,4 +99,32 @@ fn rounded(time: Duration) -> String {
     duration::show(Duration::from_micros(
         u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
     ))
+}
+
+/// The node, where its directories answer in time. On a mount whose server is gone, looking at them never ends, and nothing
+/// interrupts it: so another thread looks first.
+fn node(state_dirs: Vec<PathBuf>, namespace: Option<String>, limit: Duration) -> Result<Node, Failure> {
+    let shown = match &state_dirs[..] {
+        [] => "the usual state directories".to_string(),
+        given => {
+            let given: Vec<_> = given.iter().map(|path| path.to_string_lossy()).collect();
+            given.join(", ")
+        }
+    };
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let look = move || {
+        let node = Node::new(state_dirs, namespace);
+        node.is_there();
+        let _ = sender.send(node);
+    };
+    let failed = |text: String| Failure::new(format!("no containers: {shown}: {text}"));
+    std::thread::Builder::new()
+        .spawn(look)
+        .map_err(|error| failed(format!("cannot be looked at: {error}")))?;
+    receiver.recv_timeout(limit).map_err(|_| {
+        failed(format!(
+            "has not answered for {}: it may be on a mount whose server is gone",
+            duration::show(limit)
+        ))
+    })
 }

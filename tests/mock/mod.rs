@@ -58,6 +58,14 @@ pub fn running(pid: u32) -> Reply {
     state(2, pid, 0)
 }
 
+/// The State reply of a running task, for this id whatever was asked about.
+pub fn running_as(id: &str) -> Reply {
+    let mut reply = StateResponse::new();
+    reply.id = id.to_string();
+    reply.status = EnumOrUnknown::from_i32(2);
+    Reply::Payload(reply.write_to_bytes().unwrap())
+}
+
 pub fn stopped(exit_status: u32) -> Reply {
     state(3, 0, exit_status)
 }
@@ -223,7 +231,8 @@ pub fn finish(mut command: Command) -> Ran {
     watchdog.join().unwrap();
     Ran {
         status: status.code(),
-        stdout: String::from_utf8(stdout).unwrap(),
+        // A page is passed on as it came.
+        stdout: String::from_utf8_lossy(&stdout).into_owned(),
         stderr: String::from_utf8(stderr).unwrap(),
         took: started.elapsed(),
     }

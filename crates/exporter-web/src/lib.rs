@@ -60,6 +60,13 @@ mod server;
 #[cfg_attr(not(feature = "web-config"), path = "no_web_config.rs")]
 mod web_config;
 
+/// Reads the text of a `web.config.file`, for a fuzz target.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn fuzz_web_config(text: &str) {
+    web_config::fuzz(text);
+}
+
 pub use address::{AddressError, ListenAddress};
 pub use error::{Error, Event, SystemdError, WebConfigError};
 pub use hyper::StatusCode;

@@ -9,6 +9,7 @@ mod fixtures;
 mod guests;
 mod host;
 mod input;
+mod keys;
 mod model;
 mod row;
 mod screen;
@@ -24,7 +25,7 @@ use shimstat::node::Inventory;
 use self::asking::Asking;
 use self::guests::Guests;
 use self::host::HostSide;
-use self::input::Decoder;
+use self::keys::{Decoder, Key};
 use self::model::{Model, Request};
 use self::screen::Screen;
 use self::signals::{Signal, Signals};
@@ -151,7 +152,7 @@ impl Watch {
     }
 
     /// Does what a key means. Returns whether to quit.
-    fn press(&mut self, key: input::Key) -> io::Result<bool> {
+    fn press(&mut self, key: Key) -> io::Result<bool> {
         let Some(action) = input::action(self.model.mode, key) else {
             return Ok(false);
         };

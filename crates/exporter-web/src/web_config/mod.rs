@@ -65,6 +65,12 @@ struct Rules {
 /// Tells a file from what it was before.
 type Stamp = (u64, u64, u64, i64, i64);
 
+/// Reads the text of a file, for a fuzz target.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz(text: &str) {
+    let _ = file::Settings::parse(text, std::path::Path::new("/nowhere"));
+}
+
 impl WebConfig {
     /// Reads the file for the first time: what is wrong with it now is an error.
     pub fn load(source: Source, events: Events) -> Result<Self, WebConfigError> {

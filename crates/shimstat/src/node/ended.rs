@@ -89,7 +89,7 @@ struct CriStatus {
     reason: String,
 }
 
-fn cri(json: &[u8]) -> Option<Ended> {
+pub(super) fn cri(json: &[u8]) -> Option<Ended> {
     let status: CriStatus = serde_json::from_slice(json).ok()?;
     if status.version != "v1" || status.finished_at == 0 {
         return None;

@@ -96,7 +96,7 @@ fn virtual_machine_below(go_root: &Path, rust_root: &Path, id: &str) -> Option<V
 }
 
 /// From `persist.json`: `SandboxState` of the Go shim's virtcontainers/persist/api/sandbox.go.
-fn from_go(state: &Value) -> Option<VirtualMachine> {
+pub(super) fn from_go(state: &Value) -> Option<VirtualMachine> {
     let machine = state.get("HypervisorState")?;
     // A remote hypervisor's state is empty (virtcontainers/remote.go), and only the configuration names it.
     let hypervisor = machine
@@ -123,7 +123,7 @@ fn from_go(state: &Value) -> Option<VirtualMachine> {
 
 /// From `state.json`: `HypervisorState` and `CgroupState` of runtime-rs (crates/hypervisor/src/hypervisor_persist.rs,
 /// crates/resource/src/cgroups/cgroup_persist.rs).
-fn from_rust(state: &Value) -> Option<VirtualMachine> {
+pub(super) fn from_rust(state: &Value) -> Option<VirtualMachine> {
     let machine = state.get("hypervisor")?;
     let config = |key| machine.get("config")?.get(key);
     let hypervisor = machine.get("hypervisor_type").and_then(hypervisor_name);

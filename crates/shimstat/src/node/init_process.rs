@@ -23,7 +23,7 @@ impl SoftUlimits {
     }
 
     /// Lines such as `Max open files            1024                 1048576              files`.
-    fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let soft = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;
             match line.split_ascii_whitespace().next()? {

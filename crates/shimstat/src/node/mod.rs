@@ -15,6 +15,9 @@ mod docker;
 mod ended;
 mod files;
 mod find;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guest_volumes;
 pub mod gvisor;
 mod host_container;

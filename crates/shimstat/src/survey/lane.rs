@@ -1,5 +1,6 @@
 //! The way to one shim: whatever is asked of it goes through here, one call at a time.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -114,16 +115,32 @@ impl Lane {
 
     /// Makes a call to the same sandbox by other means (its monitor's HTTP), when its turn comes and under the
     /// lane's rules: nothing else is asked of the sandbox meanwhile, nor after the limit until the call has ended,
-    /// and after a call that was late the sandbox is left alone for as long as it took. `check` comes first, in the same
-    /// turn and with a deadline of its own: the call is made where it does not fail, and what it said comes back too.
+    /// and after a call that was late the sandbox is left alone for as long as it took.
     ///
     /// The call is waited for to its end, in a task of its own, even where the asker gives up.
-    pub async fn call<C: Send + 'static, T: Send + 'static, E: Send + From<AskError> + 'static>(
+    pub async fn call<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, AskError> {
+        let unchecked = async { Ok::<_, Infallible>(()) };
+        let Ok(((), answer)) = self.checked_call(name, unchecked, call).await?;
+        Ok(answer)
+    }
+
+    /// The same after a check, which is made in the same turn and has a deadline of its own: where it fails, the call is not
+    /// made. What it says comes back with the answer.
+    pub async fn checked_call<C, E, T>(
         &self,
         name: &'static str,
         check: impl Future<Output = Result<C, E>> + Send + 'static,
-        call: impl Future<Output = Result<T, E>> + Send + 'static,
-    ) -> Result<(C, T), E> {
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> Result<Result<(C, T), E>, AskError>
+    where
+        C: Send + 'static,
+        E: Send + 'static,
+        T: Send + 'static,
+    {
         let turn = self.turn().await?;
         let (asked, answered) = oneshot::channel();
         let lane = self.clone();
@@ -135,7 +152,7 @@ impl Lane {
                     let answer = call.await;
                     lane.rest_if_late().await;
                     lane.end();
-                    answer.map(|answer| (checked, answer))
+                    Ok((checked, answer))
                 }
                 Err(error) => Err(error),
             };
@@ -143,7 +160,7 @@ impl Lane {
             drop(turn);
             let _ = asked.send(answer);
         });
-        self.wait(answered).await?
+        self.wait(answered).await
     }
 
     /// Does something about the same sandbox for which its shim does not wait, when its turn comes: nothing is asked of

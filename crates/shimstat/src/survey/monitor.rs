@@ -46,7 +46,9 @@ impl Survey {
         };
         let terms = self.terms.clone();
         let check = async move {
-            let Some(guest) = guest else { return Ok(None) };
+            let Some(guest) = guest else {
+                return Ok::<_, MonitorError>(None);
+            };
             match guest.liveness(&terms).await {
                 Liveness::Alive(_) => Ok(None),
                 Liveness::Hung(silence) => Err(silence.error(state).into()),
@@ -70,9 +72,9 @@ impl Survey {
             }
             page
         };
-        let answer = lane.call(question.call(), check, measured).await;
-        let (no_guest, page) = answer.map_err(|error| named(error, question.call(), monitor))?;
-        Ok(MonitorPage { no_guest, ..page })
+        let answer = lane.checked_call(question.call(), check, measured).await;
+        let (no_guest, page) = answer.map_err(|error| named(error, question.call(), monitor))??;
+        Ok(MonitorPage { no_guest, ..page? })
     }
 
     /// Asks the agent in a pod's guest for its metrics and the guest's (`kata_agent_*`, `kata_guest_*`), as text that
@@ -143,15 +145,13 @@ impl Survey {
 }
 
 /// The same error, about the socket that was asked: the lane is named after the shim's other one.
-fn named(error: MonitorError, asked: &str, monitor: Option<Address>) -> MonitorError {
+fn named(error: AskError, asked: &str, monitor: Option<Address>) -> AskError {
     match (error, monitor) {
-        (MonitorError::Ask(AskError::Unanswered { call, waited, .. }), Some(address)) if call == asked => {
-            MonitorError::Ask(AskError::Unanswered {
-                address,
-                call,
-                waited,
-            })
-        }
+        (AskError::Unanswered { call, waited, .. }, Some(address)) if call == asked => AskError::Unanswered {
+            address,
+            call,
+            waited,
+        },
         (error, _) => error,
     }
 }

@@ -1,0 +1,32 @@
+//! Decoders of this module that nobody outside has a use for, for fuzz targets.
+
+use super::{ended, hypervisor, init_process, mountinfo, proc_fs, spec};
+use crate::shim::address::Endpoint;
+
+/// Reads the files of a bundle, and those that a shim and a manager keep beside it.
+pub fn bundle_files(bytes: &[u8]) {
+    if let Ok(spec) = spec::Spec::from_json(bytes) {
+        let names = spec.annotations.names();
+        let _ = (
+            spec.annotations.role("id"),
+            names.pod(),
+            spec.annotations.handler(),
+        );
+    }
+    let _ = spec::mount_sources(bytes);
+    let _ = ended::cri(bytes);
+    let _ = Endpoint::from_bootstrap(bytes);
+    if let Ok(state) = serde_json::from_slice(bytes) {
+        let _ = (hypervisor::from_go(&state), hypervisor::from_rust(&state));
+    }
+}
+
+/// Reads the tables of `/proc`.
+pub fn proc_tables(text: &str) {
+    if let Some(stat) = proc_fs::Stat::parse(text) {
+        let _ = stat.cpu();
+    }
+    let _ = proc_fs::field(text, "VmRSS");
+    let _ = init_process::SoftUlimits::parse(text);
+    let _ = mountinfo::parse(text).count();
+}
