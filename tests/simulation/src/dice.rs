@@ -14,11 +14,11 @@ impl Dice {
     /// One of its own for somebody, so that nobody's choices depend on when others make theirs.
     pub fn of(&self, who: u64) -> Self {
         let mut own = Self(self.0 ^ who.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        own.next();
+        own.roll();
         own
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,7 +28,7 @@ impl Dice {
 
     /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
+        self.roll() % end.max(1)
     }
 
     pub fn index(&mut self, length: usize) -> usize {

@@ -58,7 +58,7 @@ async fn answer(mut stream: DuplexStream, sandbox: &Arc<Sandbox>, slot: &Slot) {
         3 if mood == Mood::Lying => format!("kata_shim_threads {invented}\n"),
         _ => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
     };
-    let mut dice = Dice::new(sandbox.dice().next());
+    let mut dice = Dice::new(sandbox.dice().roll());
     shim::send(
         &mut stream,
         answer.as_bytes(),

@@ -104,7 +104,7 @@ async fn handle(
         let number = sandbox.number(What::Stats, &id);
         wire::answer(stream, wire::stats(V1, wire::metrics(number)))
     };
-    let mut dice = Dice::new(sandbox.dice().next());
+    let mut dice = Dice::new(sandbox.dice().roll());
     let mut writer = writer.lock().await;
     send(&mut *writer, &bytes, manner, &mut dice, || drop(pending)).await;
     manner
