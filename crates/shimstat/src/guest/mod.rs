@@ -11,6 +11,9 @@ mod address;
 mod agent;
 mod connect;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod merge;
 pub(crate) mod messages;
 mod method;

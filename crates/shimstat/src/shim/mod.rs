@@ -8,6 +8,9 @@
 pub mod address;
 mod connect;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub mod monitor;
 pub mod runsc;
