@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Compares promtext with the reader of Prometheus's Python client (pip install prometheus_client), on all that the fuzz
+target metrics_text has found: fuzz/differential.py [DIRECTORY]
+
+Each file is merged alone. Whatever the page has, the client must read in the same way from the file itself, line by line;
+and what the client reads in the file and the page lacks is counted, with the reasons for which promtext may drop it."""
+
+import collections
+import math
+import pathlib
+import re
+import subprocess
+import sys
+
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+HERE = pathlib.Path(__file__).resolve().parent
+DIRECTORY = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else HERE / "corpus/metrics_text")
+ROOT = HERE.parent
+NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
+LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
+
+
+def same(one, other):
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+def samples(text):
+    for family in parse(text):
+        for sample in family.samples:
+            labels = {key: value for key, value in sample.labels.items() if value and key != "file"}
+            yield (sample.name, tuple(sorted(labels.items()))), sample.value
+
+
+subprocess.run(["cargo", "build", "--quiet", "--package", "promtext", "--example", "merge"], cwd=ROOT, check=True)
+merge = ROOT / "target/debug/examples/merge"
+files = read = refused = 0
+dropped, faults = collections.Counter(), []
+scratch = HERE / "artifacts/differential"
+scratch.parent.mkdir(exist_ok=True)
+for path in sorted(DIRECTORY.iterdir()):
+    body = path.read_bytes()[1:]
+    scratch.write_bytes(body)
+    page = subprocess.run([merge, scratch], stdout=subprocess.PIPE, check=True).stdout.decode()
+    files += 1
+    try:
+        ours = list(samples(page))
+    except Exception as error:
+        faults.append(f"{path.name}: the client does not read the page: {error!r}")
+        continue
+    read += len(ours)
+    if len({series for series, _ in ours}) != len(ours):
+        faults.append(f"{path.name}: a series twice")
+    theirs = collections.defaultdict(list)
+    for line in body.split(b"\n"):
+        try:
+            for series, value in samples(line.decode() + "\n"):
+                theirs[series].append(value)
+        except Exception:
+            refused += 1
+    known = dict(ours)
+    for series, value in ours:
+        # promtext renames a label `file` of the page itself, and puts a histogram's bounds in one form.
+        if not any(same(value, their) for their in theirs[series]) and "exported_file" not in dict(series[1]) and "le" not in dict(series[1]):
+            faults.append(f"{path.name}: {series} = {value} is not what the client reads: {theirs[series]}")
+    for series, values in theirs.items():
+        if series in known:
+            continue
+        name, labels = series
+        if not NAME.match(name) or not all(LABEL.match(label) for label, _ in labels):
+            dropped["a name that is none"] += 1
+        else:
+            dropped["other: the client is more lenient, or the family's type does not allow it"] += 1
+print(f"{files} files: {read} samples of ours read alike by the client; {refused} lines that it refuses")
+for reason, count in dropped.items():
+    print(f"the client reads {count} that we drop: {reason}")
+for fault in faults[:20]:
+    print("FAULT", fault)
+print(f"{len(faults)} faults")
+sys.exit(bool(faults))
