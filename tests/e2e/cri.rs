@@ -1,6 +1,7 @@
 //! Pods as containerd's CRI makes them.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -89,5 +90,76 @@ fn an_oom_kill_and_the_exit_status_are_told_of_a_container_that_cri_has_deleted(
             // `sh` is killed, or only its child.
             assert_eq!(!of_type("oom").is_empty(), oom, "{script}: {lines:?}");
         }
+    });
+}
+
+/// `sandboxer = "shim"`: the sandbox is no task, and has no spec.
+#[test]
+fn a_sandbox_that_its_shim_manages_is_listed_asked_and_named_like_any_other() {
+    for_each_cri(|containerd| {
+        // It came with containerd 2.
+        if !containerd.version.contains("/v2 ") {
+            return;
+        }
+        let cri = Cri::of(containerd);
+        let id = fresh_id("managed");
+        let pod = cri.manage_sandbox(&id, "io.containerd.test-sandbox.v2");
+        let state = Path::new(&containerd.state()).join("io.containerd.sandbox.controller.v1.shim/k8s.io");
+        assert!(state.join(&id).join("bootstrap.json").exists());
+        assert!(!state.join(&id).join("config.json").exists());
+        let container = fresh_id("app");
+        let annotations = [
+            ("container-type", "container"),
+            ("sandbox-id", &id),
+            ("sandbox-namespace", "shop"),
+            ("sandbox-name", "web"),
+            ("container-name", "app"),
+        ]
+        .map(|(key, value)| format!("--annotation=io.kubernetes.cri.{key}={value}"));
+        let limit = ["--memory-limit".to_string(), (64 * MIB).to_string()];
+        let sandbox_option = ["--sandbox".to_string(), id.clone()];
+        let runtime = ["--runtime", "io.containerd.test-sandbox.v2"].map(str::to_string);
+        let options = [&annotations[..], &limit, &sandbox_option, &runtime].concat();
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
+        let _task = containerd.run_as("k8s.io", &container, &options, &["sleep", "1000"]);
+
+        let rows = containerd.ask(&["list", "--format", "json"]).json();
+        let ids = rows
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["id"].as_str().unwrap());
+        assert_eq!(ids.collect::<Vec<_>>(), [id.as_str(), container.as_str()]);
+        let sandbox = row(&rows, &id);
+        let shown =
+            ["role", "pod_namespace", "pod", "runtime", "status"].map(|key| sandbox[key].as_str().unwrap());
+        assert_eq!(shown, ["sandbox", "shop", "web", "test-sandbox", "running"]);
+        let pid = sandbox["pid"].as_u64().unwrap();
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(
+            command.starts_with(b"sleep\0"),
+            "the process that stands for its machine"
+        );
+        assert_eq!(row(&rows, &container)["status"], "running");
+
+        let event = containerd.ask(&["events", "--stats", "shop/web/app"]).json();
+        assert_eq!(event["data"]["memory"]["usage"]["limit"], 64 * MIB);
+        let ran = containerd.ask(&["events", "--stats", "shop/web"]);
+        assert!(
+            ran.complaint().contains("no statistics of the sandbox itself"),
+            "{}",
+            ran.stderr
+        );
+        let all = containerd.ask(&["events", "--stats", "--all", "--format", "json"]);
+        assert_eq!(all.answer().lines().count(), 1);
+        // Its monitor is where Kata's Rust shim has it.
+        let metrics = containerd.ask(&["metrics", "shop/web"]);
+        assert!(metrics.stdout.contains("\nkata_guest_"), "{}", metrics.stderr);
+        let summary = containerd.ask(&["metrics", "--summary", "shop/web", "--format", "json"]);
+        assert_eq!(summary.code, Some(0), "{}", summary.stderr);
+
+        pod.stop();
+        let rows = containerd.ask(&["list", "--format", "json"]).json();
+        assert_eq!(row(&rows, &id)["status"], "stopped");
     });
 }

@@ -1,5 +1,6 @@
-//! A small client of containerd's CRI, for pods as Kubernetes makes them. Messages are written and read by the numbers of
-//! their fields (<https://github.com/kubernetes/cri-api/blob/master/pkg/apis/runtime/v1/api.proto>).
+//! A small client of containerd's CRI, for pods as Kubernetes makes them, and of its sandbox controller. Messages are written and read by the numbers of
+//! their fields (<https://github.com/kubernetes/cri-api/blob/master/pkg/apis/runtime/v1/api.proto>,
+//! <https://github.com/containerd/containerd/blob/main/api/services/sandbox/v1/sandbox.proto>).
 
 use std::path::{Path, PathBuf};
 
@@ -116,11 +117,36 @@ impl Cri {
 
     /// Calls a method of the runtime service; the reply's bytes, or what went wrong.
     fn call(&self, method: &str, request: &Message) -> Result<Vec<u8>, String> {
+        self.call_service("runtime.v1.RuntimeService", method, request)
+    }
+
+    /// Has a runtime's shim manage a sandbox, in namespace `k8s.io`. It ends when dropped.
+    ///
+    /// CRI asks for the same where a runtime has `sandboxer = "shim"`, but containerd 2.1.9 panics then: it has no spec
+    /// for the sandbox, and looks into it.
+    #[track_caller]
+    pub fn manage_sandbox(&self, id: &str, runtime: &str) -> ManagedSandbox<'_> {
+        let managed = ManagedSandbox {
+            cri: self,
+            id: id.to_string(),
+        };
+        let sandbox = Message::default()
+            .text(1, id)
+            .message(2, &Message::default().text(1, runtime));
+        managed
+            .call("Create", managed.request().message(6, &sandbox))
+            .expect("Create");
+        managed.call("Start", managed.request()).expect("Start");
+        managed
+    }
+
+    fn call_service(&self, service: &str, method: &str, request: &Message) -> Result<Vec<u8>, String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        let call = call(&self.socket, method, &request.0);
+        let path = format!("{service}/{method}");
+        let call = call(&self.socket, &path, &request.0);
         runtime
             .block_on(async { tokio::time::timeout(std::time::Duration::from_secs(30), call).await })
             .map_err(|_| "no answer".to_string())?
@@ -235,6 +261,34 @@ impl Drop for CriPod<'_> {
     }
 }
 
+/// A sandbox that its shim manages.
+pub struct ManagedSandbox<'a> {
+    cri: &'a Cri,
+    id: String,
+}
+
+impl ManagedSandbox<'_> {
+    fn request(&self) -> Message {
+        Message::default().text(1, &self.id).text(10, "shim")
+    }
+
+    fn call(&self, method: &str, request: Message) -> Result<Vec<u8>, String> {
+        self.cri
+            .call_service("containerd.services.sandbox.v1.Controller", method, &request)
+    }
+
+    pub fn stop(&self) {
+        self.call("Stop", self.request()).expect("Stop");
+    }
+}
+
+impl Drop for ManagedSandbox<'_> {
+    fn drop(&mut self) {
+        let _ = self.call("Stop", self.request());
+        let _ = self.call("Shutdown", self.request());
+    }
+}
+
 /// The first field of a reply, which is a text in those that are read here.
 fn first_text(reply: &[u8]) -> String {
     assert_eq!(reply.first(), Some(&0x0a), "{reply:?}");
@@ -243,13 +297,15 @@ fn first_text(reply: &[u8]) -> String {
 }
 
 /// One unary gRPC call.
-async fn call(socket: &Path, method: &str, request: &[u8]) -> Result<Vec<u8>, String> {
+async fn call(socket: &Path, path: &str, request: &[u8]) -> Result<Vec<u8>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let stream = UnixStream::connect(socket).await.map_err(|e| text(&e))?;
     let (client, connection) = h2::client::handshake(stream).await.map_err(|e| text(&e))?;
     tokio::spawn(connection);
     let mut client = client.ready().await.map_err(|e| text(&e))?;
-    let head = http::Request::post(format!("http://localhost/runtime.v1.RuntimeService/{method}"))
+    let head = http::Request::post(format!("http://localhost/{path}"))
+        // CRI is in this namespace anyway.
+        .header("containerd-namespace", "k8s.io")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(())

@@ -44,7 +44,7 @@ fn socket_path(args: &Args, sandbox: &str) -> PathBuf {
 /// shims print the same.
 pub fn start(args: &Args) -> io::Result<()> {
     let bundle = env::current_dir()?;
-    let spec = Spec::read(&bundle)?;
+    let spec = Spec::read_or_managed(&bundle)?;
     let sandbox = spec.sandbox_id().unwrap_or(&args.id);
     let socket = socket_path(args, sandbox);
     if sandbox == args.id {
@@ -107,7 +107,7 @@ fn spawn_server(args: &Args, bundle: &Path, socket: &Path) -> io::Result<()> {
 /// listening socket.
 pub fn serve(args: &Args) -> io::Result<()> {
     let bundle = env::current_dir()?;
-    let spec = Spec::read(&bundle)?;
+    let spec = Spec::read_or_managed(&bundle)?;
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     listener.set_nonblocking(true)?;
     // The containers' processes are started by runc, which ends: their exit is reported to this process.
@@ -140,7 +140,7 @@ pub fn delete(args: &Args) -> io::Result<()> {
         PathBuf::from(&args.bundle)
     };
     let pid = container::kill_leftover(&bundle, &args.id)?;
-    if let Ok(spec) = Spec::read(&bundle)
+    if let Ok(spec) = Spec::read_or_managed(&bundle)
         && spec.sandbox_id().is_none()
     {
         remove_file(&socket_path(args, &args.id))?;

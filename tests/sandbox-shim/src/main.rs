@@ -17,6 +17,8 @@
 //! sandbox's own process is shown as the hypervisor (`kata_hypervisor_*`), this shim as the agent
 //! (`kata_agent_*`), and the host as the guest (`kata_guest_*`, with the sandbox's network namespace).
 //!
+//! With `sandboxer = "shim"` in CRI's configuration containerd has it manage the sandbox itself: see [`sandbox`].
+//!
 //! Annotations on the sandbox choose which of Kata's two shims it behaves as: see [`flavour`]. It publishes no
 //! events to containerd, and has no exec, terminal, pause or checkpoint.
 
@@ -30,6 +32,7 @@ mod flavour;
 mod lifecycle;
 mod monitor;
 mod proc;
+mod sandbox;
 mod service;
 mod spec;
 mod text;

@@ -17,6 +17,7 @@ use containerd_shim_protos::{
         ResizePtyRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse,
         StatsRequest, StatsResponse, Status, WaitRequest, WaitResponse,
     },
+    sandbox_async::create_sandbox,
     shim_async::{Task, create_task},
 };
 use protobuf::MessageField;
@@ -33,13 +34,14 @@ use crate::{
     container::{Container, Exit},
     families,
     monitor::Monitor,
+    sandbox::ManagedSandbox,
 };
 
 const V2: &str = "containerd.task.v2.Task";
 const V3: &str = "containerd.task.v3.Task";
 
 /// The containers of one sandbox.
-struct Pod {
+pub struct Pod {
     monitor: Arc<Monitor>,
     containers: Mutex<HashMap<String, Arc<Container>>>,
     shutdown: Notify,
@@ -79,6 +81,10 @@ pub async fn serve(listener: UnixListener, monitor: Arc<Monitor>) -> io::Result<
     if let Some(v2) = create_task(pod.clone()).remove(V3) {
         services.insert(V2.to_owned(), v2);
     }
+    services.extend(create_sandbox(Arc::new(ManagedSandbox::new(
+        pod.clone(),
+        pod.monitor.clone(),
+    ))));
     let listener = Listener::from(tokio::net::UnixListener::from_std(listener)?);
     let mut server = Server::new().add_listener(listener).register_service(services);
     server.start().await.map_err(io::Error::other)?;
@@ -92,6 +98,11 @@ pub async fn serve(listener: UnixListener, monitor: Arc<Monitor>) -> io::Result<
 }
 
 impl Pod {
+    /// Ends the shim.
+    pub fn shut_down(&self) {
+        self.shutdown.notify_one();
+    }
+
     fn containers(&self) -> Vec<Arc<Container>> {
         self.containers
             .lock()
@@ -364,7 +375,7 @@ fn status(code: Code, message: String) -> Error {
     Error::RpcStatus(get_status(code, message))
 }
 
-fn failed(error: io::Error) -> Error {
+pub fn failed(error: io::Error) -> Error {
     let code = match error.kind() {
         io::ErrorKind::Unsupported => Code::UNIMPLEMENTED,
         _ => Code::UNKNOWN,
