@@ -43,8 +43,8 @@ COUNTS = """
     kata_sandbox_network_dropped_packets_total kata_sandbox_threads kata_sandbox_threads_left_out
     kata_sandbox_vcpus""".split()
 FLAGS = """
-    kata_monitor_build_info kata_monitor_container_failure kata_monitor_container_up kata_monitor_host_pids_visible
-    kata_monitor_sandbox_failure kata_monitor_sandbox_up kata_sandbox_info""".split()
+    kata_monitor_build_info kata_monitor_container_failure kata_monitor_container_info kata_monitor_container_up
+    kata_monitor_host_pids_visible kata_monitor_sandbox_failure kata_monitor_sandbox_up kata_sandbox_info""".split()
 
 # Labels beside those of all families of the group.
 LABELS = [
@@ -57,6 +57,7 @@ LABELS = [
     (r"container_ulimits_soft", "`ulimit`: always `max_open_files`"),
     (r"kata_monitor_build_info", "`version`, `commit`"),
     (r"kata_monitor_(sandbox|container)_failure", "and `reason`"),
+    (r"kata_monitor_container_info", "and `runtime`, `hypervisor`, `shim`, `machine`"),
     (r"kata_monitor_answers_total", "`cpu_known`"),
     (r"kata_sandbox_info", "`handler`, `hypervisor`, `machine`, `shim`"),
     (r"kata_sandbox_(disk_.*|memory_bytes|process_.*)", "`part`"),

@@ -3,6 +3,8 @@
 
 #![allow(clippy::restriction)] // A test may panic.
 
+#[path = "support/exporter.rs"]
+mod exporter;
 mod mock;
 
 use std::fs;
@@ -196,6 +198,39 @@ fn a_sandbox_whose_shim_has_no_statistics_of_it_says_so_and_is_asked_for_them_on
         stream.wait().unwrap();
         assert_eq!(asked("SandboxMetrics"), 1);
     }
+}
+
+/// The shim of a sandbox without SandboxMetrics; its process is this one.
+#[test]
+fn the_exporter_has_a_sandbox_without_statistics_up_with_what_is_known() {
+    let (node, _) = sandboxer_pod(|call| match call.method.as_str() {
+        "SandboxStatus" => sandbox_status("SANDBOX_READY"),
+        "SandboxMetrics" => Reply::Error(12, "not implemented".to_string()),
+        _ => healthy(call),
+    });
+    let monitor = exporter::Monitor::start(node.command(&["monitor", "--listen-address", "127.0.0.1:0"]));
+    let page = monitor.get("/metrics").text().to_string();
+    let of_sandbox = |family: &str| {
+        let mut lines = page
+            .lines()
+            .filter(|line| line.starts_with(&format!("{family}{{")));
+        let id = format!(" id=\"{SANDBOX}\"").trim().to_string();
+        lines.find(|line| line.contains(&id)).map(str::to_string)
+    };
+    let up = of_sandbox("kata_monitor_container_up").unwrap();
+    assert!(up.ends_with(" 1"), "{up}");
+    assert_eq!(of_sandbox("kata_monitor_container_failure"), None);
+    assert_eq!(
+        of_sandbox("container_memory_usage_bytes"),
+        None,
+        "nobody has measured it"
+    );
+    assert_eq!(of_sandbox("container_cpu_usage_seconds_total"), None);
+    let info = of_sandbox("kata_monitor_container_info").unwrap();
+    assert!(
+        info.contains("runtime=\"runcsb\"") && info.contains("pod=\"sbweb\""),
+        "{info}"
+    );
 }
 
 #[test]

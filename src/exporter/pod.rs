@@ -5,10 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use promtext::{Page, PageReader, Relabel};
 use shimstat::node::processes::ResourceUse;
-use shimstat::node::{Container, Pod};
+use shimstat::node::{Container, Pod, interfaces_of_task};
+use shimstat::shim::task::TaskState;
 use shimstat::stats::Stats;
 use shimstat::survey::{
-    AskError, ConcurrencyLimit, Flight, Network, NoGuest, Sample, Statistics, Survey, Via,
+    AskError, ConcurrencyLimit, Flight, Network, NoGuest, Origin, Sample, Statistics, Survey, Via,
 };
 
 use super::container_metrics;
@@ -205,11 +206,17 @@ impl Asker {
                 network,
                 via: Via::Both,
             };
-            let answer = self.survey.ask(container, question).await;
+            let mut answer = self.survey.ask(container, question).await;
+            let is_unmeasured = matches!(answer, Err(AskError::NoStatistics(_)));
+            if let Err(AskError::NoStatistics(state)) = answer {
+                answer = Ok(unmeasured(state, network));
+            }
             if container.is_sandbox() {
                 told.task_pid = answer.as_ref().ok().map(|sample| sample.state.pid);
             }
             match &answer {
+                // A sandbox that is no container, so that it uses nothing as one.
+                Ok(_) if is_unmeasured => {}
                 Ok(sample) => uses.iter_mut().for_each(|uses| {
                     uses.push((container.id().to_string(), resource_use(&sample.stats)));
                 }),
@@ -303,6 +310,23 @@ fn resource_use(stats: &Stats) -> ResourceUse {
     ResourceUse {
         cpu: stats.cpu.usage.total.map(Duration::from_nanos),
         memory: stats.memory.usage.usage,
+    }
+}
+
+/// What is known of a sandbox of which its shim has no statistics: that it runs, and its pod's network.
+fn unmeasured(state: TaskState, network: Network) -> Sample {
+    let stats = Stats {
+        network: match network {
+            Network::None => None,
+            Network::Interfaces | Network::InterfacesAndSockets => interfaces_of_task(state.pid),
+        },
+        ..Stats::default()
+    };
+    Sample {
+        state,
+        stats,
+        taken: Instant::now(),
+        origin: Origin::Shim,
     }
 }
 

@@ -66,7 +66,7 @@ impl Routes {
             );
         }
         let selection = self.selection.and(Selection::of(&families));
-        match self.scraper.gather(selection.wish, deadline).await {
+        match self.scraper.gather(&selection, deadline).await {
             Ok(gathered) => {
                 let response = Response::metrics_from(gathered.page(&selection));
                 match selection.is_lean {

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use exporter_web::Source;
 use promtext::{Kind, Merge, Page, Relabel, Value, Writer};
 use shimstat::node::pace::Pace;
-use shimstat::node::{Container, Inventory, Pod, ReadError};
+use shimstat::node::{Container, Inventory, Pod, ReadError, Runtime};
 use shimstat::survey::{ConcurrencyLimit, Flight, MonitorQuestion, SingleFlight, Survey};
 
 use super::container_metrics;
 use super::host::HostReader;
 use super::last_scrape::{LastScrape, PodResult};
 use super::page_budget::{ALL_PAGES, Charge, PageBudget};
-use super::pod::{self, Asker, Found, Outcome, SandboxPage, Wish};
+use super::pod::{self, Asker, Found, Outcome, SandboxPage};
 use super::profile::Selection;
 use super::reason::{NoAnswer, Reason};
 use super::self_metrics::Figures;
@@ -100,7 +100,8 @@ impl Scraper {
     }
 
     /// Asks all that is on the node, until the deadline. What has not answered by then shows as such.
-    pub async fn gather(&self, wish: Wish, deadline: Instant) -> Result<Gathered, ReadError> {
+    pub async fn gather(&self, selection: &Selection, deadline: Instant) -> Result<Gathered, ReadError> {
+        let wish = selection.wish;
         let started = Instant::now();
         self.figures.begun();
         let pods = self.list().inspect_err(|_| self.figures.failed())?;
@@ -130,7 +131,7 @@ impl Scraper {
         // What is not there by then is said to be missing.
         let _ = tokio::time::timeout_at(deadline.into(), all).await;
         let waited = started.elapsed();
-        let gathered = self.compose(&pods, &round, wish, waited, asker.sandboxes);
+        let gathered = self.compose(&pods, &round, selection, waited, asker.sandboxes);
         self.figures.took(waited);
         Ok(gathered)
     }
@@ -192,11 +193,15 @@ impl Scraper {
         &self,
         pods: &[Arc<Pod>],
         round: &Round<'_>,
-        wish: Wish,
+        selection: &Selection,
         waited: Duration,
         sandboxes: usize,
     ) -> Gathered {
-        let mut rows = Rows::default();
+        let wish = selection.wish;
+        let mut rows = Rows {
+            has_runtimes: selection.filter.may_fit("kata_monitor_container_info"),
+            ..Rows::default()
+        };
         let mut results = Vec::with_capacity(pods.len());
         let (mut pages, mut charges) = (Vec::with_capacity(1 + 3 * pods.len()), Vec::new());
         self.asker.vms.keep(pods.iter().map(|pod| pod.key.as_path()));
@@ -338,11 +343,24 @@ fn tasks_alive() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
+/// What a container's runtime is, as far as it is known.
+fn runtime_labels(runtime: &Runtime) -> impl Iterator<Item = (&'static str, &str)> {
+    let all = [
+        ("runtime", Some(runtime.name.as_str())),
+        ("hypervisor", runtime.hypervisor.as_deref()),
+        ("shim", runtime.kata_shim_word()),
+        ("machine", runtime.machine_word()),
+    ];
+    all.into_iter().filter_map(|(key, value)| Some((key, value?)))
+}
+
 /// Which sandboxes and containers answered.
 #[derive(Default)]
 struct Rows {
     sandboxes: Vec<(Arc<Pod>, Outcome<SandboxPage>)>,
     containers: Vec<(Arc<Container>, Option<NoAnswer>)>,
+    /// Whether the containers' runtimes are told.
+    has_runtimes: bool,
 }
 
 impl Rows {
@@ -390,6 +408,10 @@ impl Rows {
                 writer.family(lost.0, Kind::Gauge, lost.1).sample(&labels, count);
             }
         }
+        let info = (
+            "kata_monitor_container_info",
+            "What runs the container: runtime, hypervisor, which of Kata's shims, kind of machine.",
+        );
         let (up, failure) = (
             (
                 "kata_monitor_container_up",
@@ -406,6 +428,12 @@ impl Rows {
             writer
                 .family(up.0, Kind::Gauge, up.1)
                 .sample(&labels, missing.is_none());
+            if self.has_runtimes
+                && let Some(runtime) = container.remembered_runtime()
+            {
+                let labels: Vec<_> = labels.iter().copied().chain(runtime_labels(&runtime)).collect();
+                writer.family(info.0, Kind::Gauge, info.1).sample(&labels, 1u64);
+            }
             if let Some(missing) = missing {
                 labels.push(("reason", missing.reason.label()));
                 writer

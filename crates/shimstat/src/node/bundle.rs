@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::conmon::Conmon;
 use super::files::{self, ReadError};
 use super::id::Id;
+use super::oci_state;
 use super::rootless;
 use super::spec::{self, Spec};
 use crate::shim::address::{Address, AddressError, Endpoint};
@@ -110,6 +111,7 @@ impl Bundle {
         marks
             .iter()
             .any(|name| self.path.join(name).try_exists().unwrap_or(true))
+            || (self.layout == Layout::Storage && self.init_pid().is_some())
     }
 
     /// What the container's OCI spec says of it. A sandbox that its shim manages has none.
@@ -156,7 +158,10 @@ impl Bundle {
     /// The pid of a container that has no shim, as conmon noted it when it started. The process may be gone, and its pid
     /// another's.
     pub(crate) fn init_pid(&self) -> Option<u32> {
-        self.pid(PID_FILE)
+        self.pid(PID_FILE).or_else(|| match self.layout {
+            Layout::Storage => oci_state::init_pid(&self.id),
+            Layout::Task | Layout::Sandbox => None,
+        })
     }
 
     /// A short text that a shim or containerd left in the bundle; `None` where it cannot be read.

@@ -34,6 +34,7 @@ pub struct Container {
     /// Where the kernel has its numbers, where it runs on this host.
     on_host: OnceLock<HostContainer>,
     answerer: OnceLock<Answerer>,
+    runtime: OnceLock<Option<Arc<Runtime>>>,
 }
 
 /// How long after a container's creation what tells its runtime may still be missing.
@@ -117,6 +118,7 @@ impl Container {
             has_no_statistics: AtomicBool::new(false),
             on_host: OnceLock::new(),
             answerer: OnceLock::new(),
+            runtime: OnceLock::new(),
         })
     }
 
@@ -130,6 +132,7 @@ impl Container {
             has_no_statistics: AtomicBool::new(false),
             on_host: OnceLock::new(),
             answerer: OnceLock::new(),
+            runtime: OnceLock::new(),
         }
     }
 
@@ -313,6 +316,25 @@ impl Container {
         traces.shim_pid().filter(|pid| traces.is_my_shim(*pid))
     }
 
+    /// The runtime that runs it, read once for a container that has been there for a while.
+    pub fn remembered_runtime(&self) -> Option<Arc<Runtime>> {
+        if let Some(known) = self.runtime.get() {
+            return known.clone();
+        }
+        let read = self.runtime().map(Arc::new);
+        match self.is_settled() {
+            true => self.runtime.get_or_init(|| read).clone(),
+            false => read,
+        }
+    }
+
+    /// Whether it is so old that all is noted of it that will be.
+    fn is_settled(&self) -> bool {
+        let created = self.bundle.created();
+        let age = created.map(|created| SystemTime::now().duration_since(created));
+        matches!(age, Some(Ok(age)) if age > NOTED_WITHIN)
+    }
+
     /// Which kind of shim answers for it. Remembered: it is read once for each container.
     pub fn answerer(&self) -> Answerer {
         if let Some(known) = self.answerer.get() {
@@ -323,16 +345,9 @@ impl Container {
             true => Some(Answerer::RuncShim),
             false => self.runtime().map(|runtime| Answerer::shim_of(&runtime.name)),
         };
-        let settled = || {
-            let age = self
-                .bundle
-                .created()
-                .map(|created| SystemTime::now().duration_since(created));
-            matches!(age, Some(Ok(age)) if age > NOTED_WITHIN)
-        };
         match known {
             Some(answerer) => *self.answerer.get_or_init(|| answerer),
-            None if settled() => *self.answerer.get_or_init(|| Answerer::OtherShim),
+            None if self.is_settled() => *self.answerer.get_or_init(|| Answerer::OtherShim),
             None => Answerer::OtherShim,
         }
     }

@@ -61,6 +61,13 @@ pub fn interfaces(pid: u32) -> Option<Vec<Interface>> {
     stats::parse_interfaces(&text).ok()
 }
 
+/// The interfaces of a task; `None` where it has no network of its own, or that cannot be read.
+pub fn interfaces_of_task(pid: u32) -> Option<Vec<Interface>> {
+    let namespace = NetworkNamespace::of_task(pid)?;
+    // The pid may have become another process's meanwhile.
+    interfaces(pid).filter(|_| namespace.holds(pid))
+}
+
 /// The sockets in the network namespace of a process, before they are counted.
 ///
 /// To print a table of TCP sockets the kernel walks the whole machine's hash table, 2 to 10 ms for each of the two;

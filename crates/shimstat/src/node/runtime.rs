@@ -154,7 +154,12 @@ impl Runtime {
             Some(name) => Some(Self::plain(name)),
             None if traces.is_kuasars() => Some(Self::plain("kuasar".to_string())),
             None => kata().or_else(|| {
-                let is_kata = matches!(traces.bundle.monitor_address(), Ok(Some(_)));
+                // Kata's Go shim notes it in its sandbox's bundle alone.
+                let bundles = [Some(traces.bundle), traces.sandboxs.as_ref()];
+                let is_kata = bundles
+                    .into_iter()
+                    .flatten()
+                    .any(|bundle| matches!(bundle.monitor_address(), Ok(Some(_))));
                 is_kata
                     .then(|| KATA.to_string())
                     .or_else(|| traces.runtime_without_shim())
