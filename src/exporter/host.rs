@@ -73,3 +73,29 @@ impl HostReader {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn readings_that_hang_are_given_up_and_counted_until_they_come_back() {
+        let reader = HostReader::default();
+        let mut held = Vec::new();
+        for number in 1..=THREADS {
+            let (come_back, hangs) = tokio::sync::oneshot::channel::<()>();
+            let reading = tokio::spawn(async move {
+                let _ = hangs.await;
+                None
+            });
+            let started = tokio::time::Instant::now();
+            assert_eq!(reader.wait(reading).await, None);
+            assert_eq!(started.elapsed(), LIMIT);
+            assert_eq!(reader.hung.load(Ordering::Relaxed), number);
+            held.push(come_back);
+        }
+        drop(held);
+        tokio::time::sleep(LIMIT).await;
+        assert_eq!(reader.hung.load(Ordering::Relaxed), 0);
+    }
+}
