@@ -12,7 +12,7 @@ for any lines. They run before a node made here: a state directory with the pod 
 nginx) whose shim is dead, and the plain container `web`, likewise.
 
 Blocks ```console demo are from examples/demo.sh, which runs them on real containers: here it is checked that it has those
-commands. Blocks ```console node need a node that this cannot make, and are not run.
+commands. Blocks ```console node need a node that this cannot make. Their commands are run before this one, and have to be valid.
 """
 import json
 import os
@@ -238,10 +238,11 @@ def run_commands(files, binary):
                     counts[where or "run"] += 1
                     if where == "demo" and not is_in_demo(command, demo):
                         fail(f"{name}:{line}", f"examples/demo.sh does not run: {command}")
+                    if where == "node" and not is_valid(command, scratch, environment):
+                        fail(f"{name}:{line}", f"is no valid command line: {command}")
                     if where:
                         continue
-                    done = subprocess.run(["bash", "-c", command], cwd=scratch, env=environment, timeout=30,
-                                          stdin=subprocess.DEVNULL, capture_output=True)
+                    done = run(command, scratch, environment)
                     said = done.stdout.decode(errors="replace")
                     said += "".join(f"stderr: {line}\n" for line in done.stderr.decode(errors="replace").splitlines())
                     said += f"(exit status {done.returncode})\n" if done.returncode else ""
@@ -249,6 +250,19 @@ def run_commands(files, binary):
                     if not re.fullmatch(pattern(expected), said):
                         fail(f"{name}:{line}", f"$ {command}\n--- should print\n" + "\n".join(expected) + f"\n--- prints\n{said}")
     return counts
+
+
+def run(command, directory, environment, seconds=30):
+    return subprocess.run(["bash", "-c", command], cwd=directory, env=environment, timeout=seconds,
+                          stdin=subprocess.DEVNULL, capture_output=True)
+
+
+def is_valid(command, directory, environment):
+    """Whether a command of ours is not refused: exit status 2. One that goes on is not."""
+    try:
+        return run(command.partition(" | ")[0], directory, environment, seconds=1).returncode not in (2, 127)
+    except subprocess.TimeoutExpired:
+        return True
 
 
 def is_in_demo(command, demo):
