@@ -16,6 +16,9 @@ use crate::record::Record;
 /// The longest that Kata's shims wait for a guest.
 const GUEST_WAIT: Duration = Duration::from_secs(60);
 
+/// How long an agent is waited for when it is asked whether it lives.
+const GUEST_CHECK: Duration = Duration::from_millis(500);
+
 /// Times are in whole milliseconds, and a timer may go off one later.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -273,7 +276,9 @@ impl Sandbox {
         };
         let queue = self.record.longest_queue();
         let held_up = self.record.was_held_up(ended.since);
-        let longest = self.record.limit + queue + TICK * 2;
+        // Where the agent listens and whether it lives is asked with a deadline of its own.
+        let guest = if self.is_kata { GUEST_CHECK } else { Duration::ZERO };
+        let longest = self.record.limit + queue + guest + TICK * 2;
         if ended.longest_gap > longest && !held_up {
             self.record.finding(format!(
                 "sandbox {}: an ask waited for {:?} in which nothing happened, not {longest:?}",
