@@ -92,7 +92,13 @@ fn our_own_subcommands_and_help_stay_here() {
     let other = another(&dir.path().join("other"));
     assert_eq!(run(&[&other], &["--help"]).status, Some(0));
     assert_eq!(run(&[&other], &["events", "--nonsense", "x"]).status, Some(2));
-    assert_eq!(run(&[&other], &[]).status, Some(2));
+    // Whatever is on this machine.
+    let alone = run(&[&other], &[]);
+    let said = alone.stdout + &alone.stderr;
+    assert!(
+        said.contains("n this node") || said.starts_with("no containers"),
+        "{said}"
+    );
     let version = run(&[&other], &["--version"]);
     assert_eq!(version.status, Some(0));
     let expected = concat!("kata-runtime ", env!("CARGO_PKG_VERSION"), " (commit ");
