@@ -22,7 +22,6 @@ static METRICS: LazyLock<Vec<u8>> = LazyLock::new(|| {
     answer
 });
 
-const AGENT: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\nvsock://2048:1024\n";
 const NOTHING: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 
 /// Serves a monitor for ever; one that hangs takes questions and does not answer.
@@ -48,9 +47,8 @@ async fn connection(mut stream: UnixStream, hangs: bool) -> io::Result<()> {
         }
         let answer = if request.starts_with(b"GET /metrics ") {
             &METRICS
-        } else if request.starts_with(b"GET /agent-url ") {
-            AGENT
         } else {
+            // Of /agent-url as well: there is no agent to be asked before the shim.
             NOTHING
         };
         stream.write_all(answer).await?;
