@@ -4,7 +4,7 @@
 #
 #   tests/faults/seccomp.sh            writes the table of docs/privileges.md to target/faults-calls.md
 . "$(dirname "$0")/lib.sh"
-node_start strace=strace curl=curl tmux=tmux openssl=openssl systemd-analyze=systemd
+node_start strace=strace curl=curl tmux=tmux openssl=openssl
 node_containers
 profile=packaging/seccomp/kata-runtime.json
 failed=0
