@@ -28,5 +28,9 @@ fn ask(bytes: &[u8], piece: usize) -> (Option<String>, Option<String>) {
 
 fuzz_target!(|data: &[u8]| {
     let (piece, bytes) = split(data);
-    assert_eq!(ask(bytes, usize::MAX), ask(bytes, usize::from(piece)));
+    let (event, state) = ask(bytes, usize::MAX);
+    let in_pieces = ask(bytes, usize::from(piece));
+    // There are no frames: what comes behind an answer makes it wrong only where it comes at once.
+    assert!(event.is_none() || event == in_pieces.0);
+    assert!(state.is_none() || state == in_pieces.1);
 });
