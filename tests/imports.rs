@@ -1,5 +1,5 @@
 //! Imports point down: no file imports another that imports it back, directly or by a detour, and no command imports
-//! another command.
+//! another command. And a name means one type in each crate.
 
 #![allow(clippy::restriction)] // A test may panic.
 
@@ -40,6 +40,23 @@ fn no_command_imports_another() {
         }
     }
     assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_types_name_is_used_once_in_a_crate() {
+    // One of the two is compiled.
+    const ALTERNATIVES: [&str; 1] = ["WebConfig"];
+    for sources in sources() {
+        let imports = Imports::read(&sources);
+        let mut homes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (module, file) in &imports.files {
+            for r#type in &file.types {
+                homes.entry(r#type).or_default().push(name(module));
+            }
+        }
+        homes.retain(|r#type, homes| homes.len() > 1 && !ALTERNATIVES.contains(r#type));
+        assert!(homes.is_empty(), "{}: {homes:#?}", sources.display());
+    }
 }
 
 #[test]
@@ -96,6 +113,8 @@ struct File {
     module: Module,
     names: BTreeMap<String, Written>,
     paths: BTreeSet<Written>,
+    /// The types that it defines, outside of functions and inline modules.
+    types: Vec<String>,
 }
 
 /// Which file of a crate imports which others. Tests are left out.
@@ -215,6 +234,7 @@ fn collect(directory: &Path, module: &Module, files: &mut BTreeMap<Module, File>
             let tokens: TokenStream = text.parse().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             let mut file = File {
                 module: inner.clone(),
+                types: types(&tokens),
                 ..File::default()
             };
             file.read(tokens, 0);
@@ -297,6 +317,19 @@ impl File {
             self.paths.insert(whole);
         }
     }
+}
+
+fn types(file: &TokenStream) -> Vec<String> {
+    let tokens: Vec<_> = file.clone().into_iter().collect();
+    let definition = |pair: &[TokenTree]| match pair {
+        [TokenTree::Ident(keyword), TokenTree::Ident(name)]
+            if ["struct", "enum", "trait"].contains(&keyword.to_string().as_str()) =>
+        {
+            Some(name.to_string())
+        }
+        _ => None,
+    };
+    tokens.windows(2).filter_map(definition).collect()
 }
 
 /// The path that tokens begin with, `a::b::c`, and what comes after it and two colons.

@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use shimstat::node::{Id, Node};
 
 use crate::cli::{Cli, Complete, Completion, Shell};
-use crate::complete::{Line, OnNode, candidates};
+use crate::complete::{CommandLine, OnNode, candidates};
 use crate::exit::Failure;
 use crate::output;
 use crate::show::text::escape;
@@ -32,7 +32,7 @@ pub fn complete(arguments: &Complete) -> Result<(), Failure> {
 }
 
 /// The node that a line refers to, by its options.
-fn on_node(line: &Line) -> OnNode {
+fn on_node(line: &CommandLine) -> OnNode {
     let state_dirs = line.given("state_dirs").map(PathBuf::from).collect();
     let given = line.given("namespace").last().map(str::to_string);
     let namespace = given.or_else(|| std::env::var("CONTAINERD_NAMESPACE").ok());

@@ -16,12 +16,12 @@ pub use node::OnNode;
 pub fn candidates(
     words: &[String],
     program: &Command,
-    on_node: impl FnOnce(&Line) -> OnNode,
+    on_node: impl FnOnce(&CommandLine) -> OnNode,
 ) -> Vec<Candidate> {
     let Some((current, before)) = words.split_last() else {
         return Vec::new();
     };
-    let Some(line) = Line::read(before, program) else {
+    let Some(line) = CommandLine::read(before, program) else {
         return Vec::new();
     };
     // bash splits words at the `=` of `--option=value`.
@@ -58,7 +58,7 @@ pub fn candidates(
 
 /// What the words before the cursor say.
 #[derive(Default)]
-pub struct Line<'a> {
+pub struct CommandLine<'a> {
     subcommand: Option<&'a Command>,
     /// The option whose value is at the cursor.
     awaits_value: Option<&'a Arg>,
@@ -68,7 +68,7 @@ pub struct Line<'a> {
     given: Vec<(&'a str, &'a str)>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> CommandLine<'a> {
     /// `None` if the subcommand is not ours: what follows it is for another program.
     fn read(words: &'a [String], program: &'a Command) -> Option<Self> {
         let mut line = Self::default();
@@ -189,7 +189,7 @@ mod tests {
         })
     }
 
-    fn complete_on(words: &[&str], on_node: &dyn Fn(&Line) -> OnNode) -> Vec<String> {
+    fn complete_on(words: &[&str], on_node: &dyn Fn(&CommandLine) -> OnNode) -> Vec<String> {
         let words: Vec<_> = words.iter().map(|word| word.to_string()).collect();
         let found = candidates(&words, &program(), on_node);
         found.into_iter().map(|candidate| candidate.word).collect()

@@ -11,7 +11,7 @@ use super::reason::NoAnswer;
 
 /// The numbers of a container that people look for first.
 #[derive(Debug, Clone, Copy)]
-pub struct Figures {
+pub struct ContainerFigures {
     at: Instant,
     cpu: Option<Duration>,
     /// Share of one processor since the scrape before.
@@ -23,7 +23,7 @@ pub struct Figures {
     pub processes: Option<u64>,
 }
 
-impl Figures {
+impl ContainerFigures {
     pub fn of(sample: &Sample) -> Self {
         let stats = &sample.stats;
         Self {
@@ -54,12 +54,12 @@ pub struct PodResult {
     /// Why its sandbox's page is not there, or not all of it.
     pub failure: Option<NoAnswer>,
     /// In the order of [`Pod::all`].
-    pub containers: Vec<Result<Figures, NoAnswer>>,
+    pub containers: Vec<Result<ContainerFigures, NoAnswer>>,
 }
 
 impl PodResult {
     /// Each container with what came of asking it.
-    pub fn containers(&self) -> impl Iterator<Item = (&Arc<Container>, &Result<Figures, NoAnswer>)> {
+    pub fn containers(&self) -> impl Iterator<Item = (&Arc<Container>, &Result<ContainerFigures, NoAnswer>)> {
         self.pod.all().zip(&self.containers)
     }
 }
@@ -74,7 +74,7 @@ pub struct LastScrape {
 impl LastScrape {
     /// What has come of a scrape that follows another.
     pub fn new(mut pods: Vec<PodResult>, took: Duration, before: Option<&Self>) -> Self {
-        let before: HashMap<*const Container, &Figures> = before
+        let before: HashMap<*const Container, &ContainerFigures> = before
             .iter()
             .flat_map(|before| &before.pods)
             .flat_map(PodResult::containers)

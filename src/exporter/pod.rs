@@ -14,7 +14,7 @@ use shimstat::survey::{
 
 use super::container_metrics;
 use super::host::HostReader;
-use super::last_scrape::Figures;
+use super::last_scrape::ContainerFigures;
 use super::page_budget::{Charge, PageBudget};
 use super::reason::{NoAnswer, Reason};
 use super::vm::{Uses, Vms};
@@ -84,12 +84,12 @@ impl SandboxPage {
 #[derive(Debug, Clone)]
 pub struct ContainerPage {
     pub page: Arc<Page>,
-    pub figures: Figures,
+    pub figures: ContainerFigures,
 }
 
 /// What has come of asking a pod, so far.
 #[derive(Debug)]
-pub struct Found {
+pub struct PodAnswers {
     pod: Arc<Pod>,
     wish: Wish,
     begun: bool,
@@ -100,7 +100,7 @@ pub struct Found {
     pub vm: Option<Arc<Page>>,
 }
 
-impl Found {
+impl PodAnswers {
     pub fn nothing(pod: Arc<Pod>, wish: Wish) -> Self {
         Self {
             containers: Vec::with_capacity(pod.all().count()),
@@ -160,7 +160,7 @@ struct Told {
 impl Asker {
     /// Asks all that is wanted of a pod, one question after the other. What is not there after the limit is not waited
     /// for.
-    pub async fn ask(self, flight: Arc<Flight<Found>>) {
+    pub async fn ask(self, flight: Arc<Flight<PodAnswers>>) {
         let (pod, wish) = {
             let found = flight.found();
             (found.pod.clone(), found.wish)
@@ -179,7 +179,7 @@ impl Asker {
         self.concurrency.run(asking).await;
     }
 
-    async fn ask_in_turn(&self, flight: &Flight<Found>, pod: &Pod, wish: Wish, told: &mut Told) {
+    async fn ask_in_turn(&self, flight: &Flight<PodAnswers>, pod: &Pod, wish: Wish, told: &mut Told) {
         if wish.pages && !pod.monitor.is_empty() {
             let started = Instant::now();
             let result = self.page(pod).await;
@@ -270,7 +270,7 @@ impl Asker {
         let page = container_metrics::page(container, &sample.stats, host.as_ref(), now, &self.reader)?;
         Ok(ContainerPage {
             page: Arc::new(page),
-            figures: Figures::of(sample),
+            figures: ContainerFigures::of(sample),
         })
     }
 

@@ -16,10 +16,10 @@ use super::container_metrics;
 use super::host::HostReader;
 use super::last_scrape::{LastScrape, PodResult};
 use super::page_budget::{ALL_PAGES, Charge, PageBudget};
-use super::pod::{self, Asker, Found, Outcome, SandboxPage};
+use super::pod::{self, Asker, Outcome, PodAnswers, SandboxPage};
 use super::profile::Selection;
 use super::reason::{NoAnswer, Reason};
-use super::self_metrics::Figures;
+use super::self_metrics::ScrapeFigures;
 use super::vm;
 use crate::exit::HIDDEN_PIDS;
 use crate::output;
@@ -35,9 +35,9 @@ const MUCH: u64 = 4 << 20;
 pub struct Scraper {
     inventory: Mutex<Inventory>,
     asker: Asker,
-    pods: SingleFlight<PathBuf, Found>,
+    pods: SingleFlight<PathBuf, PodAnswers>,
     bodies: SingleFlight<(PathBuf, MonitorQuestion), Option<Result<Bytes, NoAnswer>>>,
-    figures: Figures,
+    figures: ScrapeFigures,
     last: Mutex<Option<Arc<LastScrape>>>,
     /// Says on stderr what fails.
     verbose: bool,
@@ -72,7 +72,7 @@ impl Scraper {
             },
             pods: SingleFlight::new(FRESH),
             bodies: SingleFlight::new(Duration::ZERO),
-            figures: Figures::default(),
+            figures: ScrapeFigures::default(),
             last: Mutex::default(),
             verbose,
             told: Mutex::default(),
@@ -117,7 +117,7 @@ impl Scraper {
             let asker = asker.clone();
             let flight = self.pods.join(
                 pod.key.clone(),
-                Found::nothing(pod.clone(), wish),
+                PodAnswers::nothing(pod.clone(), wish),
                 |found| found.fits(pod, wish),
                 |flight| asker.ask(flight),
             );
@@ -328,7 +328,7 @@ impl Gathered {
 /// The flights of one scrape. They are let go when it is over, also where its client goes away meanwhile.
 struct Round<'a> {
     scraper: &'a Scraper,
-    flights: Vec<Arc<Flight<Found>>>,
+    flights: Vec<Arc<Flight<PodAnswers>>>,
 }
 
 impl Drop for Round<'_> {

@@ -13,7 +13,7 @@ const BOUNDS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 
 /// Counts of scrapes.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub struct ScrapeFigures {
     scrapes: AtomicU64,
     failed: AtomicU64,
     /// How many took so long, by bound; the last is for those beyond.
@@ -21,7 +21,7 @@ pub struct Figures {
     microseconds: AtomicU64,
 }
 
-impl Figures {
+impl ScrapeFigures {
     /// Counts a scrape that begins.
     pub fn begun(&self) {
         self.scrapes.fetch_add(1, Ordering::Relaxed);
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn scrapes_are_counted_as_kata_monitor_does() {
-        let figures = Figures::default();
+        let figures = ScrapeFigures::default();
         for millis in [0, 1, 3, 512, 513, 60_000] {
             figures.begun();
             figures.took(Duration::from_millis(millis));

@@ -4,15 +4,15 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::error::{Problem, WebConfigError};
 use crate::listen::Stream;
-use crate::protection::{Events, Handshake, Refusal, Source};
+use crate::protection::{Events, Handshake, Refusal, WebConfigSource};
 
 pub enum WebConfig {}
 
 impl WebConfig {
-    pub fn load(source: Source, _: Events) -> Result<Self, WebConfigError> {
+    pub fn load(source: WebConfigSource, _: Events) -> Result<Self, WebConfigError> {
         let path = match source {
-            Source::File(path) => Some(path),
-            Source::Tls(_) => None,
+            WebConfigSource::File(path) => Some(path),
+            WebConfigSource::Tls(_) => None,
         };
         let problem = Problem::NotBuilt;
         Err(WebConfigError { path, problem })

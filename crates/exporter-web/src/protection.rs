@@ -37,7 +37,7 @@ pub struct TlsFiles {
 
 /// Where TLS and the rest are configured.
 #[cfg_attr(not(feature = "web-config"), allow(dead_code))]
-pub(crate) enum Source {
+pub(crate) enum WebConfigSource {
     File(PathBuf),
     Tls(TlsFiles),
 }

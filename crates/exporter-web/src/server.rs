@@ -19,7 +19,7 @@ use crate::address::ListenAddress;
 use crate::connections::{Answering, Connections, Place};
 use crate::error::{Error, Event};
 use crate::listen::{Listener, Listeners, Stream};
-use crate::protection::{Events, Handshake, Refusal, Source, TlsFiles};
+use crate::protection::{Events, Handshake, Refusal, TlsFiles, WebConfigSource};
 use crate::request::{Request, accepts_gzip};
 use crate::response::{Response, Sent};
 use crate::web_config::WebConfig;
@@ -107,8 +107,8 @@ impl Builder {
         let events = self.events;
         let source = self
             .web_config_file
-            .map(Source::File)
-            .or(self.tls_files.map(Source::Tls));
+            .map(WebConfigSource::File)
+            .or(self.tls_files.map(WebConfigSource::Tls));
         let config = source
             .map(|source| WebConfig::load(source, events.clone()))
             .transpose()?;

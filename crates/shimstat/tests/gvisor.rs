@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use shimstat::node::gvisor::{State, Status};
+use shimstat::node::gvisor::{GvisorState, Status};
 use shimstat::shim::runsc::{ControlConnection, RuntimeState};
-use shimstat::shim::{Connect, Connection, Sockets};
+use shimstat::shim::{Connect, Connection, ShimSockets};
 use shimstat::stats::Stats;
 use stand_in::{BUSY, IDLE, Sandbox};
 
@@ -19,11 +19,11 @@ use stand_in::{BUSY, IDLE, Sandbox};
 const INSIDE: &str = "SHIMSTAT_TEST_IN_OWN_PID_NAMESPACE";
 
 async fn connect(sandbox: &Sandbox) -> ControlConnection<Connection> {
-    let state = State::read(&sandbox.root, &sandbox.id, &sandbox.id)
+    let state = GvisorState::read(&sandbox.root, &sandbox.id, &sandbox.id)
         .unwrap()
         .unwrap();
     let address = state.sandbox.unwrap().control_socket().unwrap();
-    let stream = Sockets.connect(&address).await.unwrap();
+    let stream = ShimSockets.connect(&address).await.unwrap();
     ControlConnection::new(stream, address)
 }
 
@@ -33,7 +33,9 @@ async fn sample(
     id: &str,
     connection: &mut ControlConnection<Connection>,
 ) -> (Status, Stats) {
-    let state = State::read(&sandbox.root, id, &sandbox.id).unwrap().unwrap();
+    let state = GvisorState::read(&sandbox.root, id, &sandbox.id)
+        .unwrap()
+        .unwrap();
     let status = state.status().unwrap();
     assert_eq!(connection.runtime_state(id).await.unwrap(), RuntimeState::Running);
     let cgroup = state.sandbox.unwrap().cgroup;
@@ -124,14 +126,19 @@ fn a_sandbox_says_what_its_containers_use() {
 fn a_sandbox_that_is_gone_is_known_without_asking() {
     let root = tempfile::tempdir().unwrap();
     let mut sandbox = Sandbox::start(root.path(), "pod", &[("app", IDLE)]);
-    let status = || State::read(root.path(), "app", "pod").unwrap().unwrap().status();
+    let status = || {
+        GvisorState::read(root.path(), "app", "pod")
+            .unwrap()
+            .unwrap()
+            .status()
+    };
     assert_eq!(status(), Some(Status::Running));
     sandbox.kill("pod");
     // From within a container nothing can be said of a process that is not seen.
     let sees_all = std::fs::read_link("/proc/self/ns/pid").unwrap() == Path::new("pid:[4026531836]");
     assert_eq!(status(), sees_all.then_some(Status::Stopped));
     assert_eq!(sandbox.asked(), Vec::<String>::new());
-    assert_eq!(State::read(root.path(), "other", "pod").unwrap(), None);
+    assert_eq!(GvisorState::read(root.path(), "other", "pod").unwrap(), None);
 }
 
 /// In a pid namespace without others, pids are given out one after another, so that two processes' tell how many were

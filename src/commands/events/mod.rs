@@ -21,7 +21,7 @@ use crate::find::{self, Found};
 use crate::interrupt;
 use crate::output;
 use follow::{Follower, News, Rounds, Subject};
-use show::Show;
+use show::EventPrinter;
 
 /// How much news can wait to be shown; beyond that followers wait.
 const WAITING: usize = 256;
@@ -56,7 +56,7 @@ struct Run<'a> {
     arguments: &'a Events,
     survey: Survey,
     question: Statistics,
-    show: Show,
+    show: EventPrinter,
     /// Whether something could not be answered.
     failed: bool,
     /// When a stream last said what it costs.
@@ -90,7 +90,7 @@ impl<'a> Run<'a> {
                     Some(EventSource::Guest) => Via::Guest,
                 },
             },
-            show: Show::new(arguments)?,
+            show: EventPrinter::new(arguments)?,
             failed: false,
             cost_noted: Instant::now(),
             to_show,

@@ -31,14 +31,14 @@ const NAME_WIDTH: std::ops::RangeInclusive<usize> = 12..=60;
 const NETWORK: [&str; 5] = ["interfaces", "tcp", "tcp6", "udp", "udp6"];
 
 /// Prints events as the user wants them.
-pub struct Show {
+pub struct EventPrinter {
     format: Format,
     sorted: Option<Sorted>,
 }
 
 enum Format {
     Json { pretty: bool },
-    Table(Table),
+    Table(EventTable),
     Csv { columns: Vec<&'static Field> },
 }
 
@@ -48,7 +48,7 @@ struct Sorted {
     waiting: Vec<(Arc<Container>, Box<Sample>, Option<Rates>)>,
 }
 
-impl Show {
+impl EventPrinter {
     pub fn new(arguments: &Events) -> Result<Self, Failure> {
         let known: Vec<&Field> = fields::IDENTITY.into_iter().chain(fields::STATISTICS).collect();
         let options = &arguments.table;
@@ -69,7 +69,7 @@ impl Show {
         };
         let alone = |fields: Vec<&'static Field>| fields.into_iter().map(|field| vec![field]).collect();
         let table = |columns| {
-            Format::Table(Table {
+            Format::Table(EventTable {
                 columns,
                 labels: Labels::default(),
                 name_width: *NAME_WIDTH.start(),
@@ -280,7 +280,7 @@ impl Exit {
 }
 
 /// Rows of the same width, each written at once.
-struct Table {
+struct EventTable {
     /// After the name. Several fields can share one.
     columns: Vec<Vec<&'static Field>>,
     labels: Labels,
@@ -290,7 +290,7 @@ struct Table {
     repeat_header: bool,
 }
 
-impl Table {
+impl EventTable {
     fn expect<'a>(&mut self, containers: impl IntoIterator<Item = &'a Arc<Container>>) {
         let all: Vec<_> = containers
             .into_iter()

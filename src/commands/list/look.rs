@@ -7,7 +7,7 @@ use shimstat::node::{Container, Pod};
 use shimstat::survey::{ConcurrencyLimit, StateAndGuest, Survey};
 use tokio::task::JoinSet;
 
-use super::row::Row;
+use super::row::ListRow;
 use crate::cli::List;
 use crate::context::{CONCURRENCY, Context};
 use crate::guest_side::GuestSide;
@@ -17,12 +17,12 @@ pub async fn ask(
     context: &Context,
     survey: &Survey,
     containers: impl Iterator<Item = Arc<Container>>,
-) -> Vec<Row> {
+) -> Vec<ListRow> {
     let asking = survey.begin(containers, StateAndGuest).await;
     // Files are read while the shims are at work; their answers are taken in between.
     let mut rows = Vec::with_capacity(asking.containers().len());
     for container in asking.containers() {
-        rows.push(Row::read(container.clone()));
+        rows.push(ListRow::read(container.clone()));
         tokio::task::yield_now().await;
     }
     let answers = asking.answers(context.timeout).await;
@@ -40,7 +40,7 @@ pub async fn ask(
 }
 
 /// Asks the guests of Kata's sandboxes about themselves, all at once and no longer than the timeout in all.
-pub async fn ask_guests(context: &Context, survey: &Survey, pods: &mut [(Pod, Vec<Row>)]) {
+pub async fn ask_guests(context: &Context, survey: &Survey, pods: &mut [(Pod, Vec<ListRow>)]) {
     let concurrency = ConcurrencyLimit::new(CONCURRENCY);
     let mut asked = JoinSet::new();
     for (index, (pod, rows)) in pods.iter().enumerate() {

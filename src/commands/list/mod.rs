@@ -18,8 +18,8 @@ use crate::descriptors;
 use crate::exit::Failure;
 use crate::{interrupt, output};
 use look::{ask, ask_guests, is_filtered, is_wanted};
-use row::Row;
-use show::Show;
+use row::ListRow;
+use show::ListPrinter;
 
 pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
     if arguments.places {
@@ -33,7 +33,7 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
             ListFormat::Wide => places::table(&places, true),
         });
     }
-    let mut show = Show::new(arguments)?;
+    let mut show = ListPrinter::new(arguments)?;
     let bundles = context.bundles()?;
     if bundles.is_empty() {
         output::notice(&format!("no containers: {}", context.node.looked_in()));
@@ -81,7 +81,7 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
 }
 
 /// The pods, each with its rows: its sandbox's first.
-fn by_pod(rows: Vec<Row>) -> Vec<(Pod, Vec<Row>)> {
+fn by_pod(rows: Vec<ListRow>) -> Vec<(Pod, Vec<ListRow>)> {
     let containers: Vec<_> = rows.iter().map(|row| row.container.clone()).collect();
     let path = |container: &Container| container.bundle.path.clone();
     let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (path(&row.container), row)).collect();

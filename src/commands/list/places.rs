@@ -54,7 +54,7 @@ fn found(found: &PlaceFound) -> String {
 }
 
 #[derive(Serialize)]
-struct Object {
+struct PlaceObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     containers: Option<usize>,
     directory: String,
@@ -81,7 +81,7 @@ pub fn json(places: &[Place]) -> Vec<u8> {
             } => Some((containers, sandboxes)),
             _ => None,
         };
-        Object {
+        PlaceObject {
             containers: counts.map(|(containers, _)| containers),
             directory: place.path.display().to_string(),
             error: match &place.found {

@@ -12,7 +12,7 @@ use crate::guest_side::GuestSide;
 use crate::show::field::Facts;
 use crate::show::time;
 
-pub struct Row {
+pub struct ListRow {
     pub container: Arc<Container>,
     pub runtime: Option<Runtime>,
     /// One of `ctr`'s words (`running`, `stopped`, …), or what is wrong: `not answering`,
@@ -28,7 +28,7 @@ pub struct Row {
     pub guest: Option<GuestSide>,
 }
 
-impl Row {
+impl ListRow {
     /// What files say.
     pub fn read(container: Arc<Container>) -> Self {
         Self {

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use shimstat::node::Pod;
 
-use super::row::Row;
+use super::row::ListRow;
 use crate::cli::{List, ListFormat};
 use crate::show::columns::{self, Order, UnknownColumn};
 use crate::show::field::{Facts, Field, Value};
@@ -25,7 +25,7 @@ pub fn ids(ids: impl Iterator<Item = String>) -> String {
 }
 
 /// Shows a list as the user wants it, and what changes in it later.
-pub struct Show<'a> {
+pub struct ListPrinter<'a> {
     arguments: &'a List,
     /// Those that the user named; otherwise it depends on what there is.
     columns: Option<Vec<&'static Field>>,
@@ -34,7 +34,7 @@ pub struct Show<'a> {
     table: Option<(Table, Vec<&'static Field>)>,
 }
 
-impl<'a> Show<'a> {
+impl<'a> ListPrinter<'a> {
     pub fn new(arguments: &'a List) -> Result<Self, UnknownColumn> {
         let ids: &[&Field] = match arguments.no_trunc {
             true => &[&fields::FULL_ID],
@@ -65,7 +65,7 @@ impl<'a> Show<'a> {
     }
 
     /// The whole list.
-    pub fn all(&mut self, pods: &[(Pod, Vec<Row>)], now: SystemTime) -> Vec<u8> {
+    pub fn all(&mut self, pods: &[(Pod, Vec<ListRow>)], now: SystemTime) -> Vec<u8> {
         let columns = self.columns(pods);
         let rows = self.sorted(pods.iter().flat_map(|(_, rows)| rows), now);
         match self.arguments.format {
@@ -88,7 +88,7 @@ impl<'a> Show<'a> {
     }
 
     /// Rows that are new, or have changed.
-    pub fn changed(&mut self, rows: &[&Row], now: SystemTime) -> Vec<u8> {
+    pub fn changed(&mut self, rows: &[&ListRow], now: SystemTime) -> Vec<u8> {
         match (self.arguments.format, &mut self.table) {
             (ListFormat::Table | ListFormat::Wide, Some((table, columns))) => {
                 for row in rows {
@@ -102,7 +102,7 @@ impl<'a> Show<'a> {
         }
     }
 
-    fn sorted<'r>(&self, rows: impl Iterator<Item = &'r Row>, now: SystemTime) -> Vec<&'r Row> {
+    fn sorted<'r>(&self, rows: impl Iterator<Item = &'r ListRow>, now: SystemTime) -> Vec<&'r ListRow> {
         let mut rows: Vec<_> = rows.collect();
         if let Some(order) = &self.order {
             rows.sort_by(|a, b| order.compare(&a.facts(now), &b.facts(now)));
@@ -112,8 +112,8 @@ impl<'a> Show<'a> {
 
     fn table(
         &mut self,
-        pods: &[(Pod, Vec<Row>)],
-        sorted: &[&Row],
+        pods: &[(Pod, Vec<ListRow>)],
+        sorted: &[&ListRow],
         columns: Vec<&'static Field>,
         now: SystemTime,
     ) -> Vec<u8> {
@@ -152,7 +152,7 @@ impl<'a> Show<'a> {
         lines
     }
 
-    fn columns(&self, pods: &[(Pod, Vec<Row>)]) -> Vec<&'static Field> {
+    fn columns(&self, pods: &[(Pod, Vec<ListRow>)]) -> Vec<&'static Field> {
         if let Some(columns) = &self.columns {
             return columns.clone();
         }
@@ -164,7 +164,7 @@ impl<'a> Show<'a> {
         {
             *id = &fields::FULL_ID;
         }
-        let has_guest = |row: &Row| row.guest.is_some();
+        let has_guest = |row: &ListRow| row.guest.is_some();
         if matches!(format, ListFormat::Wide | ListFormat::Csv) {
             columns.extend(fields::WIDE);
             // Scripts count on their columns.
@@ -178,18 +178,18 @@ impl<'a> Show<'a> {
     }
 }
 
-fn csv_rows(columns: &[&'static Field], rows: &[&Row], now: SystemTime) -> String {
+fn csv_rows(columns: &[&'static Field], rows: &[&ListRow], now: SystemTime) -> String {
     rows.iter()
         .map(|row| csv::row(columns, &row.facts(now)))
         .collect()
 }
 
-fn json_lines(rows: &[&Row], now: SystemTime) -> Vec<u8> {
+fn json_lines(rows: &[&ListRow], now: SystemTime) -> Vec<u8> {
     rows.iter().flat_map(|row| json::line(&row.object(now))).collect()
 }
 
 /// Whether the same id exists in several of containerd's namespaces.
-fn some_ids_look_alike(pods: &[(Pod, Vec<Row>)]) -> bool {
+fn some_ids_look_alike(pods: &[(Pod, Vec<ListRow>)]) -> bool {
     let bundles = pods
         .iter()
         .flat_map(|(pod, _)| pod.all())

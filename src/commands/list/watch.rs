@@ -8,8 +8,8 @@ use shimstat::node::{Inventory, name_sandboxes};
 use shimstat::survey::Survey;
 
 use super::look::{ask, is_wanted};
-use super::row::Row;
-use super::show::Show;
+use super::row::ListRow;
+use super::show::ListPrinter;
 use crate::cli::List;
 use crate::context::Context;
 use crate::exit::Failure;
@@ -21,11 +21,11 @@ pub async fn run(
     context: &Context,
     arguments: &List,
     survey: &Survey,
-    mut show: Show<'_>,
-    first: impl Iterator<Item = Row>,
+    mut show: ListPrinter<'_>,
+    first: impl Iterator<Item = ListRow>,
 ) -> Result<(), Failure> {
     let mut inventory = Inventory::new(context.node.clone());
-    let mut known: HashMap<PathBuf, Row> = first.map(|row| (path(&row), row)).collect();
+    let mut known: HashMap<PathBuf, ListRow> = first.map(|row| (path(&row), row)).collect();
     let mut ticks = Ticks::every(arguments.interval);
     // The first look has been shown.
     ticks.tick().await;
@@ -64,7 +64,7 @@ pub async fn run(
 }
 
 /// Takes over what a look has found; returns where something is new or has changed, and what is gone.
-fn changes(known: &mut HashMap<PathBuf, Row>, rows: Vec<Row>) -> (Vec<PathBuf>, Vec<Row>) {
+fn changes(known: &mut HashMap<PathBuf, ListRow>, rows: Vec<ListRow>) -> (Vec<PathBuf>, Vec<ListRow>) {
     let mut before = std::mem::take(known);
     let mut changed = Vec::new();
     for row in rows {
@@ -74,11 +74,11 @@ fn changes(known: &mut HashMap<PathBuf, Row>, rows: Vec<Row>) -> (Vec<PathBuf>, 
         }
         known.insert(path, row);
     }
-    let mut gone: Vec<_> = before.into_values().map(Row::removed).collect();
+    let mut gone: Vec<_> = before.into_values().map(ListRow::removed).collect();
     gone.sort_by_key(path);
     (changed, gone)
 }
 
-fn path(row: &Row) -> PathBuf {
+fn path(row: &ListRow) -> PathBuf {
     row.container.bundle.path.clone()
 }

@@ -9,12 +9,12 @@ use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::stats::{Interface, Stats};
 use shimstat::survey::{AskError, Origin, Sample};
 
-use super::row::Row;
+use super::row::TopRow;
 use super::tree::{Kind, Line, Tree};
 use crate::fixtures::container;
 
 /// A row without an answer yet, of a container in this sandbox or in none.
-pub fn row(id: &str, sandbox: Option<&str>) -> Row {
+pub fn row(id: &str, sandbox: Option<&str>) -> TopRow {
     let role = sandbox.map_or(Role::Plain, |sandbox| Role::InSandbox(sandbox.into()));
     let names = PodNames {
         container: sandbox.map(|_| id.to_string()),
@@ -24,7 +24,7 @@ pub fn row(id: &str, sandbox: Option<&str>) -> Row {
 }
 
 /// A row of a sandbox.
-pub fn pod(id: &str, namespace: &str, name: &str) -> Row {
+pub fn pod(id: &str, namespace: &str, name: &str) -> TopRow {
     let names = PodNames {
         namespace: Some(namespace.into()),
         name: Some(name.into()),
@@ -33,8 +33,8 @@ pub fn pod(id: &str, namespace: &str, name: &str) -> Row {
     new(id, Role::Sandbox, names)
 }
 
-fn new(id: &str, role: Role, names: PodNames) -> Row {
-    Row::new(container(id, role, names))
+fn new(id: &str, role: Role, names: PodNames) -> TopRow {
+    TopRow::new(container(id, role, names))
 }
 
 /// The answer about a container whose shim's address is not known.
@@ -60,7 +60,7 @@ pub fn without_address(id: &str) -> Arc<Container> {
 }
 
 /// These rows by pod.
-pub fn tree(rows: Vec<Row>) -> Tree {
+pub fn tree(rows: Vec<TopRow>) -> Tree {
     let mut tree = Tree::default();
     tree.update(rows.iter().map(|row| row.container.clone()).collect());
     for row in rows {
@@ -71,7 +71,7 @@ pub fn tree(rows: Vec<Row>) -> Tree {
 }
 
 /// The row of a container.
-pub fn row_of<'a>(tree: &'a mut Tree, id: &str) -> &'a mut Row {
+pub fn row_of<'a>(tree: &'a mut Tree, id: &str) -> &'a mut TopRow {
     tree.rows_mut().find(|row| row.container.id() == id).unwrap()
 }
 
@@ -114,7 +114,7 @@ pub fn sample(start: Instant, seconds: u64, change: impl FnOnce(&mut Stats)) -> 
 
 /// Makes a container use this much of a processor (in per cent) and of memory, and some network, by two samples that are
 /// two seconds apart.
-pub fn using(mut row: Row, cpu: f64, memory: u64) -> Row {
+pub fn using(mut row: TopRow, cpu: f64, memory: u64) -> TopRow {
     let start = Instant::now();
     let stats = |part: f64| {
         move |stats: &mut Stats| {

@@ -8,21 +8,21 @@ use shimstat::node::Container;
 use shimstat::survey::Survey;
 use tokio::sync::mpsc;
 
-use super::tree::Key;
+use super::tree::RowKey;
 use crate::guest_side::GuestSide;
 
 /// How old an answer may be. What does not change is asked once (see [`GuestFacts`](shimstat::survey::GuestFacts)).
 const FRESH: Duration = Duration::from_secs(10);
 
-type Answer = (Key, Option<GuestSide>);
+type GuestAnswer = (RowKey, Option<GuestSide>);
 
 /// Asks guests, at most one at a time, and keeps what they have told.
 pub struct Guests {
     survey: Survey,
-    known: HashMap<Key, (Instant, Option<Arc<GuestSide>>)>,
+    known: HashMap<RowKey, (Instant, Option<Arc<GuestSide>>)>,
     is_asking: bool,
-    sender: mpsc::UnboundedSender<Answer>,
-    answers: mpsc::UnboundedReceiver<Answer>,
+    sender: mpsc::UnboundedSender<GuestAnswer>,
+    answers: mpsc::UnboundedReceiver<GuestAnswer>,
 }
 
 impl Guests {
@@ -38,7 +38,7 @@ impl Guests {
     }
 
     /// Asks the guest of a pod with these containers, unless it has told something lately.
-    pub fn want<'a>(&mut self, key: &Key, containers: impl Iterator<Item = &'a Arc<Container>>) {
+    pub fn want<'a>(&mut self, key: &RowKey, containers: impl Iterator<Item = &'a Arc<Container>>) {
         let is_fresh = self
             .known
             .get(key)
@@ -69,12 +69,12 @@ impl Guests {
     }
 
     /// What the guest of a pod has told.
-    pub fn of(&self, key: &Key) -> Option<Arc<GuestSide>> {
+    pub fn of(&self, key: &RowKey) -> Option<Arc<GuestSide>> {
         self.known.get(key)?.1.clone()
     }
 
     /// Forgets pods that are no longer there.
-    pub fn keep(&mut self, here: &HashSet<&Key>) {
+    pub fn keep(&mut self, here: &HashSet<&RowKey>) {
         self.known.retain(|key, _| here.contains(key));
     }
 }

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant, SystemTime};
 use shimstat::node::processes::{Thread, ThreadRole, VmUsage, overhead, vmm};
 use shimstat::node::{HostProcesses, host_processes, hypervisor};
 
-use super::tree::{Key, Line, Tree};
+use super::tree::{Line, RowKey, Tree};
 use crate::show::fields;
 
 /// The processes of a sandbox on this host, and what the bundle's files say.
 #[derive(Debug, Clone)]
 pub struct HostSide {
     /// The line that was selected.
-    pub selected: Key,
+    pub selected: RowKey,
     /// The pod whose processes these are.
-    pod: Key,
+    pod: RowKey,
     /// The runtime's name. Untrusted text, as is the hypervisor's.
     pub runtime: Option<String>,
     /// How old the selected container is.

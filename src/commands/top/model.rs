@@ -9,7 +9,7 @@ use shimstat::node::Container;
 use super::host::HostSide;
 use super::input::{Action, Mode};
 use super::row::Health;
-use super::tree::{Key, Kind, Line, Order, Tree};
+use super::tree::{Kind, Line, RowKey, Tree, TreeOrder};
 use crate::guest_side::GuestSide;
 use crate::show::field::Field;
 use crate::show::fields;
@@ -32,7 +32,7 @@ pub enum Request {
 pub struct Model {
     pub interval: Duration,
     pub tree: Tree,
-    pub order: Order,
+    pub order: TreeOrder,
     pub mode: Mode,
     pub paused: bool,
     pub details: bool,
@@ -44,7 +44,7 @@ pub struct Model {
     pub guest: Option<Arc<GuestSide>>,
     /// Whether any guest has told something: the pane has room for it then.
     pub guests_tell: bool,
-    selected: Option<Key>,
+    selected: Option<RowKey>,
     /// Whether the user chose the selected line; otherwise the first line is selected.
     chosen: bool,
     /// The place of the selected line: the line there is selected next if it disappears.
@@ -60,7 +60,7 @@ impl Model {
         Self {
             interval,
             tree: Tree::default(),
-            order: Order {
+            order: TreeOrder {
                 sort: 'c',
                 reverse: false,
                 filter: String::new(),
@@ -84,7 +84,7 @@ impl Model {
     /// Takes the containers that are on the node now.
     pub fn update(&mut self, containers: Vec<Arc<Container>>) {
         self.tree.update(containers);
-        let here: HashSet<&Key> = self.tree.pods().map(|pod| &pod.key).collect();
+        let here: HashSet<&RowKey> = self.tree.pods().map(|pod| &pod.key).collect();
         self.order.folded.retain(|key| here.contains(key));
     }
 
@@ -107,7 +107,7 @@ impl Model {
     }
 
     /// How many containers there are, how many do not answer, and what they use together.
-    pub fn summary(&self) -> Summary {
+    pub fn summary(&self) -> Totals {
         let pods = self.tree.pods().count();
         let rows = || self.tree.rows();
         let sum = |field: &Field| {
@@ -115,7 +115,7 @@ impl Model {
                 .filter_map(|row| field.of(&row.facts()))
                 .reduce(|a, b| a + b)
         };
-        Summary {
+        Totals {
             pods,
             containers: rows().filter(|row| !row.container.is_sandbox()).count(),
             hung: rows().filter(|row| matches!(row.health, Health::Hung(_))).count(),
@@ -212,7 +212,7 @@ impl Model {
     }
 
     /// The pod that is selected, or that the selected container is in.
-    fn selected_pod(&mut self) -> Option<Key> {
+    fn selected_pod(&mut self) -> Option<RowKey> {
         let (lines, place) = self.lines();
         let line = lines.get(place).filter(|line| line.kind != Kind::Plain)?;
         Some(self.tree.group(line)?.key.clone())
@@ -221,7 +221,7 @@ impl Model {
 
 /// The node's summary line.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Summary {
+pub struct Totals {
     pub pods: usize,
     pub containers: usize,
     pub hung: usize,

@@ -52,7 +52,7 @@ pub enum Health {
 
 /// One container.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct TopRow {
     pub container: Arc<Container>,
     pub health: Health,
     /// Its last sample, kept while it does not answer: the next rates are since then.
@@ -62,7 +62,7 @@ pub struct Row {
     pub cpu: History,
 }
 
-impl Row {
+impl TopRow {
     pub fn new(container: Arc<Container>) -> Self {
         Self {
             container,

@@ -10,20 +10,20 @@ use shimstat::node::processes::ResourceUse;
 use shimstat::node::{Container, Pod, pods};
 use shimstat::survey::{AskError, Origin, Sample};
 
-use super::row::{Health, History, Row};
+use super::row::{Health, History, TopRow};
 use crate::show::field::{Facts, Field};
 use crate::show::fields;
 use crate::show::name::{Labels, short_id};
 
 /// Identifies a line: the path of its bundle, or of its sandbox's for a pod.
-pub type Key = PathBuf;
+pub type RowKey = PathBuf;
 
 /// The key that sorts by name; the others are those of the [fields](fields::sorted_by).
 pub const BY_NAME: char = 'a';
 
 /// How the lines are chosen and sorted.
 #[derive(Debug, Clone)]
-pub struct Order {
+pub struct TreeOrder {
     /// The key that was pressed to sort.
     pub sort: char,
     /// Reversed: the smallest number first, the last name first.
@@ -31,7 +31,7 @@ pub struct Order {
     /// Shows only what contains this text; an empty one matches everything.
     pub filter: String,
     /// Pods whose containers are not shown.
-    pub folded: HashSet<Key>,
+    pub folded: HashSet<RowKey>,
 }
 
 /// What a line stands for.
@@ -56,15 +56,15 @@ pub struct Line {
 /// A pod, or a container in no pod.
 #[derive(Debug)]
 pub struct Group {
-    pub key: Key,
+    pub key: RowKey,
     /// The sandbox's id.
     pub id: String,
     /// Its name for people. Untrusted text.
     pub title: String,
     /// `None` also for a sandbox without a bundle.
-    pub sandbox: Option<Row>,
+    pub sandbox: Option<TopRow>,
     /// The containers other than the sandbox's own.
-    pub members: Vec<Row>,
+    pub members: Vec<TopRow>,
     is_pod: bool,
     /// Their percentage of one processor together.
     pub cpu: History,
@@ -88,7 +88,7 @@ impl Tree {
             return;
         }
         let mut histories = HashMap::with_capacity(self.groups.len());
-        let mut known: HashMap<Key, Row> = HashMap::with_capacity(containers.len());
+        let mut known: HashMap<RowKey, TopRow> = HashMap::with_capacity(containers.len());
         for group in self.groups.drain(..) {
             histories.insert(group.key, group.cpu);
             let rows = group.sandbox.into_iter().chain(group.members);
@@ -96,7 +96,7 @@ impl Tree {
         }
         let mut row = |container: Arc<Container>| match known.remove(&container.bundle.path) {
             Some(row) if Arc::ptr_eq(&row.container, &container) => row,
-            _ => Row::new(container),
+            _ => TopRow::new(container),
         };
         let pods = pods(&containers);
         let titles = pods
@@ -145,16 +145,16 @@ impl Tree {
         &self.containers
     }
 
-    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+    pub fn rows(&self) -> impl Iterator<Item = &TopRow> {
         self.groups.iter().flat_map(Group::rows)
     }
 
-    pub fn rows_mut(&mut self) -> impl Iterator<Item = &mut Row> {
+    pub fn rows_mut(&mut self) -> impl Iterator<Item = &mut TopRow> {
         self.groups.iter_mut().flat_map(Group::rows_mut)
     }
 
     /// The lines to show, in their order.
-    pub fn lines(&self, order: &Order) -> Vec<Line> {
+    pub fn lines(&self, order: &TreeOrder) -> Vec<Line> {
         let mut lines = Vec::new();
         let groups = self.groups.iter().enumerate();
         let mut shown: Vec<_> = groups
@@ -181,7 +181,7 @@ impl Tree {
     }
 
     /// The container of a line: for a pod its sandbox's, if that has a bundle.
-    pub fn row(&self, line: &Line) -> Option<&Row> {
+    pub fn row(&self, line: &Line) -> Option<&TopRow> {
         let group = self.group(line)?;
         match line.kind {
             Kind::Pod { .. } => group.sandbox.as_ref(),
@@ -190,7 +190,7 @@ impl Tree {
         }
     }
 
-    pub fn key(&self, line: &Line) -> Option<&Key> {
+    pub fn key(&self, line: &Line) -> Option<&RowKey> {
         match line.kind {
             Kind::Pod { .. } => Some(&self.group(line)?.key),
             Kind::Member { .. } | Kind::Plain => Some(&self.row(line)?.container.bundle.path),
@@ -201,7 +201,7 @@ impl Tree {
     pub fn name(&self, line: &Line) -> &str {
         let name = match line.kind {
             Kind::Pod { .. } | Kind::Plain => self.group(line).map(|group| group.title.as_str()),
-            Kind::Member { .. } => self.row(line).map(Row::name_in_pod),
+            Kind::Member { .. } => self.row(line).map(TopRow::name_in_pod),
         };
         name.unwrap_or_default()
     }
@@ -231,7 +231,7 @@ fn title(pod: &Pod) -> String {
 
 impl Group {
     /// The container that leads to the pod's processes on the host: its sandbox's, or another if that has no bundle.
-    pub fn main(&self) -> Option<&Row> {
+    pub fn main(&self) -> Option<&TopRow> {
         self.rows().next()
     }
 
@@ -268,23 +268,23 @@ impl Group {
         })
     }
 
-    fn rows(&self) -> impl Iterator<Item = &Row> {
+    fn rows(&self) -> impl Iterator<Item = &TopRow> {
         self.sandbox.iter().chain(&self.members)
     }
 
-    fn rows_mut(&mut self) -> impl Iterator<Item = &mut Row> {
+    fn rows_mut(&mut self) -> impl Iterator<Item = &mut TopRow> {
         self.sandbox.iter_mut().chain(&mut self.members)
     }
 
     pub fn number(&self, field: &Field) -> Option<f64> {
-        let members: Vec<_> = self.members.iter().filter_map(Row::facts_if_running).collect();
-        let sandbox = self.sandbox.as_ref().and_then(Row::facts_if_running);
+        let members: Vec<_> = self.members.iter().filter_map(TopRow::facts_if_running).collect();
+        let sandbox = self.sandbox.as_ref().and_then(TopRow::facts_if_running);
         field.of_all_in_pod(sandbox.as_ref(), &members)
     }
 
     /// Its line and those of its containers, if they are to be shown.
-    fn lines(&self, group: usize, order: &Order) -> Option<(Line, Vec<Line>)> {
-        let matches = |row: &Row| row.matches(&order.filter);
+    fn lines(&self, group: usize, order: &TreeOrder) -> Option<(Line, Vec<Line>)> {
+        let matches = |row: &TopRow| row.matches(&order.filter);
         if !self.is_pod {
             let line = Line {
                 group,
@@ -337,7 +337,7 @@ struct Rank {
 }
 
 impl Rank {
-    fn new(tree: &Tree, line: &Line, order: &Order) -> Self {
+    fn new(tree: &Tree, line: &Line, order: &TreeOrder) -> Self {
         let field = fields::sorted_by(order.sort);
         let with = field.and_then(|field| field.top?.sort?.with);
         let numbers = [field, with]

@@ -3,10 +3,10 @@
 use promtext::Value;
 use shimstat::stats::{Limit, Throttling};
 
-use super::family::{COUNTER, Family, family};
-use super::row::Row;
+use super::family::{COUNTER, ContainerFamily, family};
+use super::row::ContainerRow;
 
-pub const FAMILIES: &[Family] = &[
+pub const FAMILIES: &[ContainerFamily] = &[
     family(
         "container_cpu_cfs_periods_total",
         COUNTER,
@@ -63,7 +63,7 @@ pub const FAMILIES: &[Family] = &[
 
 /// How the quota held it back. As in cAdvisor, what has no quota has no samples, though its counters may be left from
 /// when it had one. Where the quota is not known, periods that have passed tell that there is one.
-fn throttling<'a>(row: &Row<'a>) -> Option<&'a Throttling> {
+fn throttling<'a>(row: &ContainerRow<'a>) -> Option<&'a Throttling> {
     let has_quota = match row.limits().and_then(|limits| limits.cpu_quota) {
         Some(quota) => quota != Limit::Unlimited,
         None => true,

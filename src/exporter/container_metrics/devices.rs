@@ -3,10 +3,10 @@
 use shimstat::node::RootReadings;
 use shimstat::stats::DeviceIo;
 
-use super::family::{COUNTER, Family, GAUGE, Sink, family};
-use super::row::Row;
+use super::family::{COUNTER, ContainerFamily, GAUGE, Sink, family};
+use super::row::ContainerRow;
 
-pub const FAMILIES: &[Family] = &[
+pub const FAMILIES: &[ContainerFamily] = &[
     family(
         "container_blkio_device_usage_total",
         COUNTER,
@@ -81,13 +81,13 @@ pub const FAMILIES: &[Family] = &[
     ),
 ];
 
-fn by_device(row: &Row<'_>, mut to: Sink<'_>, number: fn(&DeviceIo) -> Option<u64>) {
+fn by_device(row: &ContainerRow<'_>, mut to: Sink<'_>, number: fn(&DeviceIo) -> Option<u64>) {
     for (device, io) in &row.io.devices {
         to.put(&[("device", device)], number(io));
     }
 }
 
-fn filesystem(row: &Row<'_>, to: Sink<'_>, number: fn(&RootReadings) -> Option<u64>) {
+fn filesystem(row: &ContainerRow<'_>, to: Sink<'_>, number: fn(&RootReadings) -> Option<u64>) {
     let Some(root) = row.host.and_then(|host| host.root.as_ref()) else {
         return;
     };

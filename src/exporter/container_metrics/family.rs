@@ -2,26 +2,26 @@
 
 use promtext::{FamilyWriter, Kind, Value};
 
-use super::row::Row;
+use super::row::ContainerRow;
 
 pub const COUNTER: Kind = Kind::Counter;
 pub const GAUGE: Kind = Kind::Gauge;
 
 /// A family, and where its samples come from.
-pub struct Family {
+pub struct ContainerFamily {
     pub name: &'static str,
     pub kind: Kind,
     pub help: &'static str,
-    pub write: fn(&Row<'_>, Sink<'_>),
+    pub write: fn(&ContainerRow<'_>, Sink<'_>),
 }
 
 pub const fn family(
     name: &'static str,
     kind: Kind,
     help: &'static str,
-    write: fn(&Row<'_>, Sink<'_>),
-) -> Family {
-    Family {
+    write: fn(&ContainerRow<'_>, Sink<'_>),
+) -> ContainerFamily {
+    ContainerFamily {
         name,
         kind,
         help,

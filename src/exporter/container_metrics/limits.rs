@@ -3,9 +3,9 @@
 
 use shimstat::stats::{Limit, MemoryEntry};
 
-use super::family::{Family, GAUGE, family};
+use super::family::{ContainerFamily, GAUGE, family};
 
-pub const FAMILIES: &[Family] = &[
+pub const FAMILIES: &[ContainerFamily] = &[
     family(
         "container_spec_cpu_period",
         GAUGE,

@@ -1,8 +1,8 @@
 //! Memory, huge pages and OOM kills.
 
-use super::family::{COUNTER, Family, GAUGE, family};
+use super::family::{COUNTER, ContainerFamily, GAUGE, family};
 
-pub const FAMILIES: &[Family] = &[
+pub const FAMILIES: &[ContainerFamily] = &[
     family(
         "container_hugetlb_failcnt",
         COUNTER,

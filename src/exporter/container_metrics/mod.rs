@@ -24,13 +24,13 @@ use promtext::{Filter, Page, PageReader, Relabel, Writer};
 use shimstat::node::{Container, HostReadings};
 use shimstat::stats::Stats;
 
-use self::family::{Family, Sink};
+use self::family::{ContainerFamily, Sink};
 pub use self::labels::labels;
-use self::row::Row;
+use self::row::ContainerRow;
 
 /// All families, by name.
-static FAMILIES: LazyLock<Vec<&Family>> = LazyLock::new(|| {
-    let mut families: Vec<&Family> = [
+static FAMILIES: LazyLock<Vec<&ContainerFamily>> = LazyLock::new(|| {
+    let mut families: Vec<&ContainerFamily> = [
         cpu::FAMILIES,
         devices::FAMILIES,
         limits::FAMILIES,
@@ -79,7 +79,7 @@ pub fn page(
     taken: SystemTime,
     reader: &PageReader,
 ) -> Result<Page, promtext::Error> {
-    let row = Row::new(container, stats, host, taken);
+    let row = ContainerRow::new(container, stats, host, taken);
     let mut writer = Writer::default();
     for family in FAMILIES.iter() {
         (family.write)(&row, Sink(writer.samples(family.name)));

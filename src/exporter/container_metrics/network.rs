@@ -2,10 +2,10 @@
 
 use shimstat::stats::Interface;
 
-use super::family::{COUNTER, Family, Sink, family};
-use super::row::Row;
+use super::family::{COUNTER, ContainerFamily, Sink, family};
+use super::row::ContainerRow;
 
-pub const FAMILIES: &[Family] = &[
+pub const FAMILIES: &[ContainerFamily] = &[
     family(
         "container_network_receive_bytes_total",
         COUNTER,
@@ -72,7 +72,7 @@ pub const FAMILIES: &[Family] = &[
     ),
 ];
 
-fn by_interface(row: &Row<'_>, mut to: Sink<'_>, number: fn(&Interface) -> u64) {
+fn by_interface(row: &ContainerRow<'_>, mut to: Sink<'_>, number: fn(&Interface) -> u64) {
     let interfaces = row.stats.network.iter().flatten();
     for interface in interfaces.filter(|interface| interface.is_pods_own()) {
         to.put(&[("interface", &interface.name)], Some(number(interface)));

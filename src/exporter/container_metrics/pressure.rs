@@ -3,10 +3,10 @@
 use promtext::Value;
 use shimstat::stats::{Pressure, Psi};
 
-use super::family::{COUNTER, Family, Sink, family};
-use super::row::Row;
+use super::family::{COUNTER, ContainerFamily, Sink, family};
+use super::row::ContainerRow;
 
-pub const FAMILIES: &[Family] = &[
+pub const FAMILIES: &[ContainerFamily] = &[
     family(
         "container_pressure_cpu_stalled_seconds_total",
         COUNTER,
@@ -57,7 +57,7 @@ pub const FAMILIES: &[Family] = &[
     ),
 ];
 
-fn of_devices<'a>(row: &Row<'a>) -> Option<&'a Psi> {
+fn of_devices<'a>(row: &ContainerRow<'a>) -> Option<&'a Psi> {
     row.stats.blkio.as_ref()?.psi.as_ref()
 }
 

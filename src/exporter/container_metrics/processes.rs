@@ -1,9 +1,9 @@
 //! Processes, threads, and what they have open. Of containers that run on this host; a guest's processes are not ours to
 //! see.
 
-use super::family::{Family, GAUGE, family};
+use super::family::{ContainerFamily, GAUGE, family};
 
-pub const FAMILIES: &[Family] = &[
+pub const FAMILIES: &[ContainerFamily] = &[
     family(
         "container_file_descriptors",
         GAUGE,

@@ -8,7 +8,7 @@ use shimstat::stats::{Limits, Stats};
 use super::device_io::DeviceNumbers;
 
 /// A container's numbers, from its shim and from this host.
-pub struct Row<'a> {
+pub struct ContainerRow<'a> {
     pub stats: &'a Stats,
     /// Of a container that runs on this host.
     pub host: Option<&'a HostReadings>,
@@ -17,7 +17,7 @@ pub struct Row<'a> {
     pub taken: SystemTime,
 }
 
-impl<'a> Row<'a> {
+impl<'a> ContainerRow<'a> {
     pub fn new(
         container: &Container,
         stats: &'a Stats,

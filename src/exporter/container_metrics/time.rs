@@ -2,9 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::family::{Family, GAUGE, family};
+use super::family::{ContainerFamily, GAUGE, family};
 
-pub const FAMILIES: &[Family] = &[
+pub const FAMILIES: &[ContainerFamily] = &[
     family(
         "container_last_seen",
         GAUGE,

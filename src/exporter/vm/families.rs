@@ -12,7 +12,7 @@ use shimstat::node::processes::{
 use shimstat::node::{HostProcesses, Part};
 
 /// What a scrape knows of a virtual machine.
-pub struct Row<'a> {
+pub struct VmRow<'a> {
     /// The name of the runtime class's handler, where the manager says so.
     pub handler: Option<&'a str>,
     pub machine: &'a VirtualMachine,
@@ -26,11 +26,11 @@ pub struct Row<'a> {
 }
 
 /// A family, and where its samples come from.
-struct Family {
+struct VmFamily {
     name: &'static str,
     kind: Kind,
     help: &'static str,
-    write: fn(&Row<'_>, &mut FamilyWriter<'_>),
+    write: fn(&VmRow<'_>, &mut FamilyWriter<'_>),
 }
 
 /// Says type and help of every family.
@@ -41,7 +41,7 @@ pub fn describe(writer: &mut Writer) {
 }
 
 /// The samples, without type and help.
-pub fn text(row: &Row<'_>) -> Vec<u8> {
+pub fn text(row: &VmRow<'_>) -> Vec<u8> {
     let mut writer = Writer::default();
     for family in &FAMILIES {
         (family.write)(row, &mut writer.samples(family.name));
@@ -52,9 +52,9 @@ pub fn text(row: &Row<'_>) -> Vec<u8> {
 const fn counter(
     name: &'static str,
     help: &'static str,
-    write: fn(&Row<'_>, &mut FamilyWriter<'_>),
-) -> Family {
-    Family {
+    write: fn(&VmRow<'_>, &mut FamilyWriter<'_>),
+) -> VmFamily {
+    VmFamily {
         name,
         kind: Kind::Counter,
         help,
@@ -62,8 +62,12 @@ const fn counter(
     }
 }
 
-const fn gauge(name: &'static str, help: &'static str, write: fn(&Row<'_>, &mut FamilyWriter<'_>)) -> Family {
-    Family {
+const fn gauge(
+    name: &'static str,
+    help: &'static str,
+    write: fn(&VmRow<'_>, &mut FamilyWriter<'_>),
+) -> VmFamily {
+    VmFamily {
         name,
         kind: Kind::Gauge,
         help,
@@ -71,7 +75,7 @@ const fn gauge(name: &'static str, help: &'static str, write: fn(&Row<'_>, &mut 
     }
 }
 
-static FAMILIES: [Family; 23] = [
+static FAMILIES: [VmFamily; 23] = [
     counter(
         "kata_sandbox_cgroup_cpu_seconds_total",
         "CPU time of all that was ever in the sandbox's cgroups on the host.",
@@ -231,7 +235,7 @@ fn part_label(part: Part) -> &'static str {
     }
 }
 
-fn parts(row: &Row<'_>, to: &mut FamilyWriter<'_>, value: fn(&HostProcesses) -> Option<Value>) {
+fn parts(row: &VmRow<'_>, to: &mut FamilyWriter<'_>, value: fn(&HostProcesses) -> Option<Value>) {
     for part in row.processes {
         if let Some(value) = value(part) {
             to.sample(&[("part", part_label(part.part))], value);
@@ -239,13 +243,13 @@ fn parts(row: &Row<'_>, to: &mut FamilyWriter<'_>, value: fn(&HostProcesses) -> 
     }
 }
 
-fn disk(row: &Row<'_>, to: &mut FamilyWriter<'_>, value: fn(&ProcessIo) -> u64) {
+fn disk(row: &VmRow<'_>, to: &mut FamilyWriter<'_>, value: fn(&ProcessIo) -> u64) {
     for (part, io) in &row.usage.disk {
         to.sample(&[("part", part_label(*part))], value(io));
     }
 }
 
-fn roles(row: &Row<'_>, to: &mut FamilyWriter<'_>, value: fn(&ThreadTimes) -> Option<Value>) {
+fn roles(row: &VmRow<'_>, to: &mut FamilyWriter<'_>, value: fn(&ThreadTimes) -> Option<Value>) {
     for (role, times) in row.roles.into_iter().flatten() {
         if let Some(value) = value(times) {
             to.sample(&[("role", role)], value);
@@ -253,7 +257,7 @@ fn roles(row: &Row<'_>, to: &mut FamilyWriter<'_>, value: fn(&ThreadTimes) -> Op
     }
 }
 
-fn vcpus(row: &Row<'_>, to: &mut FamilyWriter<'_>, value: fn(&Thread) -> Option<Duration>) {
+fn vcpus(row: &VmRow<'_>, to: &mut FamilyWriter<'_>, value: fn(&Thread) -> Option<Duration>) {
     // A VMM names its threads as it likes: no series may be there twice.
     let mut seen = BTreeSet::new();
     for thread in row.usage.threads.iter().flat_map(|threads| threads.vcpus()) {
@@ -269,7 +273,7 @@ fn vcpus(row: &Row<'_>, to: &mut FamilyWriter<'_>, value: fn(&Thread) -> Option<
     }
 }
 
-fn memory(row: &Row<'_>, to: &mut FamilyWriter<'_>) {
+fn memory(row: &VmRow<'_>, to: &mut FamilyWriter<'_>) {
     let memory = row.memory.0;
     if let Some(GuestMemory {
         anonymous,
@@ -346,7 +350,7 @@ mod tests {
             disk: Vec::new(),
             links: None,
         };
-        let row = Row {
+        let row = VmRow {
             handler: None,
             machine: &machine,
             processes: &[HostProcesses {

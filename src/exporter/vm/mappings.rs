@@ -29,14 +29,14 @@ pub struct Mappings {
 
 #[derive(Default)]
 struct State {
-    known: HashMap<ProcessKey, Reading>,
+    known: HashMap<ProcessKey, MappingsReading>,
     queue: VecDeque<Job>,
     /// Whether somebody works on the queue.
     working: bool,
 }
 
 #[derive(Default)]
-struct Reading {
+struct MappingsReading {
     /// `None` where it was not read yet, or could not be.
     memory: Option<SandboxMemory>,
     at: Option<Instant>,
@@ -112,7 +112,7 @@ impl Mappings {
             let vmm = job.vmm;
             let memory = tokio::task::spawn_blocking(move || job.read()).await;
             if let Some(reading) = self.state().known.get_mut(&vmm) {
-                *reading = Reading {
+                *reading = MappingsReading {
                     memory: memory.ok().flatten(),
                     at: Some(Instant::now()),
                     queued: false,

@@ -14,7 +14,7 @@ use shimstat::node::hypervisor;
 use shimstat::node::processes::{CpuOverhead, ResourceUse, RoleTimes, VmUsage, overhead, vmm};
 use shimstat::node::{MachineKind, Pod, host_processes};
 
-use self::families::Row;
+use self::families::VmRow;
 pub use self::families::describe;
 use self::mappings::{Mappings, ProcessKey};
 
@@ -100,7 +100,7 @@ impl Vms {
             }
         };
         let handler = pod.first().and_then(|first| first.description().ok());
-        let text = families::text(&Row {
+        let text = families::text(&VmRow {
             handler: handler.and_then(|description| description.handler.as_deref()),
             machine: &machine,
             processes: &processes,

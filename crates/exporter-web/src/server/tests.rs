@@ -190,7 +190,7 @@ mod http2 {
             format!("tls_server_config:\n  cert_file: {server}.pem\n  key_file: {server}.key\n"),
         )
         .unwrap();
-        let config = WebConfig::load(Source::File(path), Arc::new(|_| {})).unwrap();
+        let config = WebConfig::load(WebConfigSource::File(path), Arc::new(|_| {})).unwrap();
         // The file is not looked at again within the test's connection unless it changes, and it stays.
         let (stream, task) = connect(connections, Some(config)).await;
         let mut roots = RootCertStore::empty();

@@ -40,7 +40,7 @@ const UNDERSTOOD: [ObjectIdentifier; 8] = [
 
 /// Why a client's certificate is refused.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+enum CertificateRefusal {
     #[error("it cannot be read: {0}")]
     Unreadable(#[from] der::Error),
     #[error("it is X.509 version {0} and has extensions, which version 3 has")]
@@ -58,7 +58,7 @@ enum Refusal {
     #[error("more intermediate certificates than it allows")]
     TooManyIntermediates,
     #[error("its issuer's certificate in client_ca_file is not accepted: {0}")]
-    Issuer(Box<Refusal>),
+    Issuer(Box<CertificateRefusal>),
     #[error("its signature is not its issuer's")]
     Signature,
     #[error("it is neither in client_ca_file nor signed by a certificate in it")]
@@ -141,7 +141,7 @@ impl ClientVerifier {
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CertificateRefusal> {
         let certificate = Certificate::from_der(leaf)?;
         if let Some(roots) = &self.roots {
             check(&certificate, now)?;
@@ -153,7 +153,7 @@ impl ClientVerifier {
         let names = alternative_names(&certificate)?;
         match names.iter().any(|name| allowed.contains(name)) {
             true => Ok(()),
-            false => Err(Refusal::Name(names)),
+            false => Err(CertificateRefusal::Name(names)),
         }
     }
 
@@ -165,7 +165,7 @@ impl ClientVerifier {
         others: &[CertificateDer<'_>],
         roots: &[Root],
         now: UnixTime,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CertificateRefusal> {
         if roots.iter().any(|root| root.der == *leaf) {
             return Ok(());
         }
@@ -212,8 +212,8 @@ impl ClientVerifier {
         });
         verified.map_err(|error| match refusal {
             Some(refusal) => refusal,
-            None if others.is_empty() => Refusal::Unknown,
-            None => Refusal::NoPath(error),
+            None if others.is_empty() => CertificateRefusal::Unknown,
+            None => CertificateRefusal::NoPath(error),
         })
     }
 
@@ -224,13 +224,16 @@ impl ClientVerifier {
         certificate: &Certificate,
         root: &Certificate,
         now: UnixTime,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CertificateRefusal> {
         let algorithm = certificate.signature_algorithm().to_der()?;
         let algorithm = AnyRef::from_der(&algorithm)?.value();
         let key = public_key(root)?;
-        let key = RawPublicKeyEntity::try_from(&key).map_err(|_| Refusal::Signature)?;
+        let key = RawPublicKeyEntity::try_from(&key).map_err(|_| CertificateRefusal::Signature)?;
         let signed = to_be_signed(leaf)?;
-        let signature = certificate.signature().as_bytes().ok_or(Refusal::Signature)?;
+        let signature = certificate
+            .signature()
+            .as_bytes()
+            .ok_or(CertificateRefusal::Signature)?;
         let candidates = self
             .algorithms
             .all
@@ -241,20 +244,20 @@ impl ClientVerifier {
             .into_iter()
             .any(|one| key.verify_signature(*one, signed, signature).is_ok())
         {
-            return Err(Refusal::Signature);
+            return Err(CertificateRefusal::Signature);
         }
-        check_ca(root, 0, now).map_err(|refusal| Refusal::Issuer(Box::new(refusal)))?;
+        check_ca(root, 0, now).map_err(|refusal| CertificateRefusal::Issuer(Box::new(refusal)))?;
         // Whether it permits the certificate's names is for webpki to say.
         match has_extension(root, NameConstraints::OID) {
-            true => Err(Refusal::Issuer(Box::new(Refusal::CriticalExtension(
-                NameConstraints::OID,
-            )))),
+            true => Err(CertificateRefusal::Issuer(Box::new(
+                CertificateRefusal::CriticalExtension(NameConstraints::OID),
+            ))),
             false => Ok(()),
         }
     }
 
     fn key_of<'a>(&self, certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'a>, Error> {
-        let certificate = Certificate::from_der(certificate).map_err(Refusal::from);
+        let certificate = Certificate::from_der(certificate).map_err(CertificateRefusal::from);
         certificate
             .and_then(|certificate| public_key(&certificate))
             .map_err(refused)
@@ -262,16 +265,18 @@ impl ClientVerifier {
 }
 
 /// What Go checks of every certificate of a chain (`isValid`).
-fn check(certificate: &Certificate, now: UnixTime) -> Result<(), Refusal> {
+fn check(certificate: &Certificate, now: UnixTime) -> Result<(), CertificateRefusal> {
     let tbs = certificate.tbs_certificate();
     let extensions = tbs.extensions().into_iter().flatten();
     match tbs.version() {
         Version::V3 => {}
-        version if tbs.extensions().is_some() => return Err(Refusal::EarlyExtensions(version as u8 + 1)),
+        version if tbs.extensions().is_some() => {
+            return Err(CertificateRefusal::EarlyExtensions(version as u8 + 1));
+        }
         Version::V1 | Version::V2 => {}
     }
     if tbs.signature() != certificate.signature_algorithm() {
-        return Err(Refusal::TwoAlgorithms);
+        return Err(CertificateRefusal::TwoAlgorithms);
     }
     for extension in extensions.filter(|extension| extension.critical) {
         let understood = match extension.extn_id {
@@ -281,19 +286,19 @@ fn check(certificate: &Certificate, now: UnixTime) -> Result<(), Refusal> {
             id => UNDERSTOOD.contains(&id),
         };
         if !understood {
-            return Err(Refusal::CriticalExtension(extension.extn_id));
+            return Err(CertificateRefusal::CriticalExtension(extension.extn_id));
         }
     }
     let (from, to) = (tbs.validity().not_before, tbs.validity().not_after);
     let now = Duration::from_secs(now.as_secs());
     if now < from.to_unix_duration() || now > to.to_unix_duration() {
-        return Err(Refusal::NotNow {
+        return Err(CertificateRefusal::NotNow {
             from: from.to_date_time(),
             to: to.to_date_time(),
         });
     }
     match tbs.get_extension::<ExtendedKeyUsage>()? {
-        Some((_, usages)) if !usages.0.iter().any(is_for_clients) => Err(Refusal::NotForClients),
+        Some((_, usages)) if !usages.0.iter().any(is_for_clients) => Err(CertificateRefusal::NotForClients),
         _ => Ok(()),
     }
 }
@@ -303,7 +308,7 @@ fn is_for_clients(usage: &ObjectIdentifier) -> bool {
 }
 
 /// What Go checks of a root that others are signed by (`CheckSignatureFrom` and `isValid`).
-fn check_ca(root: &Certificate, intermediates: usize, now: UnixTime) -> Result<(), Refusal> {
+fn check_ca(root: &Certificate, intermediates: usize, now: UnixTime) -> Result<(), CertificateRefusal> {
     check(root, now)?;
     let tbs = root.tbs_certificate();
     let constraints = tbs
@@ -318,16 +323,16 @@ fn check_ca(root: &Certificate, intermediates: usize, now: UnixTime) -> Result<(
         .get_extension::<KeyUsage>()?
         .is_none_or(|(_, usage)| usage.key_cert_sign());
     if !is_ca || !signs {
-        return Err(Refusal::NotACa);
+        return Err(CertificateRefusal::NotACa);
     }
     match constraints.and_then(|constraints| constraints.path_len_constraint) {
-        Some(most) if intermediates > usize::from(most) => Err(Refusal::TooManyIntermediates),
+        Some(most) if intermediates > usize::from(most) => Err(CertificateRefusal::TooManyIntermediates),
         _ => Ok(()),
     }
 }
 
 /// Whether all that a certificate says about the names that it may sign for is about kinds that are looked at.
-fn constrains_names(certificate: &Certificate) -> Result<bool, Refusal> {
+fn constrains_names(certificate: &Certificate) -> Result<bool, CertificateRefusal> {
     let constraints = certificate.tbs_certificate().get_extension::<NameConstraints>()?;
     let constraints =
         constraints.map(|(_, constraints)| [constraints.permitted_subtrees, constraints.excluded_subtrees]);
@@ -355,7 +360,7 @@ fn to_be_signed(certificate: &[u8]) -> der::Result<&[u8]> {
     reader.tlv_bytes()
 }
 
-fn public_key<'a>(certificate: &Certificate) -> Result<SubjectPublicKeyInfoDer<'a>, Refusal> {
+fn public_key<'a>(certificate: &Certificate) -> Result<SubjectPublicKeyInfoDer<'a>, CertificateRefusal> {
     Ok(certificate
         .tbs_certificate()
         .subject_public_key_info()
@@ -364,7 +369,7 @@ fn public_key<'a>(certificate: &Certificate) -> Result<SubjectPublicKeyInfoDer<'
 }
 
 /// The DNS names, mail addresses, URIs and IP addresses that a certificate is for, written as Go writes them.
-fn alternative_names(certificate: &Certificate) -> Result<Vec<String>, Refusal> {
+fn alternative_names(certificate: &Certificate) -> Result<Vec<String>, CertificateRefusal> {
     let Some((_, names)) = certificate.tbs_certificate().get_extension::<SubjectAltName>()? else {
         return Ok(Vec::new());
     };
@@ -386,7 +391,7 @@ fn address(bytes: &[u8]) -> Option<String> {
     Some(address.to_canonical().to_string())
 }
 
-fn refused(refusal: Refusal) -> Error {
+fn refused(refusal: CertificateRefusal) -> Error {
     CertificateError::Other(OtherError(Arc::new(refusal))).into()
 }
 

@@ -26,7 +26,7 @@ use self::passwords::Passwords;
 use self::rate::Bucket;
 use crate::error::{Event, Problem, WebConfigError};
 use crate::listen::Stream;
-use crate::protection::{Events, Handshake, Refusal, Source};
+use crate::protection::{Events, Handshake, Refusal, WebConfigSource};
 
 /// How many refusals of TLS connections are told one by one: ten at once, then one in ten seconds. A scraper whose
 /// certificate has expired says so every minute; what scans ports is counted.
@@ -37,7 +37,7 @@ const TOLD: Rate = Rate {
 
 /// What the file says, at any time.
 pub struct WebConfig {
-    source: Source,
+    source: WebConfigSource,
     events: Events,
     has_tls: bool,
     loaded: Mutex<Loaded>,
@@ -73,10 +73,10 @@ pub fn fuzz(text: &str) {
 
 impl WebConfig {
     /// Reads the file for the first time: what is wrong with it now is an error.
-    pub fn load(source: Source, events: Events) -> Result<Self, WebConfigError> {
+    pub fn load(source: WebConfigSource, events: Events) -> Result<Self, WebConfigError> {
         let path = match &source {
-            Source::File(path) => Some(path.clone()),
-            Source::Tls(_) => None,
+            WebConfigSource::File(path) => Some(path.clone()),
+            WebConfigSource::Tls(_) => None,
         };
         let named = |problem| WebConfigError {
             path: path.clone(),
@@ -182,8 +182,8 @@ impl WebConfig {
             loaded.rules = self.reload(loaded.rules.as_deref().ok(), &mut files);
             loaded.files = files;
             let path = match &self.source {
-                Source::File(path) => path.clone(),
-                Source::Tls(tls) => tls.cert_file.clone(),
+                WebConfigSource::File(path) => path.clone(),
+                WebConfigSource::Tls(tls) => tls.cert_file.clone(),
             };
             (self.events)(match &loaded.rules {
                 Err(problem) => Event::ConfigBroken {
@@ -226,10 +226,13 @@ impl WebConfig {
 }
 
 /// Reads the settings, and notes in `files` their file and those that it names.
-fn settings(source: &Source, files: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Settings, Problem> {
+fn settings(
+    source: &WebConfigSource,
+    files: &mut Vec<(PathBuf, Option<Stamp>)>,
+) -> Result<Settings, Problem> {
     let settings = match source {
-        Source::Tls(tls) => Settings::of_files(tls)?,
-        Source::File(path) => {
+        WebConfigSource::Tls(tls) => Settings::of_files(tls)?,
+        WebConfigSource::File(path) => {
             // Looked at before they are read: what changes in between is read again.
             files.push((path.clone(), stamp(path)));
             let text = read::limited(path).map_err(Problem::Read)?;

@@ -53,7 +53,7 @@ impl Files {
         text: &str,
         tell: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<WebConfig, String> {
-        WebConfig::load(Source::File(self.write("web.yml", text)), Arc::new(tell))
+        WebConfig::load(WebConfigSource::File(self.write("web.yml", text)), Arc::new(tell))
             .map_err(|error| error.to_string())
     }
 }
@@ -90,7 +90,7 @@ fn what_is_wrong_at_the_start_is_said() {
         );
     }
     let load = |path: &Path| {
-        let error = WebConfig::load(Source::File(path.to_path_buf()), Arc::new(|_| {}))
+        let error = WebConfig::load(WebConfigSource::File(path.to_path_buf()), Arc::new(|_| {}))
             .err()
             .unwrap();
         error.to_string()
@@ -291,7 +291,7 @@ fn what_changes_is_told_and_refusals_not_without_end() {
 fn a_certificate_and_its_key_need_no_file_around_them() {
     let files = Files::new();
     let load = |cipher_suites: &[&str]| {
-        let source = Source::Tls(TlsFiles {
+        let source = WebConfigSource::Tls(TlsFiles {
             cert_file: files.path("server.crt"),
             key_file: files.path("server.key"),
             tls13_only: false,

@@ -31,14 +31,14 @@ const ROOTS: [&str; 2] = ["/run/vc", "/run/kata"];
 const USERS: &str = "/run/user";
 
 /// The directories in which a sandbox's socket may be.
-pub(super) struct Directories {
+pub(super) struct SocketDirectories {
     /// Those of [`ROOTS`]. They may be links.
     pub roots: [PathBuf; 2],
     /// [`USERS`].
     pub users: PathBuf,
 }
 
-impl Default for Directories {
+impl Default for SocketDirectories {
     fn default() -> Self {
         Self {
             roots: ROOTS.map(PathBuf::from),
@@ -47,7 +47,7 @@ impl Default for Directories {
     }
 }
 
-impl Directories {
+impl SocketDirectories {
     /// `directory` has no links in it.
     fn contain(&self, directory: &Path) -> bool {
         let below = |root: &Path| {
@@ -87,7 +87,7 @@ pub trait ConnectGuest: Send + Sync {
 /// Connects to this machine's guests.
 #[derive(Default)]
 pub(crate) struct GuestSockets {
-    pub(super) directories: Directories,
+    pub(super) directories: SocketDirectories,
 }
 
 impl ConnectGuest for GuestSockets {
@@ -99,7 +99,7 @@ impl ConnectGuest for GuestSockets {
 async fn connect(
     address: &GuestAddress,
     sandbox: &str,
-    directories: &Directories,
+    directories: &SocketDirectories,
 ) -> Result<Connection, GuestError> {
     let failed = |source| GuestError::Connect {
         address: address.clone(),
@@ -129,7 +129,7 @@ async fn connect(
 fn own_socket(
     path: &Path,
     sandbox: &str,
-    directories: &Directories,
+    directories: &SocketDirectories,
 ) -> io::Result<Result<File, NotOwnSocket>> {
     let Some(directory) = own_directory(path, sandbox) else {
         return Ok(Err(NotOwnSocket::NoDirectory {

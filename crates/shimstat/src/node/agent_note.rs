@@ -15,7 +15,7 @@ use super::monitor::GO_ROOT;
 const LIMIT: u64 = 4 << 20;
 
 #[derive(Deserialize)]
-struct Sandbox {
+struct NotedSandbox {
     #[serde(rename = "AgentState")]
     agent: Option<AgentState>,
 }
@@ -35,7 +35,7 @@ pub fn noted_agent(id: &str) -> Option<String> {
 
 fn noted_in(file: &Path) -> Option<String> {
     let json = files::read(file, LIMIT).ok()?;
-    let sandbox: Sandbox = serde_json::from_slice(&json).ok()?;
+    let sandbox: NotedSandbox = serde_json::from_slice(&json).ok()?;
     sandbox.agent?.url.filter(|url| !url.is_empty())
 }
 

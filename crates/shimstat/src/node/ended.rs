@@ -30,11 +30,11 @@ pub struct Ended {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndRecord {
     id: String,
-    place: Place,
+    place: RecordPlace,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum RecordPlace {
     /// The status file of containerd's CRI.
     Cri(PathBuf),
     /// conmon's files, and the bundle, in which it leaves a mark.
@@ -46,8 +46,8 @@ impl EndRecord {
     /// CRI, tells its clients and forgets.
     pub fn of(bundle: &Bundle) -> Option<Self> {
         let place = match bundle.layout {
-            Layout::Task => Place::Cri(cri_status(bundle)?),
-            Layout::Storage => Place::Conmon(bundle.path.clone()),
+            Layout::Task => RecordPlace::Cri(cri_status(bundle)?),
+            Layout::Storage => RecordPlace::Conmon(bundle.path.clone()),
             Layout::Sandbox => return None,
         };
         Some(Self {
@@ -59,8 +59,8 @@ impl EndRecord {
     /// What is noted by now; `None` before the container's end, and after its manager has forgotten it.
     pub fn read(&self) -> Option<Ended> {
         match &self.place {
-            Place::Cri(path) => cri(&files::read(path, NOTE_LIMIT).ok()?),
-            Place::Conmon(bundle) => EXIT_DIRECTORIES
+            RecordPlace::Cri(path) => cri(&files::read(path, NOTE_LIMIT).ok()?),
+            RecordPlace::Conmon(bundle) => EXIT_DIRECTORIES
                 .iter()
                 .find_map(|directory| conmon(Path::new(directory), &self.id, bundle)),
         }

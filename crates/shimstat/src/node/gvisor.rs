@@ -92,7 +92,7 @@ pub enum GvisorError {
 /// The directory in which gVisor keeps the state of a bundle's container: the shim notes in the bundle which options it
 /// was given, by containerd or its own configuration file.
 pub fn root(bundle: &Bundle) -> Result<PathBuf, GvisorError> {
-    /// `State` of pkg/shim/v1/runsc/state.go.
+    /// `GvisorState` of pkg/shim/v1/runsc/state.go.
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct ShimState {
@@ -132,13 +132,13 @@ pub fn root(bundle: &Bundle) -> Result<PathBuf, GvisorError> {
 
 /// A container as runsc wrote it down last.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
+pub struct GvisorState {
     /// The container's id.
     pub id: String,
     /// Its status when runsc wrote the file.
     pub status: Status,
     /// `None` once it has been destroyed.
-    pub sandbox: Option<Sandbox>,
+    pub sandbox: Option<GvisorSandbox>,
 }
 
 /// A container's status in its state file (`runsc/container/status.go`).
@@ -162,13 +162,13 @@ pub enum Status {
 
 /// The sandbox that a container is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sandbox {
+pub struct GvisorSandbox {
     /// The sandbox's id: the one of the container that it was made for, in a pod the pause container's.
     pub id: String,
     /// The pid of its process, in the pid namespace that runsc was started in.
     pub pid: Option<u32>,
     /// Its cgroup on the host; `None` where it was not given one of its own.
-    pub cgroup: Option<Cgroup>,
+    pub cgroup: Option<GvisorCgroup>,
     /// Whether it uses the host's network stack (`--network=host`) rather than its own. The counters are then those of
     /// the network namespace that it is in, which for a pod on the host's network is the host's.
     pub host_network_stack: bool,
@@ -179,7 +179,7 @@ pub struct Sandbox {
 
 /// A sandbox's cgroup on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cgroup {
+pub enum GvisorCgroup {
     /// Below the mount point of a controller.
     V1(PathBuf),
     /// Below the mount point of the one hierarchy.
@@ -227,7 +227,7 @@ struct CgroupV2 {
     path: String,
 }
 
-impl State {
+impl GvisorState {
     /// Reads the state of a container in a sandbox; `None` where gVisor does not have it (any more).
     pub fn read(root: &Path, id: &str, sandbox: &str) -> Result<Option<Self>, GvisorError> {
         for id in [id, sandbox] {
@@ -261,7 +261,7 @@ impl State {
         Ok(Some(Self {
             id: file.id,
             status: file.status,
-            sandbox: file.sandbox.map(|state| Sandbox::new(state, root)),
+            sandbox: file.sandbox.map(|state| GvisorSandbox::new(state, root)),
         }))
     }
 
@@ -281,7 +281,7 @@ impl State {
     }
 }
 
-impl Sandbox {
+impl GvisorSandbox {
     fn new(state: SandboxState, root: &Path) -> Self {
         Self {
             id: state.id,
@@ -354,13 +354,13 @@ impl Sandbox {
 }
 
 impl CgroupState {
-    fn cgroup(self) -> Option<Cgroup> {
+    fn cgroup(self) -> Option<GvisorCgroup> {
         if let Some(v1) = self.cgroupv1 {
             let parent = v1.parents.and_then(|mut parents| parents.remove("cpuacct"));
-            return below(&[&parent.unwrap_or_default(), &v1.name]).map(Cgroup::V1);
+            return below(&[&parent.unwrap_or_default(), &v1.name]).map(GvisorCgroup::V1);
         }
         let v2 = self.cgroupv2.or(self.cgroupsystemd)?;
-        below(&[&v2.path]).map(Cgroup::V2)
+        below(&[&v2.path]).map(GvisorCgroup::V2)
     }
 }
 
@@ -377,7 +377,7 @@ fn below(parts: &[&str]) -> Option<PathBuf> {
     (path != Path::new("")).then_some(path)
 }
 
-impl Cgroup {
+impl GvisorCgroup {
     /// Processor time that the cgroup has used, in nanoseconds; `None` where it is not there.
     pub fn cpu_usage(&self) -> Result<Option<u64>, ReadError> {
         self.cpu_usage_in(CgroupMounts::host()?)

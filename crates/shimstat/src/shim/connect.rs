@@ -32,9 +32,9 @@ pub trait Connect: Send + Sync {
 
 /// Connects to this machine's sockets.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Sockets;
+pub struct ShimSockets;
 
-impl Connect for Sockets {
+impl Connect for ShimSockets {
     fn connect<'a>(&'a self, address: &'a Address) -> Connecting<'a> {
         Box::pin(async move { Ok(connection(socket::connect(address).await?)) })
     }

@@ -39,10 +39,10 @@ pub(super) struct Response {
     most: usize,
     /// How much of the buffer has been looked at.
     seen: usize,
-    state: State,
+    state: ChunkState,
 }
 
-enum State {
+enum ChunkState {
     Head,
     /// A body of a known length.
     Length(usize),
@@ -75,13 +75,13 @@ impl Response {
             buffer: Vec::with_capacity(room),
             most,
             seen: 0,
-            state: State::Head,
+            state: ChunkState::Head,
         }
     }
 
     /// Looks at what has been added to the buffer. With `true` the body is complete, and all that is in it.
     pub fn advance(&mut self) -> Result<bool, Fault> {
-        if let State::Head = self.state {
+        if let ChunkState::Head = self.state {
             let new = self.buffer.get(self.seen..).unwrap_or_default();
             // A head ends with a line; looking again at every byte would be work for a server that sends them one by one.
             let complete = memchr(b'\n', new).is_some() && self.head()?;
@@ -95,22 +95,22 @@ impl Response {
             }
         }
         match &mut self.state {
-            State::Head => Ok(false),
-            State::Length(length) => {
+            ChunkState::Head => Ok(false),
+            ChunkState::Length(length) => {
                 let complete = self.buffer.len() >= *length;
                 self.buffer.truncate(*length);
                 Ok(complete)
             }
-            State::Chunks(chunks) => chunks.decode(&mut self.buffer, self.most),
-            State::Rest if self.buffer.len() > self.most => Err(Fault::TooLong),
-            State::Rest => Ok(false),
+            ChunkState::Chunks(chunks) => chunks.decode(&mut self.buffer, self.most),
+            ChunkState::Rest if self.buffer.len() > self.most => Err(Fault::TooLong),
+            ChunkState::Rest => Ok(false),
         }
     }
 
     /// The other side has closed the connection. `Ok`: that is how the body ends.
     pub fn close(&self) -> Result<(), Fault> {
         match self.state {
-            State::Rest => Ok(()),
+            ChunkState::Rest => Ok(()),
             _ => Err(Fault::Cut),
         }
     }
@@ -127,7 +127,7 @@ impl Response {
             };
             let interim = matches!(response.code, Some(100..=199));
             let state = match response.code {
-                _ if interim => State::Head,
+                _ if interim => ChunkState::Head,
                 Some(200) => framing(response.headers, self.most)?,
                 status => return Err(Fault::Status(status.unwrap_or_default())),
             };
@@ -141,7 +141,7 @@ impl Response {
 }
 
 /// How the body is framed.
-fn framing(headers: &[Header<'_>], most: usize) -> Result<State, Fault> {
+fn framing(headers: &[Header<'_>], most: usize) -> Result<ChunkState, Fault> {
     if let Some(encoding) = values(headers, "content-encoding").find(|v| !v.eq_ignore_ascii_case("identity"))
     {
         return Err(Fault::Encoding(encoding));
@@ -154,7 +154,7 @@ fn framing(headers: &[Header<'_>], most: usize) -> Result<State, Fault> {
         chunked = true;
     }
     if chunked {
-        return Ok(State::Chunks(Chunks {
+        return Ok(ChunkState::Chunks(Chunks {
             decoded: 0,
             next: Next::Size,
         }));
@@ -173,8 +173,8 @@ fn framing(headers: &[Header<'_>], most: usize) -> Result<State, Fault> {
     }
     match length {
         Some(length) if length > most => Err(Fault::TooLong),
-        Some(length) => Ok(State::Length(length)),
-        None => Ok(State::Rest),
+        Some(length) => Ok(ChunkState::Length(length)),
+        None => Ok(ChunkState::Rest),
     }
 }
 

@@ -21,5 +21,5 @@ pub(crate) mod ttrpc;
 pub(crate) mod vsock;
 
 pub(crate) use connect::connection;
-pub use connect::{Connect, Connecting, Connection, Sockets, Stream};
+pub use connect::{Connect, Connecting, Connection, ShimSockets, Stream};
 pub use error::{ShimError, dial_text};

@@ -78,7 +78,7 @@ pub async fn get(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shim::{Connect, Sockets};
+    use crate::shim::{Connect, ShimSockets};
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
     use std::time::Duration;
@@ -103,7 +103,13 @@ mod tests {
             .unwrap()
             .block_on(async {
                 tokio::time::timeout(Duration::from_secs(30), async {
-                    get(Sockets.connect(&address).await?, &address, "/metrics", BODY_LIMIT).await
+                    get(
+                        ShimSockets.connect(&address).await?,
+                        &address,
+                        "/metrics",
+                        BODY_LIMIT,
+                    )
+                    .await
                 })
                 .await
                 .expect("no answer in time")

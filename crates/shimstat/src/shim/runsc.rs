@@ -30,7 +30,7 @@ const TEXT_LIMIT: usize = 1000;
 /// [runsc/boot/controller.go](https://github.com/google/gvisor/blob/master/runsc/boot/controller.go)). Both methods read,
 /// and take the id of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-enum Method {
+enum ControlMethod {
     #[serde(rename = "containerManager.Event")]
     Event,
     /// Since April 2024.
@@ -38,7 +38,7 @@ enum Method {
     ContainerRuntimeState,
 }
 
-impl Method {
+impl ControlMethod {
     fn name(self) -> &'static str {
         match self {
             Self::Event => "Event",
@@ -49,12 +49,12 @@ impl Method {
 
 #[derive(Serialize)]
 struct Request<'a> {
-    method: Method,
+    method: ControlMethod,
     arg: &'a str,
 }
 
 #[derive(Deserialize)]
-struct Reply<R> {
+struct ControlReply<R> {
     success: bool,
     #[serde(default)]
     err: String,
@@ -99,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ControlConnection<S> {
     /// Asks what a container uses. An unknown container is an error of the sandbox's ([`ShimError::Remote`]), as is one
     /// that has just stopped; [`runtime_state`](Self::runtime_state) tells. Put a deadline around it.
     pub async fn event(&mut self, id: &str) -> Result<GvisorEvent, ShimError> {
-        let event: GvisorEvent = self.call(Method::Event, id).await?;
+        let event: GvisorEvent = self.call(ControlMethod::Event, id).await?;
         if event.id() != id {
             let answered = clip(event.id());
             return Err(self.malformed(format!(
@@ -113,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ControlConnection<S> {
     /// error ([`ShimError::Remote`]); there is no other reason for one. Put a deadline around it.
     pub async fn runtime_state(&mut self, id: &str) -> Result<RuntimeState, ShimError> {
         // `ContainerRuntimeState` of runsc/boot/loader.go.
-        match self.call::<u64>(Method::ContainerRuntimeState, id).await? {
+        match self.call::<u64>(ControlMethod::ContainerRuntimeState, id).await? {
             1 => Ok(RuntimeState::Creating),
             2 => Ok(RuntimeState::Running),
             3 => Ok(RuntimeState::Stopped),
@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ControlConnection<S> {
         }
     }
 
-    async fn call<R: DeserializeOwned>(&mut self, method: Method, id: &str) -> Result<R, ShimError> {
+    async fn call<R: DeserializeOwned>(&mut self, method: ControlMethod, id: &str) -> Result<R, ShimError> {
         if self.in_call {
             return Err(self.failed(std::io::Error::new(
                 std::io::ErrorKind::NotConnected,
@@ -138,16 +138,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ControlConnection<S> {
             .await
             .map_err(|source| self.failed(source))?;
         let reply = self.receive().await?;
-        let reply: Reply<R> =
+        let reply: ControlReply<R> =
             serde_json::from_slice(&reply).map_err(|error| self.malformed(clip(&error.to_string())))?;
         let result = match reply {
-            Reply {
+            ControlReply {
                 success: true,
                 result: Some(result),
                 ..
             } => Ok(result),
-            Reply { success: true, .. } => return Err(self.malformed("a reply without a result".into())),
-            Reply { err, .. } => Err(ShimError::Remote {
+            ControlReply { success: true, .. } => {
+                return Err(self.malformed("a reply without a result".into()));
+            }
+            ControlReply { err, .. } => Err(ShimError::Remote {
                 address: self.address.clone(),
                 method: method.name(),
                 message: clip(&err),

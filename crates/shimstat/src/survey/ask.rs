@@ -11,7 +11,7 @@ use crate::guest::{ConnectGuest, GuestSockets};
 use crate::node::pace::{Answerer, Pace};
 use crate::node::{Container, Pod, Source, starting};
 use crate::shim::address::{Address, Endpoint};
-use crate::shim::{Connect, ShimError, Sockets};
+use crate::shim::{Connect, ShimError, ShimSockets};
 
 use super::concurrency::ConcurrencyLimit;
 use super::error::{AskError, NoControlSocket, NoGuest};
@@ -21,7 +21,7 @@ use super::kernel::Kernel;
 use super::lane::{Lane, Subject};
 use super::meter::{InducedCost, Meter, ShimMeter};
 use super::paced::Paced;
-use super::pids::Pids;
+use super::pids::HostPids;
 use super::question::{Calls, Network, Origin, Question, Reply, ReplyStats, Via};
 use super::terms::Terms;
 
@@ -55,7 +55,7 @@ impl Survey {
     /// A survey that waits `limit` for each answer, asks at most `concurrency` shims at once, and closes the connection
     /// to a shim when it has answered.
     pub fn new(limit: Duration, concurrency: usize) -> Self {
-        Self::through(Arc::new(Sockets), limit, concurrency)
+        Self::through(Arc::new(ShimSockets), limit, concurrency)
     }
 
     /// The same over other connections to shims than this machine's sockets.
@@ -66,7 +66,7 @@ impl Survey {
                 keep_connections: false,
                 connect,
                 guests: Arc::new(GuestSockets::default()),
-                pids: Pids::default(),
+                pids: HostPids::default(),
             },
             concurrency: ConcurrencyLimit::new(concurrency),
             lanes: Arc::default(),

@@ -14,7 +14,7 @@ use super::lane::Lane;
 use super::question::{Calls, Network, Origin, Reply, ReplyStats};
 use super::terms::Terms;
 use crate::node::Container;
-use crate::node::gvisor::{self, Sandbox, State, Status};
+use crate::node::gvisor::{self, GvisorSandbox, GvisorState, Status};
 use crate::shim::address::{Address, Endpoint, TaskVersion};
 use crate::shim::runsc::{ControlConnection, RuntimeState};
 use crate::shim::task::{TaskState, TaskStatus};
@@ -45,7 +45,7 @@ pub(super) enum Answer {
 }
 
 /// What a sandbox said of a container.
-enum Told {
+enum GvisorAnswer {
     Event(Box<GvisorEvent>),
     State(RuntimeState),
     /// It has no statistics before it is started.
@@ -97,7 +97,7 @@ impl Sandboxes {
             .ask(container.id().to_string(), wants_statistics, terms.clone())
             .await?;
         Ok(Answer::Known(match told {
-            Ok(Told::Event(event)) => {
+            Ok(GvisorAnswer::Event(event)) => {
                 let state = state(known.unwrap_or(TaskStatus::Running));
                 statistics(
                     container,
@@ -108,10 +108,10 @@ impl Sandboxes {
                     control.address.clone(),
                 )
             }
-            Ok(Told::State(RuntimeState::Running)) => without_statistics(state(TaskStatus::Running)),
-            Ok(Told::State(RuntimeState::Creating)) => without_statistics(state(TaskStatus::Created)),
-            Ok(Told::State(RuntimeState::Stopped)) => stopped(container),
-            Ok(Told::NotStarted(error)) => return Err(AskError::Shim(error)),
+            Ok(GvisorAnswer::State(RuntimeState::Running)) => without_statistics(state(TaskStatus::Running)),
+            Ok(GvisorAnswer::State(RuntimeState::Creating)) => without_statistics(state(TaskStatus::Created)),
+            Ok(GvisorAnswer::State(RuntimeState::Stopped)) => stopped(container),
+            Ok(GvisorAnswer::NotStarted(error)) => return Err(AskError::Shim(error)),
             // It may have ended meanwhile.
             Err(error) => match on_disk.status() {
                 Some(Status::Stopped) => stopped(container),
@@ -175,7 +175,7 @@ impl Control {
         id: String,
         wants_statistics: bool,
         terms: Terms,
-    ) -> Result<Result<Told, ShimError>, AskError> {
+    ) -> Result<Result<GvisorAnswer, ShimError>, AskError> {
         let (lane, name) = match wants_statistics {
             true => (self.lane.clone(), "Event"),
             false => (self.lane.clone(), "ContainerRuntimeState"),
@@ -187,7 +187,7 @@ impl Control {
         .await
     }
 
-    async fn call(&self, id: &str, wants_statistics: bool, terms: &Terms) -> Result<Told, ShimError> {
+    async fn call(&self, id: &str, wants_statistics: bool, terms: &Terms) -> Result<GvisorAnswer, ShimError> {
         let mut kept = self.connection.lock().await;
         loop {
             let (mut connection, is_old) = match kept.take() {
@@ -230,31 +230,33 @@ async fn tell(
     connection: &mut ControlConnection<Connection>,
     id: &str,
     wants_statistics: bool,
-) -> Result<Told, ShimError> {
+) -> Result<GvisorAnswer, ShimError> {
     if !wants_statistics {
-        return connection.runtime_state(id).await.map(Told::State);
+        return connection.runtime_state(id).await.map(GvisorAnswer::State);
     }
     let event = match connection.event(id).await {
-        Ok(event) if event.tasks() != Some(0) => return Ok(Told::Event(Box::new(event))),
+        Ok(event) if event.tasks() != Some(0) => return Ok(GvisorAnswer::Event(Box::new(event))),
         other => other,
     };
     let state = match &event {
         Ok(_) | Err(ShimError::Remote { .. }) => connection.runtime_state(id).await,
-        Err(_) => return event.map(|event| Told::Event(Box::new(event))),
+        Err(_) => return event.map(|event| GvisorAnswer::Event(Box::new(event))),
     };
     match (event, state) {
-        (_, Ok(RuntimeState::Stopped)) => Ok(Told::State(RuntimeState::Stopped)),
-        (Err(error), Ok(RuntimeState::Creating)) => Ok(Told::NotStarted(error)),
+        (_, Ok(RuntimeState::Stopped)) => Ok(GvisorAnswer::State(RuntimeState::Stopped)),
+        (Err(error), Ok(RuntimeState::Creating)) => Ok(GvisorAnswer::NotStarted(error)),
         // An error says here that it does not know the method, and nothing of the container.
-        (event, Ok(_) | Err(ShimError::Remote { .. })) => event.map(|event| Told::Event(Box::new(event))),
+        (event, Ok(_) | Err(ShimError::Remote { .. })) => {
+            event.map(|event| GvisorAnswer::Event(Box::new(event)))
+        }
         (_, Err(error)) => Err(error),
     }
 }
 
-fn read(container: &Container) -> Result<Option<State>, NoControlSocket> {
+fn read(container: &Container) -> Result<Option<GvisorState>, NoControlSocket> {
     let root = gvisor::root(&container.bundle)?;
     let sandbox = container.sandbox_id().unwrap_or(container.id());
-    Ok(State::read(&root, container.id(), sandbox)?)
+    Ok(GvisorState::read(&root, container.id(), sandbox)?)
 }
 
 fn task_status(status: Status) -> Option<TaskStatus> {
@@ -280,7 +282,7 @@ fn without_statistics(state: TaskState) -> Reply {
 
 fn statistics(
     container: &Container,
-    sandbox: &Sandbox,
+    sandbox: &GvisorSandbox,
     event: &GvisorEvent,
     state: TaskState,
     network: Network,

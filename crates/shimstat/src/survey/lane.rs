@@ -29,12 +29,12 @@ const NOTICING: [Duration; 3] = [
 /// The call in flight, and what is remembered of an earlier one.
 #[derive(Debug, Default, Clone, Copy)]
 struct Progress {
-    call: Option<Call>,
+    call: Option<LaneCall>,
     rest: Option<Rest>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Call {
+struct LaneCall {
     name: &'static str,
     /// When it was sent, later by the time for which this program could not have listened.
     since: Instant,
@@ -264,7 +264,7 @@ impl Lane {
 
     /// Notes that a call begins.
     fn begin(&self, name: &'static str) {
-        self.progress().call = Some(Call {
+        self.progress().call = Some(LaneCall {
             name,
             since: Instant::now(),
             busy: Duration::ZERO,
@@ -291,7 +291,7 @@ impl Lane {
             return;
         }
         let mut progress = self.progress();
-        if let Some(Call { name, since, .. }) = progress.call {
+        if let Some(LaneCall { name, since, .. }) = progress.call {
             let took = since.elapsed();
             let until = Instant::now() + took;
             progress.rest = Some(Rest {

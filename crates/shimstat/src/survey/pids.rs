@@ -13,9 +13,9 @@ const HIDDEN: u8 = 2;
 
 /// What the shims that were asked so far have shown. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pids(Arc<AtomicU8>);
+pub(super) struct HostPids(Arc<AtomicU8>);
 
-impl Pids {
+impl HostPids {
     /// Notes who listens at a shim's socket, and says whether its pids mean the same processes here.
     pub fn note(&self, peer: Option<i32>) -> bool {
         let is_ours = match peer {
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn a_peer_without_a_pid_is_in_another_namespace() {
         let own = i32::try_from(std::process::id()).unwrap();
-        let pids = Pids::default();
+        let pids = HostPids::default();
         assert_eq!(pids.are_visible(), None);
         assert!(pids.note(None), "not a local socket");
         assert_eq!(pids.are_visible(), None);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::pids::Pids;
+use super::pids::HostPids;
 use crate::guest::ConnectGuest;
 use crate::shim::Connect;
 
@@ -19,5 +19,5 @@ pub(super) struct Terms {
     pub keep_connections: bool,
     pub connect: Arc<dyn Connect>,
     pub guests: Arc<dyn ConnectGuest>,
-    pub pids: Pids,
+    pub pids: HostPids,
 }

@@ -2,8 +2,8 @@ use super::*;
 use crate::commands::top::fixtures::{no_address, pod, row, row_of, shown, tree, using};
 use crate::commands::top::row::Health;
 
-fn order(sort: char) -> Order {
-    Order {
+fn order(sort: char) -> TreeOrder {
+    TreeOrder {
         sort,
         reverse: false,
         filter: String::new(),
@@ -12,7 +12,7 @@ fn order(sort: char) -> Order {
 }
 
 /// The ids of the lines in an order.
-fn sorted(tree: &Tree, order: &Order) -> Vec<String> {
+fn sorted(tree: &Tree, order: &TreeOrder) -> Vec<String> {
     shown(tree, &tree.lines(order))
 }
 
@@ -50,7 +50,7 @@ fn pods_stand_with_their_containers_by_what_they_use_together() {
         ["alone", "idle", "pod2", "`-app2", "pod1", "|-app1", "`-side1"],
         "pods by their names: shop/db, shop/web"
     );
-    let reversed = Order {
+    let reversed = TreeOrder {
         reverse: true,
         ..order('c')
     };
@@ -83,7 +83,7 @@ fn what_nobody_measured_is_last_whichever_way() {
     let mut node = node();
     row_of(&mut node, "alone").take(Err(no_address()));
     for reverse in [false, true] {
-        let order = Order {
+        let order = TreeOrder {
             reverse,
             ..order('c')
         };
@@ -150,7 +150,7 @@ fn folding_and_filtering() {
     );
     let filtered = |text: &str| {
         let filter = text.to_string();
-        sorted(&node, &Order { filter, ..order('c') })
+        sorted(&node, &TreeOrder { filter, ..order('c') })
     };
     assert_eq!(
         filtered("SHOP/we"),
@@ -178,7 +178,7 @@ fn containers_whose_sandbox_has_no_bundle_get_a_line_over_them() {
         (pod.title.as_str(), pod.number(&fields::CPU)),
         ("gone", Some(3.0))
     );
-    let filtered = Order {
+    let filtered = TreeOrder {
         filter: "GON".into(),
         ..order('c')
     };

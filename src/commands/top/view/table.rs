@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
 use super::super::row::Health;
-use super::super::tree::{BY_NAME, Kind, Line, Order, Tree};
+use super::super::tree::{BY_NAME, Kind, Line, Tree, TreeOrder};
 use super::theme::Theme;
 use crate::show::field::{Field, Mark, Narrow, Value};
 use crate::show::fields;
@@ -22,7 +22,7 @@ const WARNING: f64 = 0.75;
 const ALARM: f64 = 0.9;
 
 /// A column with its place.
-struct Column {
+struct TopColumn {
     field: &'static Field,
     top: Narrow,
     /// Its offset from the table's left side.
@@ -33,7 +33,7 @@ struct Column {
 /// The places of the columns in a table of some width.
 pub struct Plan {
     name: u16,
-    columns: Vec<Column>,
+    columns: Vec<TopColumn>,
 }
 
 impl Plan {
@@ -53,7 +53,7 @@ impl Plan {
             .map(|(field, top)| {
                 let width = top.width + if is_bar(field) { wider } else { 0 };
                 at += 1 + width;
-                Column {
+                TopColumn {
                     field,
                     top,
                     at: at - width,
@@ -70,7 +70,7 @@ fn is_bar(field: &Field) -> bool {
 }
 
 /// Draws the headings.
-pub fn headings(plan: &Plan, order: &Order, theme: &Theme, area: Rect, buffer: &mut Buffer) {
+pub fn headings(plan: &Plan, order: &TreeOrder, theme: &Theme, area: Rect, buffer: &mut Buffer) {
     let arrow = |key: Option<char>| match key == Some(order.sort) {
         true => theme.arrow(order.reverse),
         false => "",
@@ -201,7 +201,7 @@ fn bar(share: Option<f64>, theme: &Theme, area: Rect, buffer: &mut Buffer) {
     }
 }
 
-impl Column {
+impl TopColumn {
     fn place(&self, line: Rect) -> Rect {
         Rect::new(line.x + self.at, line.y, self.width, 1)
     }

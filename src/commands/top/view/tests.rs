@@ -12,7 +12,7 @@ use super::*;
 use crate::commands::top::fixtures::{pod, row, row_of, sample, tree, using};
 use crate::commands::top::host::{HostSide, VmSide};
 use crate::commands::top::input::Action;
-use crate::commands::top::row::{Health, History, Row};
+use crate::commands::top::row::{Health, History, TopRow};
 use crate::guest_side::{Filesystem, GuestMemory, GuestSide, Interface, Usage};
 use shimstat::node::processes::{self, HostLinks, SandboxMemory, VmUsage};
 use shimstat::stats;
@@ -27,7 +27,7 @@ const PLAIN: &str = "c5c13644fc76177770b386095d99bb9446fc7555630d07d5ce5b1339f4f
 /// A node with a pod and two containers, one of which is hung.
 fn model() -> Model {
     let mut model = Model::new(Duration::from_secs(2));
-    let limited = |mut row: Row, limit| {
+    let limited = |mut row: TopRow, limit| {
         row.sample.as_mut().unwrap().stats.memory.usage.limit = Some(limit);
         row
     };

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-use crate::guest::connect::{Directories, GuestSockets};
+use crate::guest::connect::{GuestSockets, SocketDirectories};
 use crate::guest::testing::{block_on, bytes, number};
 use crate::shim::connection;
 
@@ -343,7 +343,7 @@ impl Sandbox {
         let socket = own.join("ch-vm.sock");
         Self {
             sockets: GuestSockets {
-                directories: Directories {
+                directories: SocketDirectories {
                     roots: [dir.path().into(), dir.path().into()],
                     users: dir.path().join("user"),
                 },

@@ -51,8 +51,8 @@ impl Run {
         symlink(self.path(target), link).unwrap();
     }
 
-    fn directories(&self) -> Directories {
-        Directories {
+    fn directories(&self) -> SocketDirectories {
+        SocketDirectories {
             roots: [self.path("run/vc"), self.path("run/kata")],
             users: self.path("run/user"),
         }

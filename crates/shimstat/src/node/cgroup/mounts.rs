@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use super::reader::{Cgroup, Directories};
+use super::reader::{Cgroup, CgroupDirectories};
 use crate::node::files::{self, ReadError};
 use crate::node::mountinfo::{self, Mount};
 
@@ -203,8 +203,8 @@ impl CgroupMounts {
         }
         // A hybrid machine has both, with the controllers in the hierarchies of version 1.
         let directories = match v2 {
-            _ if !v1.is_empty() => Directories::V1(v1),
-            Some(directory) => Directories::V2(directory),
+            _ if !v1.is_empty() => CgroupDirectories::V1(v1),
+            Some(directory) => CgroupDirectories::V2(directory),
             None => {
                 return Err(CgroupError::NotFound {
                     path: shown.escape_default().to_string(),

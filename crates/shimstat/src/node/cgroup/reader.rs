@@ -13,12 +13,12 @@ const FILE_LIMIT: u64 = 1 << 20;
 /// A container's cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
-    pub(super) directories: Directories,
+    pub(super) directories: CgroupDirectories,
     pub(super) page_sizes: Arc<[String]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Directories {
+pub(super) enum CgroupDirectories {
     /// By controller. A controller that the container is not in has none.
     V1(BTreeMap<String, PathBuf>),
     V2(PathBuf),
@@ -28,8 +28,8 @@ impl Cgroup {
     /// The version of its hierarchy.
     pub fn version(&self) -> CgroupVersion {
         match self.directories {
-            Directories::V1(_) => CgroupVersion::V1,
-            Directories::V2(_) => CgroupVersion::V2,
+            CgroupDirectories::V1(_) => CgroupVersion::V1,
+            CgroupDirectories::V2(_) => CgroupVersion::V2,
         }
     }
 
@@ -72,8 +72,8 @@ impl Cgroup {
 
     fn text(&self, name: &str) -> Option<String> {
         let directory = match &self.directories {
-            Directories::V1(directories) => directories.get(name.split('.').next()?)?,
-            Directories::V2(directory) => directory,
+            CgroupDirectories::V1(directories) => directories.get(name.split('.').next()?)?,
+            CgroupDirectories::V2(directory) => directory,
         };
         files::read_text(&directory.join(name), FILE_LIMIT).ok()
     }
@@ -82,8 +82,10 @@ impl Cgroup {
     /// any other one.
     pub(super) fn directory(&self) -> Option<&Path> {
         match &self.directories {
-            Directories::V1(directories) => directories.get("cpu").or_else(|| directories.values().next()),
-            Directories::V2(directory) => Some(directory),
+            CgroupDirectories::V1(directories) => {
+                directories.get("cpu").or_else(|| directories.values().next())
+            }
+            CgroupDirectories::V2(directory) => Some(directory),
         }
         .map(PathBuf::as_path)
     }

@@ -21,7 +21,11 @@ fn root_of(state: &str) -> Result<PathBuf, GvisorError> {
 }
 
 /// The recorded state of the pod's container, as one of `id` in `sandbox`, with a change to it.
-fn state(id: &str, sandbox: &str, change: impl FnOnce(&mut Value)) -> Result<Option<State>, GvisorError> {
+fn state(
+    id: &str,
+    sandbox: &str,
+    change: impl FnOnce(&mut Value),
+) -> Result<Option<GvisorState>, GvisorError> {
     let recorded = format!("{FIXTURES}/gvisor-2026-08/{CONTAINER}_sandbox:{SANDBOX}.state");
     let mut value: Value = serde_json::from_slice(&fs::read(recorded).unwrap()).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -33,10 +37,10 @@ fn state(id: &str, sandbox: &str, change: impl FnOnce(&mut Value)) -> Result<Opt
         value.to_string(),
     )
     .unwrap();
-    State::read(dir.path(), id, sandbox)
+    GvisorState::read(dir.path(), id, sandbox)
 }
 
-fn changed(change: impl FnOnce(&mut Value)) -> State {
+fn changed(change: impl FnOnce(&mut Value)) -> GvisorState {
     state(CONTAINER, SANDBOX, change).unwrap().unwrap()
 }
 
@@ -106,17 +110,20 @@ fn reads_the_state_of_a_pod() {
             text.replace(ROOT, dir.path().to_str().unwrap()),
         )
         .unwrap();
-        let state = State::read(dir.path(), id, SANDBOX).unwrap().unwrap();
+        let state = GvisorState::read(dir.path(), id, SANDBOX).unwrap().unwrap();
         assert_eq!((state.id.as_str(), state.status), (id, Status::Running));
         let sandbox = state.sandbox.unwrap();
         assert_eq!((sandbox.id.as_str(), sandbox.pid), (SANDBOX, Some(18841)));
         assert_eq!(sandbox.control_socket().unwrap(), Address::Path(socket));
         assert_eq!(
             sandbox.cgroup,
-            Some(Cgroup::V1(format!("k8s.io/{SANDBOX}").into()))
+            Some(GvisorCgroup::V1(format!("k8s.io/{SANDBOX}").into()))
         );
         assert!(!sandbox.host_network_stack);
-        assert_eq!(State::read(dir.path(), id, id).unwrap().is_some(), id == SANDBOX);
+        assert_eq!(
+            GvisorState::read(dir.path(), id, id).unwrap().is_some(),
+            id == SANDBOX
+        );
     }
 }
 
@@ -180,19 +187,19 @@ fn a_file_that_says_what_cannot_be_is_an_error() {
         assert!(matches!(error, GvisorError::OtherContainer { .. }), "{error}");
     }
     for (id, sandbox) in [("../c", "s"), ("c", "../s"), ("", "s"), ("c", "a/b")] {
-        let error = State::read(Path::new(ROOT), id, sandbox).unwrap_err();
+        let error = GvisorState::read(Path::new(ROOT), id, sandbox).unwrap_err();
         assert!(matches!(error, GvisorError::Id { .. }), "{error}");
     }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c_sandbox:c.state");
     fs::write(&path, r#"{"id":"c","status":"run"#).unwrap();
-    let cut_off = State::read(dir.path(), "c", "c").unwrap_err().to_string();
+    let cut_off = GvisorState::read(dir.path(), "c", "c").unwrap_err().to_string();
     assert!(
         cut_off.starts_with(&format!("{}: not as gVisor writes it: EOF", path.display())),
         "{cut_off}"
     );
     fs::write(&path, "[".repeat(100_000)).unwrap();
-    assert!(State::read(dir.path(), "c", "c").is_err());
+    assert!(GvisorState::read(dir.path(), "c", "c").is_err());
 }
 
 #[test]
@@ -240,7 +247,7 @@ fn the_sandboxs_process_is_known_by_its_arguments() {
         arguments(&["gvisor-prewarmer", "/runsc", "runsc-sandbox", "boot", SANDBOX]),
         Some(true)
     );
-    let none = Sandbox {
+    let none = GvisorSandbox {
         pid: None,
         ..sandbox.clone()
     };
@@ -298,8 +305,8 @@ fn the_cgroup_is_read_as_gvisor_writes_it() {
             .unwrap()
             .cgroup
     };
-    let v1 = |path: &str| Some(Cgroup::V1(path.into()));
-    let v2 = |path: &str| Some(Cgroup::V2(path.into()));
+    let v1 = |path: &str| Some(GvisorCgroup::V1(path.into()));
+    let v2 = |path: &str| Some(GvisorCgroup::V2(path.into()));
     for (value, expected) in [
         (
             json!({"cgroupv1": {"name": "/kubepods/podx", "parents": null, "own": {"cpu": true}}}),
@@ -345,7 +352,7 @@ fn the_cgroup_is_read_as_gvisor_writes_it() {
 fn the_cgroups_processor_time_is_in_nanoseconds() {
     let tree = Tree::new();
     let mounts = tree.mounts(&[("unified", "cgroup2", "rw"), ("cpu", "cgroup", "rw,cpu,cpuacct")]);
-    let (v1, v2) = (Cgroup::V1("a/b".into()), Cgroup::V2("a/b".into()));
+    let (v1, v2) = (GvisorCgroup::V1("a/b".into()), GvisorCgroup::V2("a/b".into()));
     assert_eq!(v1.cpu_usage_in(&mounts).unwrap(), None);
     assert_eq!(v2.cpu_usage_in(&mounts).unwrap(), None);
     tree.write("cpu/a/b/cpuacct.usage", "328810336\n");
@@ -380,7 +387,7 @@ proptest! {
         json.splice(at..end, bytes.iter().copied());
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(format!("{CONTAINER}_sandbox:{SANDBOX}.state")), json).unwrap();
-        if let Ok(Some(state)) = State::read(dir.path(), CONTAINER, SANDBOX) {
+        if let Ok(Some(state)) = GvisorState::read(dir.path(), CONTAINER, SANDBOX) {
             let _ = state.status();
         }
         fs::write(dir.path().join("state.json"), &bytes).unwrap();

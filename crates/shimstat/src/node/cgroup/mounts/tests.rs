@@ -64,8 +64,8 @@ impl Machine {
             path.to_str().unwrap().to_owned()
         };
         match &cgroup.directories {
-            Directories::V2(path) => below(path),
-            Directories::V1(all) => {
+            CgroupDirectories::V2(path) => below(path),
+            CgroupDirectories::V1(all) => {
                 let all: Vec<_> = all
                     .iter()
                     .map(|(controller, path)| format!("{controller}={}", below(path)))

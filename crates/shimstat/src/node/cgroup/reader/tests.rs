@@ -12,7 +12,7 @@ fn write(path: &Path, text: &str) {
 
 fn v2(directory: &Path) -> Cgroup {
     Cgroup {
-        directories: Directories::V2(directory.into()),
+        directories: CgroupDirectories::V2(directory.into()),
         page_sizes: Arc::from(["2MB".to_owned()]),
     }
 }
@@ -32,7 +32,7 @@ fn a_files_name_tells_its_controllers_directory() {
         write(&dir.path().join(file), text);
     }
     let cgroup = Cgroup {
-        directories: Directories::V1(
+        directories: CgroupDirectories::V1(
             controllers
                 .iter()
                 .map(|name| ((*name).into(), dir.path().join(name)))
