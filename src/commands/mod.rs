@@ -10,6 +10,8 @@ mod overview;
 #[cfg(feature = "top")]
 mod top;
 
+use std::time::Duration;
+
 use tokio::runtime::Builder;
 
 use crate::cli::{Cli, Command, Global};
@@ -41,6 +43,9 @@ fn ask(global: Global, question: impl AsyncFnOnce(&Context) -> Result<(), Failur
     let runtime = Builder::new_current_thread()
         .enable_io()
         .enable_time()
+        // An exporter keeps its thread for reads that may wait: where there are no more to be had later, tokio would end
+        // the process.
+        .thread_keep_alive(Duration::from_secs(u64::from(u32::MAX)))
         .build()
         .map_err(|error| Failure::new(format!("start: {error}")))?;
     let answer = runtime.block_on(question(&context));

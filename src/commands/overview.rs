@@ -1,9 +1,10 @@
 //! `kata-runtime` alone: what is on this node, and what to ask next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
-use shimstat::node::{Container, PlaceFound, Pod, Runtime, pods};
+use shimstat::node::{Container, Pod, Runtime, USUAL_PLACES, pods};
 
 use crate::context::Context;
 use crate::exit::Failure;
@@ -52,7 +53,7 @@ fn text(context: &Context, pods: &[Pod]) -> String {
         format!(
             "On this node:\n\n{}\nFound in {}.\n",
             table.lines(),
-            found_in(context)
+            found_in(pods)
         )
     };
     let example = pods
@@ -81,17 +82,21 @@ fn text(context: &Context, pods: &[Pod]) -> String {
 }
 
 /// The directories that have containers, with who keeps them.
-fn found_in(context: &Context) -> String {
-    let places = context.node.places();
-    let found = places
+fn found_in(pods: &[Pod]) -> String {
+    let directories: BTreeSet<_> = pods
         .iter()
-        .filter(|place| matches!(place.found, PlaceFound::Bundles { .. }));
-    let shown: Vec<_> = found
-        .map(|place| {
-            let path = place.path.display();
-            match place.usual {
-                Some(usual) => format!("{path} ({})", usual.keeper),
-                None => path.to_string(),
+        .flat_map(Pod::all)
+        .map(|container| &container.bundle.state_dir)
+        .collect();
+    let shown: Vec<_> = directories
+        .into_iter()
+        .map(|directory| {
+            let usual = USUAL_PLACES
+                .iter()
+                .find(|usual| Path::new(usual.path) == directory);
+            match usual {
+                Some(usual) => format!("{} ({})", directory.display(), usual.keeper),
+                None => directory.display().to_string(),
             }
         })
         .collect();

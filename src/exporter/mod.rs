@@ -44,6 +44,7 @@ pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> 
     for line in flags.without_meaning() {
         output::notice(&line);
     }
+    keep_a_thread().await?;
     let inventory = Inventory::new(context.node.clone());
     let scraper = Scraper::new(
         inventory,
@@ -62,4 +63,15 @@ pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> 
     };
     let served = server.run(answer).await;
     served.map_err(|error| Failure::new(error.to_string()))
+}
+
+/// Starts the thread for reads that may wait, while it is not too late to say that there is none.
+async fn keep_a_thread() -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(format!("start a thread: {error}"));
+    let thread = std::thread::Builder::new().spawn(|| ()).map_err(failed)?;
+    // It does nothing that can fail.
+    let _ = thread.join();
+    tokio::task::spawn_blocking(|| ())
+        .await
+        .map_err(|error| failed(error.into()))
 }

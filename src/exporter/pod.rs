@@ -237,6 +237,11 @@ impl Asker {
                 }
                 Err(error) => Err(error.into()),
             };
+            // Without its spec it would have another's labels, or none.
+            let result = match container.unread() {
+                Some(error) => Err(NoAnswer::new(Reason::Error, error.to_string())),
+                None => result,
+            };
             let outcome = Outcome {
                 result,
                 took: started.elapsed(),

@@ -138,8 +138,8 @@ impl Process {
             &text("/proc/stat"),
         );
         // One of them is the directory that is being read.
-        let descriptors = fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64);
-        process.descriptors = descriptors.ok().map(|count| count.saturating_sub(1));
+        let descriptors = fs::read_dir("/proc/self/fd").and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        process.descriptors = descriptors.ok().map(|all| (all.len() as u64).saturating_sub(1));
         process
     }
 

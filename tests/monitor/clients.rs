@@ -439,5 +439,6 @@ fn an_idle_monitor_costs_nothing() {
     assert_eq!(stat(), before, "it has run meanwhile");
     assert_eq!(descriptors(), at_the_start, "nothing is kept open to shims");
     let status = fs::read_to_string(format!("/proc/{}/status", monitor.pid())).unwrap();
-    assert!(status.contains("Threads:\t1\n"), "{status}");
+    // One of them waits for reads that may block.
+    assert!(status.contains("Threads:\t2\n"), "{status}");
 }

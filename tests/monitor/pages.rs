@@ -56,9 +56,9 @@ fn every_sandboxs_families_are_there_with_their_labels() {
             .filter(|line| !line.starts_with('#') && !line.is_empty())
             .count()
     };
-    // Beside the recorded ones: up, duration, lost lines, and the two containers' rows.
-    assert_eq!(count(&page.text, "one"), recorded(GO) + 5);
-    assert_eq!(count(&page.text, "two"), recorded(RUST) + 5);
+    // Beside the recorded ones: up, duration, lost lines, and two rows of each of the two containers.
+    assert_eq!(count(&page.text, "one"), recorded(GO) + 7);
+    assert_eq!(count(&page.text, "two"), recorded(RUST) + 7);
     let types: Vec<_> = page
         .text
         .lines()
@@ -368,7 +368,7 @@ fn the_exporter_tells_of_itself_under_kata_monitors_names() {
         page.value("kata_monitor_scrape_durations_histogram_milliseconds_count", &[]),
         "1"
     );
-    assert_eq!(page.value("kata_monitor_go_threads", &[]), "1");
+    assert_eq!(page.value("kata_monitor_go_threads", &[]), "2");
     let shims: usize = page
         .value("kata_monitor_running_shim_count", &[])
         .parse()

@@ -73,9 +73,13 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
     }
     context.note_cost(&survey);
     output::answer(&show.all(&pods, SystemTime::now()))?;
+    let is_unread = |row: &ListRow| row.container.unread().is_some();
     if arguments.watch {
         let rows = pods.into_iter().flat_map(|(_, rows)| rows);
         watch::run(context, arguments, &survey, show, rows).await?;
+    } else if pods.iter().flat_map(|(_, rows)| rows).any(is_unread) {
+        // What it is was said.
+        return Err(Failure::reported());
     }
     Ok(())
 }

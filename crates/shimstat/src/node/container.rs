@@ -162,6 +162,21 @@ impl Container {
             .as_ref()
     }
 
+    /// Why its spec could not be read, although there is one. It may be readable the next time, and what is said of the
+    /// container without it (its names, its pod, its role) is not to be trusted.
+    pub fn unread(&self) -> Option<&BundleError> {
+        match self.description() {
+            Err(BundleError::Read(read)) if read.is_missing() => None,
+            Err(error) => Some(error),
+            Ok(_) => None,
+        }
+    }
+
+    /// Whether its spec was tried, and [could not be read](Self::unread).
+    pub(crate) fn is_misread(&self) -> bool {
+        self.description.get().is_some() && self.unread().is_some()
+    }
+
     /// What it is to its pod; [`Role::Plain`] where its spec cannot be read.
     pub fn role(&self) -> &Role {
         match self.bundle.layout {

@@ -102,7 +102,13 @@ impl Inventory {
     /// The containers that are there now except those being created, in the order of state directory, namespace
     /// and id. A container that was there the last time is the same [`Arc`].
     pub fn read(&mut self) -> Result<Vec<Arc<Container>>, ReadError> {
-        if let Some(settled) = self.settled.as_ref().filter(|settled| settled.still_holds()) {
+        let is_read = |settled: &&Settled| settled.containers.iter().all(|container| !container.is_misread());
+        if let Some(settled) = self
+            .settled
+            .as_ref()
+            .filter(|settled| settled.still_holds())
+            .filter(is_read)
+        {
             return Ok(settled.containers.clone());
         }
         // Before they are listed: what changes meanwhile is seen the next time.
@@ -115,7 +121,10 @@ impl Inventory {
             // A bundle without a spec is read all the same: so it says what is wrong with it.
             let stamp = stamp(&bundle.birth_certificate());
             all_whole &= stamp.is_some();
-            let kept = self.known.remove(&bundle.path).filter(|(old, _)| *old == stamp);
+            let kept = self
+                .known
+                .remove(&bundle.path)
+                .filter(|(old, container)| *old == stamp && !container.is_misread());
             let container = match kept {
                 Some((_, container)) => container,
                 None => match Container::read(bundle) {

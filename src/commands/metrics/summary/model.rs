@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use shimstat::node::hypervisor::{KataShim, VirtualMachine};
 use shimstat::node::{Container, HostProcesses, Part, Role};
 use shimstat::rates::Rates;
-use shimstat::survey::{AskError, Sample};
+use shimstat::survey::{AskError, NotRunning, Sample};
 
 use super::guest::{self, Measured};
 use super::look::Look;
@@ -225,7 +225,7 @@ fn containers(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> V
         match answer {
             Ok(sample) => entries.push(from_stats(name, sample, earlier(before, container))),
             // One that has stopped uses nothing.
-            Err(AskError::NotRunning(_)) => {}
+            Err(AskError::NotRunning(NotRunning::Stopped(_) | NotRunning::Unknown(_))) => {}
             Err(error) => missing.push(format!("container {name}: {error}")),
         }
     }
