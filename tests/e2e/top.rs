@@ -163,7 +163,7 @@ fn a_pod_with_its_processes_and_a_hung_shim() {
         assert!(
             screen
                 .iter()
-                .any(|line| line.starts_with("VMM") && line.contains("resident")),
+                .any(|line| line.starts_with("VMM") && line.contains("iB with guest")),
             "{screen:#?}"
         );
         sandbox.signal_shim(Signal::SIGCONT);
