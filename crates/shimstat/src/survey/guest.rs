@@ -113,14 +113,6 @@ impl Guest {
         self.check(&mut *self.known.lock().await, terms).await
     }
 
-    /// Asks whether it lives, unless its monitor would have to be asked where its agent listens.
-    pub async fn check_where_known(&self, terms: &Terms) {
-        let known = &mut *self.known.lock().await;
-        if known.agent.is_some() || self.noted_address().is_some() {
-            self.check(known, terms).await;
-        }
-    }
-
     /// A container's statistics, where the guest lives.
     pub async fn stats(&self, container: &str, terms: &Terms) -> Told<GuestStats> {
         let known = &mut *self.known.lock().await;

@@ -373,22 +373,7 @@ impl Visit {
     }
 
     async fn calls(&mut self, calls: Calls) -> Result<Reply, AskError> {
-        let (guest, terms) = (self.guest.clone(), self.lane.terms.clone());
-        let first = async {
-            let first = self.first_state().await?;
-            let late = self.lane.is_late().await.then(|| self.lane.unanswered());
-            // The guest has its own time.
-            self.lane.end();
-            Ok::<_, AskError>((first, late))
-        };
-        // Whether the guest lives is asked at the same time, where that asks nothing of the shim.
-        let check = async {
-            if let Some(guest) = &guest {
-                guest.check_where_known(&terms).await;
-            }
-        };
-        let (first, ()) = tokio::join!(first, check);
-        let ((mut connection, state), late) = first?;
+        let (mut connection, state) = self.first_state().await?;
         let wants_stats = match calls {
             Calls::StateAlone | Calls::StateAndGuest => false,
             Calls::StatsOfRunning(_) => state.status != TaskStatus::Stopped,
@@ -397,10 +382,13 @@ impl Visit {
         if calls == Calls::StateAndGuest
             && state.status != TaskStatus::Stopped
             && let Some(guest) = &self.guest
-            && let Liveness::Hung(silence) = guest.liveness(&self.lane.terms).await
         {
-            *self.kept = Some(connection);
-            return Err(silence.error(Some(state)));
+            // The guest has its own time.
+            self.lane.end();
+            if let Liveness::Hung(silence) = guest.liveness(&self.lane.terms).await {
+                *self.kept = Some(connection);
+                return Err(silence.error(Some(state)));
+            }
         }
         if !wants_stats || self.subject.has_no_statistics() {
             *self.kept = Some(connection);
@@ -411,10 +399,12 @@ impl Visit {
             return Ok(Reply { state, stats });
         }
         // After an answer to State that was late, a Stats might hold up everyone else.
-        if late.is_some() || self.asked.is_closed() {
+        if self.lane.is_late().await || self.asked.is_closed() {
             *self.kept = Some(connection);
-            return Err(late.unwrap_or_else(|| self.lane.unanswered()));
+            return Err(self.lane.unanswered());
         }
+        // The guest has its own time.
+        self.lane.end();
         let via = match calls {
             Calls::StatsOfRunning(via) => via,
             Calls::StateAlone | Calls::StateAndGuest | Calls::StatsOfAny => Via::Shim,
