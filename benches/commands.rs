@@ -13,9 +13,12 @@ use std::ffi::CString;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use measure::{Containerd, KATA_RUNTIME, Program, compile, in_turns, median};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use shimstat::node::processes::ShimTime;
 use shimstat::node::{Container, Id, Node};
 
 const ROUNDS: usize = 300;
@@ -112,6 +115,7 @@ fn whole_processes(world: &World) {
         metrics.to(curl),
         metrics.peak_mib() / curl.peak_mib()
     );
+    induced_cost(world);
     stream(world);
     let size = fs::metadata(KATA_RUNTIME).unwrap().len() as f64 / f64::from(1 << 20);
     println!("  the binary              {size:.2} MiB   (at most 6)");
@@ -150,6 +154,39 @@ fn a_kata_container(world: &World) {
     in_turns("a Kata container", ROUNDS, &mut programs);
     let [raw, events, ..] = &programs;
     println!("  events / raw C          {}   (at most 1.5)", events.to(raw));
+}
+
+/// What an answer costs the shim, beside what asking costs us: CPU time by the kernel's clocks.
+fn induced_cost(world: &World) {
+    const ANSWERS: u32 = 100;
+    let node = Node::new(vec![world.containerd.state().into()], None);
+    for (shim, id) in [("runc", &world.container), ("the sandbox shim", &world.sandbox)] {
+        let bundle = node.find(&Id::parse(id).unwrap()).unwrap();
+        let pid = Container::read(bundle).unwrap().shim_pid().unwrap();
+        let (shim_before, own_before) = (ShimTime::read(pid, false).unwrap(), of_children());
+        for _ in 0..ANSWERS {
+            let status = Command::new(KATA_RUNTIME)
+                .args(["--state", &world.containerd.state(), "events", "--stats", id])
+                .stdout(Stdio::null())
+                .status()
+                .unwrap();
+            assert!(status.success());
+        }
+        let shims = ShimTime::read(pid, false).unwrap().since(&shim_before).unwrap();
+        let own = of_children() - own_before;
+        println!(
+            "  an answer of {shim:16} {:.2} ms of the shim's CPU, {:.2} ms of ours",
+            (shims / ANSWERS).as_secs_f64() * 1e3,
+            (own / ANSWERS).as_secs_f64() * 1e3
+        );
+    }
+}
+
+/// CPU time of the processes that were waited for.
+fn of_children() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+    let time = usage.user_time() + usage.system_time();
+    Duration::from_micros(time.num_microseconds().unsigned_abs())
 }
 
 /// Memory and threads of a stream that has printed an event, from its own /proc.

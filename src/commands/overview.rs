@@ -20,7 +20,19 @@ pub fn run(context: &Context) -> Result<(), Failure> {
         .filter_map(Container::read)
         .map(Arc::new)
         .collect();
-    output::answer(text(context, &pods(&containers)).as_bytes())
+    output::answer(text(context, &pods(&containers)).as_bytes())?;
+    let unread: Vec<_> = containers
+        .iter()
+        .filter_map(|container| Some((container, container.unread()?)))
+        .collect();
+    for (container, error) in &unread {
+        output::notice(&format!("container {}: {error}", container.id()));
+    }
+    match unread.is_empty() {
+        true => Ok(()),
+        // It is counted as a container in no sandbox, which it may not be.
+        false => Err(Failure::reported()),
+    }
 }
 
 fn text(context: &Context, pods: &[Pod]) -> String {

@@ -23,6 +23,8 @@ pub struct Look {
     pub processes: (Instant, Vec<HostProcesses>),
     /// The sandbox's own container, then the others by name.
     pub containers: Vec<(Arc<Container>, Result<Sample, AskError>)>,
+    /// What is wrong with containers of which it is not known whether they are in it.
+    pub unread: Vec<String>,
     /// What its virtual machine uses of the host, where it is on this one.
     pub vm: Option<VmLook>,
     /// What the agent in its guest tells, where it can be asked.
@@ -48,7 +50,7 @@ impl Look {
         if let Some(Err(AskError::NotRunning(why @ NotRunning::Unknown(_)))) = &state {
             return Err(not_running(sandbox.id(), why));
         }
-        let pod = whole_pod(context, sandbox)?;
+        let (pod, unread) = whole_pod(context, sandbox)?;
         let asking = survey
             .begin(
                 pod.all().cloned(),
@@ -106,21 +108,33 @@ impl Look {
             machine,
             vm,
             containers: containers.into_iter().zip(answers).collect(),
+            unread,
             guest,
             scraped,
         })
     }
 }
 
-/// The pod with all of its containers; none if containerd does not know it.
-fn whole_pod(context: &Context, sandbox: &Sandbox) -> Result<Pod, Failure> {
+/// The pod with all of its containers, none if containerd does not know it; and what is wrong with containers of which it
+/// is not known whether they are in it.
+fn whole_pod(context: &Context, sandbox: &Sandbox) -> Result<(Pod, Vec<String>), Failure> {
     let mut whole = sandbox.pod.clone();
+    let mut unread = Vec::new();
     if whole.main().is_some() {
-        let pods = shimstat::node::pods(&Inventory::new(context.node.clone()).read()?);
+        let containers = Inventory::new(context.node.clone()).read()?;
+        let wrong = |container: &Arc<Container>| {
+            let error = container.unread()?;
+            Some(format!(
+                "container {}, which may be in the sandbox: {error}",
+                container.id()
+            ))
+        };
+        unread = containers.iter().filter_map(wrong).collect();
+        let pods = shimstat::node::pods(&containers);
         if let Some(pod) = pods.into_iter().find(|pod| pod.key == whole.key) {
             whole.sandbox = pod.sandbox;
             whole.containers = pod.containers;
         }
     }
-    Ok(whole)
+    Ok((whole, unread))
 }

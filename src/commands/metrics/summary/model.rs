@@ -229,6 +229,7 @@ fn containers(now: &Look, before: Option<&Look>, missing: &mut Vec<String>) -> V
             Err(error) => missing.push(format!("container {name}: {error}")),
         }
     }
+    missing.extend(now.unread.iter().cloned());
     if now.containers.is_empty() {
         missing.push("containers: the sandbox is not in containerd's state directory".to_string());
     }

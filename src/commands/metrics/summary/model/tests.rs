@@ -70,6 +70,7 @@ fn look(taken: Instant, page: &str) -> Look {
         ],
         vm: None,
         guest: None,
+        unread: Vec::new(),
         scraped: Ok((
             taken,
             Readings::read(page.as_bytes(), &Filter::default()).unwrap(),
