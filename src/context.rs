@@ -1,16 +1,17 @@
 //! What every command works with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use go_duration as duration;
 use shimstat::node::processes::ShimTime;
-use shimstat::node::{Bundle, Container, Id, Inventory, Node};
+use shimstat::node::{Bundle, Container, Id, Inventory, Node, USUAL_PLACES, UsualPlace};
 use shimstat::survey::Survey;
 
 use crate::cli::Global;
 use crate::exit::Failure;
+use crate::local_path::is_local;
 use crate::output;
 
 /// How many shims are asked at once. An answer takes about a millisecond; slow ones make room for others.
@@ -111,6 +112,14 @@ fn node(state_dirs: Vec<PathBuf>, namespace: Option<String>, limit: Duration) ->
             given.join(", ")
         }
     };
+    // A thread costs a tenth of a short question.
+    let is_local = match &state_dirs[..] {
+        [] => USUAL_PLACES.iter().all(is_usual_place_local),
+        given => given.iter().all(|path| is_local(path)),
+    };
+    if is_local {
+        return Ok(Node::new(state_dirs, namespace));
+    }
     let (sender, receiver) = mpsc::sync_channel(1);
     let look = move || {
         let node = Node::new(state_dirs, namespace);
@@ -127,4 +136,15 @@ fn node(state_dirs: Vec<PathBuf>, namespace: Option<String>, limit: Duration) ->
             duration::show(limit)
         ))
     })
+}
+
+fn is_usual_place_local(place: &UsualPlace) -> bool {
+    match place.path.split_once("/<uid>") {
+        None => is_local(Path::new(place.path)),
+        // Each user's directory is a mount, and has what that user has mounted there.
+        Some((users, _)) => {
+            let users = Path::new(users);
+            is_local(users) && users.read_dir().map_or(true, |mut users| users.next().is_none())
+        }
+    }
 }

@@ -16,6 +16,7 @@ mod guest_side;
 mod handover;
 mod interrupt;
 mod kata_monitor_flags;
+mod local_path;
 mod output;
 mod readings;
 mod sandbox_page;
