@@ -36,7 +36,17 @@ node_end() {
         kill -CONT "$pid" 2>/dev/null || true
         ctd_end "$pid"
     done
-    [ -z "$dir" ] || ctd_clean "$dir"
+    # A program whose tracer ended before it goes on by itself; only ours has this node's state directory in its arguments.
+    local own
+    if [ -n "$dir" ]; then
+        for own in /proc/[0-9]*; do
+            if [ "$(readlink "$own/exe" 2>/dev/null)" = "$(realpath "$KATA_RUNTIME")" ] &&
+                tr '\0' ' ' <"$own/cmdline" 2>/dev/null | grep -qF -- "$dir/state"; then
+                kill -KILL "${own##*/}" 2>/dev/null || true
+            fi
+        done
+        ctd_clean "$dir"
+    fi
     exit "$status"
 }
 
