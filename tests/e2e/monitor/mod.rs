@@ -244,8 +244,8 @@ fn a_stopped_shim_costs_its_own_rows() {
     });
 }
 
-/// All series that are about one of these, without their values, but for the parts of a VMM's memory: how much of it is
-/// the guest's is told once it has been read, which takes its time.
+/// All series about these tasks, without their values. The parts of a VMM's memory are left out: they are read in the
+/// background, and appear some scrapes later.
 fn series(page: &Page, tasks: &[&Task]) -> BTreeSet<String> {
     let about = |line: &&str| tasks.iter().any(|task| line.contains(&task.id));
     page.text
