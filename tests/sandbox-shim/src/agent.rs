@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use protobuf::{EnumOrUnknown, Message, MessageField};
+use protobuf::{CodedOutputStream, EnumOrUnknown, Message, MessageField};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
@@ -296,25 +296,19 @@ fn entry(usage: Option<u64>, most: Option<u64>, limit: Option<u64>) -> Vec<u8> {
 
 /// A protobuf field that holds a number.
 fn number(field: u32, value: u64) -> Vec<u8> {
-    let mut bytes = varint(u64::from(field) << 3);
-    bytes.extend(varint(value));
-    bytes
+    written(|stream| stream.write_uint64(field, value))
 }
 
 /// A protobuf field that holds a text or a message.
 fn bytes(field: u32, value: &[u8]) -> Vec<u8> {
-    let mut bytes = varint(u64::from(field) << 3 | 2);
-    bytes.extend(varint(value.len() as u64));
-    bytes.extend_from_slice(value);
-    bytes
+    written(|stream| stream.write_bytes(field, value))
 }
 
-fn varint(mut value: u64) -> Vec<u8> {
+fn written(write: impl FnOnce(&mut CodedOutputStream<'_>) -> protobuf::Result<()>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    while value >= 0x80 {
-        bytes.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
+    let mut stream = CodedOutputStream::vec(&mut bytes);
+    let written = write(&mut stream);
+    debug_assert!(written.is_ok(), "writing to memory does not fail");
+    drop(stream);
     bytes
 }

@@ -5,7 +5,7 @@ use containerd_shim_protos::cgroups::metrics::{
     CPUStat, CPUUsage, MemoryEntry, MemoryStat, Metrics, PidsStat,
 };
 use protobuf::well_known_types::any::Any;
-use protobuf::{EnumOrUnknown, Message, MessageField};
+use protobuf::{CodedOutputStream, EnumOrUnknown, Message, MessageField};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use ttrpc::proto::{MESSAGE_HEADER_LENGTH, MessageHeader, Request, Response};
 
@@ -135,22 +135,17 @@ pub fn guest_stats(number: u64) -> Vec<u8> {
 }
 
 pub fn field(number: u32, value: u64) -> Vec<u8> {
-    [varint(u64::from(number) << 3), varint(value)].concat()
+    written(|stream| stream.write_uint64(number, value))
 }
 
 pub fn nested(number: u32, value: &[u8]) -> Vec<u8> {
-    let mut bytes = varint(u64::from(number) << 3 | 2);
-    bytes.extend(varint(value.len() as u64));
-    bytes.extend_from_slice(value);
-    bytes
+    written(|stream| stream.write_bytes(number, value))
 }
 
-fn varint(mut value: u64) -> Vec<u8> {
+fn written(write: impl FnOnce(&mut CodedOutputStream<'_>) -> protobuf::Result<()>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    while value >= 0x80 {
-        bytes.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
+    let mut stream = CodedOutputStream::vec(&mut bytes);
+    write(&mut stream).unwrap();
+    drop(stream);
     bytes
 }

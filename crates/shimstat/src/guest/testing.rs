@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use protobuf::CodedOutputStream;
 use tokio::time::timeout;
 
 /// Runs a future that should end soon.
@@ -15,17 +16,12 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 /// A field that holds a number.
 pub(crate) fn number(field: u32, value: u64) -> Vec<u8> {
-    let mut bytes = varint(u64::from(field) << 3);
-    bytes.extend(varint(value));
-    bytes
+    written(|stream| stream.write_uint64(field, value))
 }
 
 /// A field that holds a text or a message.
 pub(crate) fn bytes(field: u32, value: &[u8]) -> Vec<u8> {
-    let mut bytes = varint(u64::from(field) << 3 | 2);
-    bytes.extend(varint(value.len() as u64));
-    bytes.extend_from_slice(value);
-    bytes
+    written(|stream| stream.write_bytes(field, value))
 }
 
 /// A map's entry.
@@ -33,12 +29,10 @@ pub(crate) fn entry(field: u32, key: &str, value: &[u8]) -> Vec<u8> {
     bytes(field, &[bytes(1, key.as_bytes()), value.to_vec()].concat())
 }
 
-fn varint(mut value: u64) -> Vec<u8> {
+fn written(write: impl FnOnce(&mut CodedOutputStream<'_>) -> protobuf::Result<()>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    while value >= 0x80 {
-        bytes.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
+    let mut stream = CodedOutputStream::vec(&mut bytes);
+    write(&mut stream).unwrap();
+    drop(stream);
     bytes
 }
