@@ -17,7 +17,7 @@ use super::concurrency::ConcurrencyLimit;
 use super::error::{AskError, NoControlSocket, NoGuest};
 use super::guest::Guest;
 use super::gvisor::{self, Sandboxes};
-use super::kernel::Kernel;
+use super::kernel;
 use super::lane::{Lane, Subject};
 use super::meter::{InducedCost, Meter, ShimMeter};
 use super::paced::Paced;
@@ -43,7 +43,6 @@ pub struct Survey {
     pub(super) lanes: Arc<Mutex<HashMap<Address, Lane>>>,
     /// By the path of the sandbox's bundle.
     pub(super) guests: Arc<Mutex<HashMap<PathBuf, Arc<Guest>>>>,
-    pub(super) kernel: Kernel,
     pub(super) gvisor: Sandboxes,
     paced: Paced,
     /// For shims that start processes to answer.
@@ -71,7 +70,6 @@ impl Survey {
             concurrency: ConcurrencyLimit::new(concurrency),
             lanes: Arc::default(),
             guests: Arc::default(),
-            kernel: Kernel::default(),
             gvisor: Sandboxes::default(),
             paced: Paced::default(),
             forking: ConcurrencyLimit::new(FORKING_AT_ONCE),
@@ -166,7 +164,7 @@ impl Survey {
                 }
                 (container.answerer(), reply)
             }
-            Source::Cgroup => (Answerer::Kernel, self.kernel.ask(container, calls)),
+            Source::Cgroup => (Answerer::Kernel, kernel::ask(container, calls)),
         }
     }
 
