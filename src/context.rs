@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use go_duration as duration;
 use shimstat::node::processes::ShimTime;
-use shimstat::node::{Bundle, Container, Id, Inventory, Node, USUAL_PLACES, UsualPlace};
+use shimstat::node::{Bundle, Container, Id, Inventory, Node, usual_places};
 use shimstat::survey::Survey;
 
 use crate::cli::Global;
@@ -87,6 +87,19 @@ impl Context {
         self.note(|| text);
     }
 
+    /// Says of which containers the spec could not be read, so that what is told of them is not to be trusted; whether
+    /// there are any.
+    pub fn tell_unread<'a>(&self, containers: impl IntoIterator<Item = &'a Arc<Container>>) -> bool {
+        let mut any = false;
+        for container in containers {
+            if let Some(error) = container.unread() {
+                output::notice(&format!("container {}: {error}", container.id()));
+                any = true;
+            }
+        }
+        any
+    }
+
     /// Writes to stderr what is being done, with `--verbose`.
     pub fn note(&self, text: impl FnOnce() -> String) {
         if self.verbose {
@@ -114,7 +127,8 @@ fn node(state_dirs: Vec<PathBuf>, namespace: Option<String>, limit: Duration) ->
     };
     // A thread costs a tenth of a short question.
     let is_local = match &state_dirs[..] {
-        [] => USUAL_PLACES.iter().all(is_usual_place_local),
+        // Each user's directory is a mount, and has what that user has mounted there.
+        [] => is_local(Path::new("/run/user")) && usual_places().all(|(path, _)| is_local(&path)),
         given => given.iter().all(|path| is_local(path)),
     };
     if is_local {
@@ -136,15 +150,4 @@ fn node(state_dirs: Vec<PathBuf>, namespace: Option<String>, limit: Duration) ->
             duration::show(limit)
         ))
     })
-}
-
-fn is_usual_place_local(place: &UsualPlace) -> bool {
-    match place.path.split_once("/<uid>") {
-        None => is_local(Path::new(place.path)),
-        // Each user's directory is a mount, and has what that user has mounted there.
-        Some((users, _)) => {
-            let users = Path::new(users);
-            is_local(users) && users.read_dir().map_or(true, |mut users| users.next().is_none())
-        }
-    }
 }

@@ -1,10 +1,8 @@
 //! `kata-runtime` alone: what is on this node, and what to ask next.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::Arc;
 
-use shimstat::node::{Container, Pod, Runtime, USUAL_PLACES, pods};
+use shimstat::node::{Inventory, Pod, Runtime, pods, usual_places};
 
 use crate::context::Context;
 use crate::exit::Failure;
@@ -14,24 +12,12 @@ use crate::show::table::{Align, Table};
 use crate::show::text::escape;
 
 pub fn run(context: &Context) -> Result<(), Failure> {
-    let bundles = context.bundles()?;
-    let containers: Vec<_> = bundles
-        .into_iter()
-        .filter_map(Container::read)
-        .map(Arc::new)
-        .collect();
+    let containers = context.read(&mut Inventory::new(context.node.clone()))?;
     output::answer(text(context, &pods(&containers)).as_bytes())?;
-    let unread: Vec<_> = containers
-        .iter()
-        .filter_map(|container| Some((container, container.unread()?)))
-        .collect();
-    for (container, error) in &unread {
-        output::notice(&format!("container {}: {error}", container.id()));
-    }
-    match unread.is_empty() {
-        true => Ok(()),
-        // It is counted as a container in no sandbox, which it may not be.
-        false => Err(Failure::reported()),
+    // Such a container is counted as one in no sandbox, which it may not be.
+    match context.tell_unread(&containers) {
+        true => Err(Failure::reported()),
+        false => Ok(()),
     }
 }
 
@@ -103,11 +89,9 @@ fn found_in(pods: &[Pod]) -> String {
     let shown: Vec<_> = directories
         .into_iter()
         .map(|directory| {
-            let usual = USUAL_PLACES
-                .iter()
-                .find(|usual| Path::new(usual.path) == directory);
+            let usual = usual_places().find(|(path, _)| path == directory);
             match usual {
-                Some(usual) => format!("{} ({})", directory.display(), usual.keeper),
+                Some((_, usual)) => format!("{} ({})", directory.display(), usual.keeper),
                 None => directory.display().to_string(),
             }
         })

@@ -13,7 +13,7 @@ pub struct UnknownColumn {
 }
 
 /// The column that a user means: by its heading, in any case, with a dash or an underscore for a blank.
-pub fn find(known: &[&'static Field], name: &str) -> Result<&'static Field, UnknownColumn> {
+fn find(known: &[&'static Field], name: &str) -> Result<&'static Field, UnknownColumn> {
     let wanted = as_typed(name.trim());
     known
         .iter()
@@ -29,9 +29,25 @@ pub fn find(known: &[&'static Field], name: &str) -> Result<&'static Field, Unkn
         })
 }
 
-/// The columns that a user means.
-pub fn find_all(known: &[&'static Field], names: &[String]) -> Result<Vec<&'static Field>, UnknownColumn> {
-    names.iter().map(|name| find(known, name)).collect()
+/// What a user has chosen of the columns of a table.
+pub struct Chosen {
+    /// `None` for the usual ones.
+    pub columns: Option<Vec<&'static Field>>,
+    pub order: Option<Order>,
+}
+
+impl Chosen {
+    pub fn parse(
+        known: &[&'static Field],
+        columns: &[String],
+        order: Option<&str>,
+    ) -> Result<Self, UnknownColumn> {
+        let columns = (!columns.is_empty()).then(|| columns.iter().map(|name| find(known, name)).collect());
+        Ok(Self {
+            columns: columns.transpose()?,
+            order: order.map(|order| Order::parse(known, order)).transpose()?,
+        })
+    }
 }
 
 fn as_typed(heading: &str) -> String {

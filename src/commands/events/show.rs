@@ -13,7 +13,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::cli::{EventFormat, Events};
 use crate::exit::Failure;
 use crate::output;
-use crate::show::columns::{self, Order};
+use crate::show::columns::{Chosen, Order};
 use crate::show::field::{Facts, Field, Value};
 use crate::show::name::{Labels, label};
 use crate::show::table::{Align, pad};
@@ -62,11 +62,8 @@ impl EventPrinter {
         if options.sort.is_some() && !arguments.stats {
             return Err(Failure::usage("--sort needs --stats: a stream has no last row"));
         }
-        let chosen = columns::find_all(&known, &options.columns)?;
-        let columns_or = |usual: &[&'static Field]| match chosen.is_empty() {
-            true => usual.to_vec(),
-            false => chosen.clone(),
-        };
+        let Chosen { columns, order } = Chosen::parse(&known, &options.columns, options.sort.as_deref())?;
+        let columns_or = |usual: &[&'static Field]| columns.clone().unwrap_or_else(|| usual.to_vec());
         let alone = |fields: Vec<&'static Field>| fields.into_iter().map(|field| vec![field]).collect();
         let table = |columns| {
             Format::Table(EventTable {
@@ -78,12 +75,11 @@ impl EventPrinter {
                 repeat_header: std::io::stdout().is_terminal(),
             })
         };
-        let order = options.sort.as_deref();
         Ok(Self {
             format: match arguments.format {
                 EventFormat::Pretty => Format::Json { pretty: true },
                 EventFormat::Json => Format::Json { pretty: false },
-                EventFormat::Table if chosen.is_empty() => {
+                EventFormat::Table if columns.is_none() => {
                     table(fields::EVENTS.iter().map(|column| column.to_vec()).collect())
                 }
                 EventFormat::Table | EventFormat::Wide => table(alone(columns_or(&fields::STATISTICS))),
@@ -95,13 +91,10 @@ impl EventPrinter {
                     Format::Csv { columns }
                 }
             },
-            sorted: order
-                .map(|order| Order::parse(&known, order))
-                .transpose()?
-                .map(|order| Sorted {
-                    order,
-                    waiting: Vec::new(),
-                }),
+            sorted: order.map(|order| Sorted {
+                order,
+                waiting: Vec::new(),
+            }),
         })
     }
 

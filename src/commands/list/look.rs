@@ -11,7 +11,6 @@ use super::row::ListRow;
 use crate::cli::List;
 use crate::context::{CONCURRENCY, Context};
 use crate::guest_side::GuestSide;
-use crate::output;
 
 /// Asks the containers' shims for their states.
 pub async fn ask(
@@ -32,11 +31,9 @@ pub async fn ask(
         .zip(answers)
         .map(|(row, state)| row.with(state))
         .collect();
+    // They are listed without their names, and not below their sandboxes.
+    context.tell_unread(rows.iter().map(|row| &row.container));
     for row in &rows {
-        // It is listed without its names, and not below its sandbox.
-        if let Some(error) = row.container.unread() {
-            output::notice(&format!("container {}: {error}", row.container.id()));
-        }
         if let Some(error) = &row.error {
             context.note(|| format!("container {}: {error}", row.container.id()));
         }

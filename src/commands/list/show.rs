@@ -6,7 +6,7 @@ use shimstat::node::Pod;
 
 use super::row::ListRow;
 use crate::cli::{List, ListFormat};
-use crate::show::columns::{self, Order, UnknownColumn};
+use crate::show::columns::{Chosen, UnknownColumn};
 use crate::show::field::{Facts, Field, Value};
 use crate::show::name::Labels;
 use crate::show::table::{Align, Table};
@@ -27,11 +27,11 @@ pub fn ids(ids: impl Iterator<Item = String>) -> String {
 /// Shows a list as the user wants it, and what changes in it later.
 pub struct ListPrinter<'a> {
     arguments: &'a List,
-    /// Those that the user named; otherwise it depends on what there is.
-    columns: Option<Vec<&'static Field>>,
-    order: Option<Order>,
-    /// Of the rows so far, so that later ones are under the same headings.
-    table: Option<(Table, Vec<&'static Field>)>,
+    chosen: Chosen,
+    /// Those of the rows so far.
+    columns: Vec<&'static Field>,
+    /// As wide as the rows so far.
+    table: Table,
 }
 
 impl<'a> ListPrinter<'a> {
@@ -41,22 +41,18 @@ impl<'a> ListPrinter<'a> {
             false => &[],
         };
         let known = [ids, &fields::LIST, &fields::WIDE, &fields::GUEST].concat();
-        let names = &arguments.table.columns;
-        let order = arguments.table.sort.as_deref();
+        let options = &arguments.table;
         Ok(Self {
-            columns: match names.is_empty() {
-                true => None,
-                false => Some(columns::find_all(&known, names)?),
-            },
-            order: order.map(|order| Order::parse(&known, order)).transpose()?,
+            chosen: Chosen::parse(&known, &options.columns, options.sort.as_deref())?,
             arguments,
-            table: None,
+            columns: Vec::new(),
+            table: Table::new([]),
         })
     }
 
     /// Whether guests are to be asked about themselves, which costs each of them three calls.
     pub fn tells_of_guests(&self) -> bool {
-        match &self.columns {
+        match &self.chosen.columns {
             Some(columns) => columns
                 .iter()
                 .any(|column| fields::GUEST.iter().any(|field| field.heading == column.heading)),
@@ -66,18 +62,16 @@ impl<'a> ListPrinter<'a> {
 
     /// The whole list.
     pub fn all(&mut self, pods: &[(Pod, Vec<ListRow>)], now: SystemTime) -> Vec<u8> {
-        let columns = self.columns(pods);
+        self.columns = self.columns_for(pods);
         let rows = self.sorted(pods.iter().flat_map(|(_, rows)| rows), now);
         match self.arguments.format {
-            ListFormat::Table | ListFormat::Wide => self.table(pods, &rows, columns, now),
+            ListFormat::Table | ListFormat::Wide => self.table(pods, &rows, now),
             ListFormat::Csv => {
                 let header = match self.arguments.table.no_headers {
                     true => String::new(),
-                    false => csv::header(&columns),
+                    false => csv::header(&self.columns),
                 };
-                let text = header + &csv_rows(&columns, &rows, now);
-                self.table = Some((Table::new([]), columns));
-                text.into_bytes()
+                (header + &csv_rows(&self.columns, &rows, now)).into_bytes()
             }
             ListFormat::Json if !self.arguments.watch => {
                 let objects: Vec<_> = rows.iter().map(|row| row.object(now)).collect();
@@ -89,35 +83,30 @@ impl<'a> ListPrinter<'a> {
 
     /// Rows that are new, or have changed.
     pub fn changed(&mut self, rows: &[&ListRow], now: SystemTime) -> Vec<u8> {
-        match (self.arguments.format, &mut self.table) {
-            (ListFormat::Table | ListFormat::Wide, Some((table, columns))) => {
+        match self.arguments.format {
+            ListFormat::Table | ListFormat::Wide => {
                 for row in rows {
                     let facts = row.facts(now);
-                    table.row(columns.iter().map(|field| field.show(&facts)));
+                    self.table
+                        .row(self.columns.iter().map(|field| field.show(&facts)));
                 }
-                table.take_lines().into_bytes()
+                self.table.take_lines().into_bytes()
             }
-            (ListFormat::Csv, Some((_, columns))) => csv_rows(columns, rows, now).into_bytes(),
-            _ => json_lines(rows, now),
+            ListFormat::Csv => csv_rows(&self.columns, rows, now).into_bytes(),
+            ListFormat::Json | ListFormat::Jsonl => json_lines(rows, now),
         }
     }
 
     fn sorted<'r>(&self, rows: impl Iterator<Item = &'r ListRow>, now: SystemTime) -> Vec<&'r ListRow> {
         let mut rows: Vec<_> = rows.collect();
-        if let Some(order) = &self.order {
+        if let Some(order) = &self.chosen.order {
             rows.sort_by(|a, b| order.compare(&a.facts(now), &b.facts(now)));
         }
         rows
     }
 
-    fn table(
-        &mut self,
-        pods: &[(Pod, Vec<ListRow>)],
-        sorted: &[&ListRow],
-        columns: Vec<&'static Field>,
-        now: SystemTime,
-    ) -> Vec<u8> {
-        let headings = columns.iter().map(|field| match field.value {
+    fn table(&mut self, pods: &[(Pod, Vec<ListRow>)], sorted: &[&ListRow], now: SystemTime) -> Vec<u8> {
+        let headings = self.columns.iter().map(|field| match field.value {
             Value::Text(_) => (field.heading, Align::Left),
             Value::Number(..) | Value::Share(..) => (field.heading, Align::Right),
         });
@@ -126,13 +115,17 @@ impl<'a> ListPrinter<'a> {
             table = table.without_headings();
         }
         let mut add = |facts: &Facts, indent: &str| {
-            let cells = columns.iter().enumerate().map(|(number, field)| match number {
-                0 => format!("{indent}{}", field.show(facts)),
-                _ => field.show(facts),
-            });
+            let cells = self
+                .columns
+                .iter()
+                .enumerate()
+                .map(|(number, field)| match number {
+                    0 => format!("{indent}{}", field.show(facts)),
+                    _ => field.show(facts),
+                });
             table.row(cells);
         };
-        if self.order.is_some() {
+        if self.chosen.order.is_some() {
             // Sorted rows are no longer below their sandbox.
             for row in sorted {
                 add(&row.facts(now), "");
@@ -147,13 +140,12 @@ impl<'a> ListPrinter<'a> {
                 }
             }
         }
-        let lines = table.take_lines().into_bytes();
-        self.table = Some((table, columns));
-        lines
+        self.table = table;
+        self.table.take_lines().into_bytes()
     }
 
-    fn columns(&self, pods: &[(Pod, Vec<ListRow>)]) -> Vec<&'static Field> {
-        if let Some(columns) = &self.columns {
+    fn columns_for(&self, pods: &[(Pod, Vec<ListRow>)]) -> Vec<&'static Field> {
+        if let Some(columns) = &self.chosen.columns {
             return columns.clone();
         }
         let format = self.arguments.format;

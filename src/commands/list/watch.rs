@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use shimstat::node::{Inventory, name_sandboxes};
+use shimstat::node::Inventory;
 use shimstat::survey::Survey;
 
 use super::look::{ask, is_wanted};
@@ -43,7 +43,6 @@ pub async fn run(
             }
         };
         said = None;
-        name_sandboxes(&containers);
         let wanted = containers
             .into_iter()
             .filter(|container| is_wanted(container, arguments));

@@ -59,7 +59,7 @@ pub use inventory::Inventory;
 pub use machine::{GuestProtection, MachineKind};
 pub use names::Wanted;
 pub use network::interfaces_of_task;
-pub use places::{Place, PlaceFound, USUAL_PLACES, UsualPlace};
+pub use places::{Place, PlaceFound, USUAL_PLACES, UsualPlace, usual_places};
 pub use pods::{Pod, name_sandboxes, pods};
 pub use processes::{HostProcesses, Part, ProcessMemory, ProcessUsage, host_processes};
 pub use root_filesystem::{FilesystemSpace, RootFilesystem};

@@ -139,7 +139,7 @@ pub enum PlaceFound {
 
 /// The usual places that may be there, in the order of the table. Of those of users, the ones of users that have a
 /// runtime directory.
-pub(super) fn usual() -> impl Iterator<Item = (PathBuf, &'static UsualPlace)> {
+pub fn usual_places() -> impl Iterator<Item = (PathBuf, &'static UsualPlace)> {
     let users = shelf::list(Path::new("/run/user"), |uid| {
         uid.bytes().all(|b| b.is_ascii_digit())
     });
@@ -158,7 +158,7 @@ pub(super) fn usual() -> impl Iterator<Item = (PathBuf, &'static UsualPlace)> {
 
 /// The usual places in which bundles are, or may be.
 pub(super) fn usual_with_bundles() -> Vec<PathBuf> {
-    usual()
+    usual_places()
         .filter(|(path, place)| match place.storage {
             false => shelf::is_state_dir(path),
             true => shelf::is_storage(path),

@@ -38,7 +38,9 @@ impl Node {
     /// Where bundles are looked for, and what is there, without reading any: the usual places, then those of this node's
     /// directories that are not among them.
     pub fn places(&self) -> Vec<Place> {
-        let mut paths: Vec<_> = places::usual().map(|(path, place)| (path, Some(place))).collect();
+        let mut paths: Vec<_> = places::usual_places()
+            .map(|(path, place)| (path, Some(place)))
+            .collect();
         for path in &self.state_dirs {
             if !paths.iter().any(|(known, _)| known == path) {
                 paths.push((path.clone(), None));
