@@ -25,6 +25,14 @@ grep -P '^NoNewPrivs:\t1$' "/proc/$pid/status"
 # It is restarted without a refused connection: systemd listens.
 systemctl restart kata-runtime-monitor.service
 curl --silent --fail --max-time 20 --output /dev/null http://127.0.0.1:8090/healthz
+# Where it listens is changed as docs/how-to/install.md says.
+mkdir -p /etc/systemd/system/kata-runtime-monitor.socket.d
+printf '[Socket]\nListenStream=\nListenStream=[::]:8091\n' >/etc/systemd/system/kata-runtime-monitor.socket.d/override.conf
+systemctl daemon-reload
+systemctl restart kata-runtime-monitor.socket kata-runtime-monitor.service
+curl --silent --fail --max-time 20 --output /dev/null 'http://[::1]:8091/healthz'
+not curl --silent --fail --max-time 20 --output /dev/null http://127.0.0.1:8090/healthz
+rm -r /etc/systemd/system/kata-runtime-monitor.socket.d
 dpkg --purge kata-runtime
 not systemctl is-active kata-runtime-monitor.service
 not systemctl is-active kata-runtime-monitor.socket

@@ -4,7 +4,7 @@ is() { [ "$1" = "$2" ] || { echo "test-package: expected '$2', got '$1'" >&2; ex
 quietly() { "$@" >/tmp/log 2>&1 || { cat /tmp/log >&2; echo "test-package: failed: $*" >&2; exit 1; }; }
 
 export MANWIDTH=500 MANOPT=--no-hyphenation
-quietly dpkg --install /mnt/kata-runtime_*.deb
+quietly apt-get --yes install /mnt/kata-runtime_*.deb
 grep -qF "kata-runtime $version " <<<"$(kata-runtime --version)"
 for command in "" -events -list -metrics -monitor -top -completion; do
     page=$(man --encoding=UTF-8 "kata-runtime$command" 2>/tmp/man-warnings | col -b)

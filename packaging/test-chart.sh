@@ -78,6 +78,13 @@ for wrong in monitor.port=9 monitor.logLevel=loud monitor.hostPaths[0]=run monit
     ! "$helm" template release "$chart" --set "$wrong" >"$work/log" 2>&1 || { say "$wrong is taken"; exit 1; }
 done
 
+say "the documentation's helm commands"
+sed -e ':line; /\\$/ { N; s/ *\\\n */ /; b line }' docs/how-to/*.md |
+    grep -E "^helm (install|upgrade) kata-runtime-monitor $chart " >"$work/documented"
+[ -s "$work/documented" ]
+while read -r _ _ options; do
+    eval "\"$helm\" template $options" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+done <"$work/documented"
 say "schemas of Kubernetes, and what must be there"
 "$tools/python/bin/python" packaging/test-chart.py "$work" crates/shimstat/src/node/places.rs >"$work/operator.jsonl"
 cp packaging/test-chart.mjs "$tools/operator/"
