@@ -143,6 +143,10 @@ def check_completeness():
     for reason in re.findall(r"Self::\w+ => \"(\w+)\"", (ROOT / "src/exporter/reason.rs").read_text()):
         if f"| `{reason}` |" not in page("errors.md"):
             fail("docs/reference/errors.md", f"the reason {reason} is missing")
+    for row in re.findall(r"^\|.*\|$", page("errors.md").partition("## Reasons")[0], flags=re.M):
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+        if len(cells) == 3 and not cells[2]:
+            fail("docs/reference/errors.md", f"there is nothing to do about {cells[0]}")
     columns = page("list.md") + page("events.md") + page("top.md")
     for heading in re.findall(r"(?:Field::\w+|Narrow::new)\(\s*\"([^\"]+)\"", (ROOT / "src/show/fields.rs").read_text()):
         if heading not in columns:

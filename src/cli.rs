@@ -70,7 +70,7 @@ pub struct Global {
     )]
     pub namespace: Option<String>,
     /// How long to wait for each answer, such as 500ms, 3s or 1m30s
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration::parse_positive,
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = positive,
           allow_hyphen_values = true, global = true)]
     pub timeout: Duration,
     /// Print to stderr what is found and asked
@@ -126,8 +126,8 @@ pub struct ManPages {
 
 #[derive(Args, Debug)]
 pub struct Pacing {
-    /// Ask about no container more often than this [default: 10s where its shim starts processes to answer (gVisor's),
-    /// else as often as wanted]
+    /// Ask about each container at most once in this time [default: 10s for shims that start processes to answer
+    /// (gVisor's), no limit for others]
     #[arg(long = "pace", value_name = "DURATION", value_parser = pace, allow_hyphen_values = true)]
     least_interval: Option<Duration>,
 }
@@ -257,7 +257,7 @@ pub struct List {
     /// rust) or on this kind of machine (confidential, tdx, peer-pod, ...)
     #[arg(long, value_name = "NAME")]
     pub runtime: Option<String>,
-    /// Where containers are looked for, and what is there, instead
+    /// Print where containers are looked for, and what is there, instead of the list
     #[arg(long, conflicts_with_all = ["quiet", "no_trunc", "pod_namespace", "pod", "runtime", "watch", "columns", "sort"])]
     pub places: bool,
     /// Continue, and print what is new, has changed or is gone
@@ -307,7 +307,7 @@ pub struct Metrics {
     /// Only families with one of these prefixes, such as kata_guest_,kata_shim_fds
     #[arg(long, value_name = "PREFIX,...", conflicts_with = "summary")]
     pub filter: Option<String>,
-    /// Print instead what the sandbox costs: CPU and memory of each of its parts
+    /// Print what the sandbox costs instead: CPU and memory of each of its parts
     ///
     /// The parts are the VMM, virtiofsd, the shim, the guest and the containers.
     #[arg(long, verbatim_doc_comment)]
@@ -363,7 +363,7 @@ pub struct Monitor {
     /// How much to serve
     #[arg(long, value_enum, default_value_t)]
     pub profile: Profile,
-    /// Only families with these prefixes, beside those of --profile lean; none of those with -PREFIX
+    /// Only families with these prefixes, or with --profile lean these as well; -PREFIX leaves families out
     #[arg(
         long,
         value_name = "[-]PREFIX,...",
@@ -406,8 +406,16 @@ pub struct Top {
 /// The shortest interval: a look costs every shim a call, and every guest behind them.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
+fn positive(text: &str) -> Result<Duration, String> {
+    duration::parse_positive(text).map_err(with_examples)
+}
+
+fn with_examples(error: duration::DurationError) -> String {
+    format!("{error} (durations are such as 500ms, 3s, 1m30s)")
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
-    let interval = duration::parse_positive(text).map_err(|error| error.to_string())?;
+    let interval = positive(text)?;
     if interval < SHORTEST_INTERVAL {
         return Err(format!(
             "it must be at least {}, because each look costs each shim a call",
@@ -418,7 +426,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 fn pace(text: &str) -> Result<Duration, String> {
-    let nanos = duration::parse_nanos(text).map_err(|error| error.to_string())?;
+    let nanos = duration::parse_nanos(text).map_err(with_examples)?;
     let nanos = u64::try_from(nanos).map_err(|_| "it must not be negative")?;
     Ok(Duration::from_nanos(nanos))
 }

@@ -10,7 +10,7 @@ use shimstat::node::{Bundle, Container, Id, Inventory, Node, usual_places};
 use shimstat::survey::Survey;
 
 use crate::cli::Global;
-use crate::exit::Failure;
+use crate::exit::{Failure, PLACES};
 use crate::local_path::is_local;
 use crate::output;
 
@@ -29,7 +29,8 @@ impl Context {
         let namespace = global.namespace.filter(|namespace| !namespace.is_empty());
         // containerd requires the same pattern of namespaces as of ids, and this one becomes part of a path.
         if let Some(namespace) = &namespace {
-            Id::parse(namespace).map_err(|e| Failure::usage(format!("--namespace {namespace:?}: {e}")))?;
+            Id::parse(namespace).map_err(|e| Failure::usage(format!("--namespace {namespace:?}: {e}"))
+                    .and("it is one of containerd's, such as k8s.io; for Kubernetes': kata-runtime list --pod-namespace"))?;
         }
         Ok(Self {
             node: node(global.state_dirs, namespace, global.timeout)?,
@@ -54,8 +55,14 @@ impl Context {
         if self.node.is_there() {
             Ok(())
         } else {
-            Err(Failure::new(format!("no containers: {}", self.node.looked_in())))
+            Err(Failure::new(format!("no containers: {}", self.node.looked_in())).and(PLACES))
         }
+    }
+
+    /// Says that there are no containers, and where they were looked for.
+    pub fn tell_none(&self) {
+        output::notice(&format!("no containers: {}", self.node.looked_in()));
+        output::notice(PLACES);
     }
 
     /// A survey of the node. With `--verbose` it measures what answering costs.
@@ -140,7 +147,7 @@ fn node(state_dirs: Vec<PathBuf>, namespace: Option<String>, limit: Duration) ->
         node.is_there();
         let _ = sender.send(node);
     };
-    let failed = |text: String| Failure::new(format!("no containers: {shown}: {text}"));
+    let failed = |text: String| Failure::new(format!("no containers: {shown}: {text}")).and(PLACES);
     std::thread::Builder::new()
         .spawn(look)
         .map_err(|error| failed(format!("cannot be looked at: {error}")))?;

@@ -1,6 +1,5 @@
 //! Which container a command line means: by id, by a prefix of one, or by name.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use shimstat::node::{Bundle, Container, FindError, IdError, Inventory, Wanted};
@@ -8,7 +7,9 @@ use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::survey::{AskError, State, Survey};
 
 use crate::context::Context;
-use crate::exit::{Failure, Remedy};
+use crate::exit::{Failure, LIST, MORE_OF_IT, PLACES, RETRY, Remedy};
+
+const NAMES: &str = "kata-runtime list shows ids and names";
 
 /// How many candidates for an ambiguous name are listed.
 const SHOWN: usize = 20;
@@ -16,8 +17,14 @@ const SHOWN: usize = 20;
 /// What was found.
 pub enum Found {
     Container(Arc<Container>),
-    /// There is no such task, or it is being created. The text says where we looked, or what to do.
-    Nothing(String),
+    /// There is no such task, or it is being created.
+    Nothing(Nothing),
+}
+
+/// Where we looked, or what is there instead, and what to do.
+pub struct Nothing {
+    pub found: String,
+    pub remedy: &'static str,
 }
 
 /// Checks an id or a name from the command line, before anything is done with it.
@@ -25,11 +32,11 @@ pub fn wanted(given: &str) -> Result<Wanted, Failure> {
     Wanted::parse(given).map_err(|error| {
         let failure = Failure::usage(error.to_string());
         match error {
-            IdError::Pattern => failure.and(
-                "it is not the name of a pod (namespace/pod) or of a container in one (namespace/pod/container) either",
-            ),
+            IdError::Pattern => failure
+                .and("it is not the name of a pod (namespace/pod) or of a container in one (namespace/pod/container) either")
+                .and(NAMES),
             IdError::TooLong => failure.and("for a pod with a name this long, give namespace/pod"),
-            IdError::Empty => failure,
+            IdError::Empty => failure.and(NAMES),
         }
     })
 }
@@ -77,10 +84,14 @@ pub async fn container(
             Err(ambiguous(given, fit, &containers))
         }
         (None, _) => Ok(Found::Nothing(match missing {
-            Some(error @ FindError::Creating(_)) => {
-                format!("{error}: {}", error.remedy().unwrap_or_default())
-            }
-            _ => context.node.looked_in(),
+            Some(error @ FindError::Creating(_)) => Nothing {
+                remedy: error.remedy(),
+                found: error.to_string(),
+            },
+            _ => Nothing {
+                found: context.node.looked_in(),
+                remedy: if context.node.is_there() { LIST } else { PLACES },
+            },
         })),
     }
 }
@@ -89,13 +100,12 @@ fn read(bundle: Bundle) -> Found {
     let path = bundle.path.clone();
     match Container::read(bundle) {
         Some(container) => Found::Container(Arc::new(container)),
-        None => Found::Nothing(no_shim(&path)),
+        // It is being created or deleted.
+        None => Found::Nothing(Nothing {
+            found: format!("no shim has been started in {}", path.display()),
+            remedy: RETRY,
+        }),
     }
-}
-
-/// The message for a container that is being created or deleted.
-fn no_shim(path: &Path) -> String {
-    format!("no shim has been started in {}", path.display())
 }
 
 /// Of several containers with the same name, those that may be running, or the newest if none is: a pod that was
@@ -147,5 +157,5 @@ fn ambiguous(given: &str, mut candidates: Vec<Bundle>, containers: &[Arc<Contain
     if candidates.len() > SHOWN {
         failure = failure.and(format!("  and {} more", candidates.len() - SHOWN));
     }
-    failure.and("give more of the id or name, or choose with --namespace or --state")
+    failure.and(MORE_OF_IT)
 }

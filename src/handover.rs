@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ErrorKind};
 
 use crate::cli;
 use crate::exit::Failure;
@@ -33,6 +33,13 @@ pub fn run_or_exit(unparsed: clap::Error) -> ExitCode {
     }
     // A closed pipe is not an error: nobody is reading.
     let _ = unparsed.print();
+    if unparsed.kind() == ErrorKind::InvalidSubcommand
+        && unparsed.get(ContextKind::SuggestedSubcommand).is_none()
+    {
+        output::notice(
+            "Such a command is passed to the next kata-runtime on PATH (Kata's own is often in /opt/kata/bin): there is none.",
+        );
+    }
     ExitCode::from(u8::try_from(unparsed.exit_code()).unwrap_or(2))
 }
 
@@ -64,10 +71,13 @@ fn hand_on(arguments: &[OsString]) -> Option<Failure> {
         .args(arguments)
         .env(HANDED_ON_BY, seen)
         .exec();
-    Some(Failure::new(format!(
-        "run {}, to which this command line was passed: {error}",
-        next.display()
-    )))
+    Some(
+        Failure::new(format!(
+            "run {}, to which this command line was passed: {error}",
+            next.display()
+        ))
+        .and("kata-runtime --help shows this program's own commands"),
+    )
 }
 
 /// The first program of our name on the path that has not been seen yet.

@@ -129,7 +129,7 @@ fn every_way_of_not_running_says_that_it_does_not_exist() {
             );
             let lines: Vec<_> = ran.stderr.lines().collect();
             assert_eq!(lines[0], does_not_exist(id));
-            assert!(lines.len() == 2 && lines[1].contains(found), "{id}: {lines:?}");
+            assert!(lines.len() == 3 && lines[1].contains(found), "{id}: {lines:?}");
         }
     }
 }
@@ -162,7 +162,10 @@ fn hostile_ids_never_become_paths() {
         let ran = node.run(arguments);
         assert_eq!(
             (ran.status, ran.stderr.as_str()),
-            (Some(2), "container id cannot be empty\n")
+            (
+                Some(2),
+                "container id cannot be empty\nkata-runtime list shows ids and names\n"
+            )
         );
     }
     let ran = node.run(&["--namespace", "../x", "events", "c1"]);
@@ -401,7 +404,7 @@ fn lying_and_truncating_shims_are_errors_and_never_numbers() {
         (
             "cut",
             node.task("cut", at_stats(stats(V1, &DOCUMENTED[..100]))),
-            "no valid io.containerd.cgroups.v1.Metrics",
+            "not a valid io.containerd.cgroups.v1.Metrics",
         ),
         (
             "type",

@@ -16,7 +16,7 @@ use tokio::runtime::Builder;
 
 use crate::cli::{Cli, Command, Global};
 use crate::context::Context;
-use crate::exit::Failure;
+use crate::exit::{Failure, RESOURCES};
 use crate::exporter;
 
 pub fn run(cli: Cli) -> Result<(), Failure> {
@@ -47,7 +47,7 @@ fn ask(global: Global, question: impl AsyncFnOnce(&Context) -> Result<(), Failur
         // the process.
         .thread_keep_alive(Duration::from_secs(u64::from(u32::MAX)))
         .build()
-        .map_err(|error| Failure::new(format!("start: {error}")))?;
+        .map_err(|error| Failure::new(format!("start: {error}")).and(RESOURCES))?;
     let answer = runtime.block_on(question(&context));
     // The process ends here, and everything that the runtime holds ends with it: taking it apart would cost more than
     // a short question.

@@ -26,7 +26,7 @@ use self::routes::Routes;
 use self::scrape::Scraper;
 use crate::cli::Monitor;
 use crate::context::Context;
-use crate::exit::Failure;
+use crate::exit::{Failure, RESOURCES};
 use crate::{descriptors, output};
 
 pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> {
@@ -39,8 +39,7 @@ pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> 
         .web_config_file(arguments.web_config_file.clone())
         .tls_files(tls)
         .on_event(|event| output::notice(&event.to_string()))
-        .bind()
-        .map_err(|error| Failure::new(error.to_string()))?;
+        .bind()?;
     for line in flags.without_meaning() {
         output::notice(&line);
     }
@@ -61,13 +60,12 @@ pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> 
         let routes = routes.clone();
         async move { routes.answer(request).await }
     };
-    let served = server.run(answer).await;
-    served.map_err(|error| Failure::new(error.to_string()))
+    Ok(server.run(answer).await?)
 }
 
 /// Starts the thread for reads that may wait, while it is not too late to say that there is none.
 async fn keep_a_thread() -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::new(format!("start a thread: {error}"));
+    let failed = |error: std::io::Error| Failure::new(format!("start a thread: {error}")).and(RESOURCES);
     let thread = std::thread::Builder::new().spawn(|| ()).map_err(failed)?;
     // It does nothing that can fail.
     let _ = thread.join();

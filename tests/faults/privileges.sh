@@ -89,6 +89,7 @@ for id in plain app other; do
 done
 expect "events: a foreign container fails" is "$(cat "$dir/search/foreign.status")" 1
 expect "and says at which socket" has "$dir/search/foreign.err" "connect to $socket: permission denied"
+expect "and which capability it lacks" has "$dir/search/foreign.err" "lacks CAP_DAC_OVERRIDE"
 expect "list: it has an error" is "$(status_of search "$foreign")" error
 expect "monitor: it is down" is "$(up search "$foreign")" 0
 expect "with a reason" has "$dir/search/page" "^kata_monitor_container_failure\{.*$foreign.*reason="
@@ -111,6 +112,7 @@ ids="plain app other foreign"
 for id in $ids; do
     expect "events: $id fails" is "$(cat "$dir/none/$id.status")" 1
     expect "and says at which path" has "$dir/none/$id.err" "(connect to /run/containerd/s/|read $bundle/).*[Pp]ermission denied"
+    expect "and which capability it lacks" has "$dir/none/$id.err" "lacks CAP_DAC_READ_SEARCH"
     expect "list: $id has an error" is "$(status_of none "${!id}")" error
     expect "monitor: $id is down" is "$(up none "${!id}")" 0
 done

@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 use crate::cli::{EventFormat, EventSource, Events};
 use crate::context::Context;
 use crate::descriptors;
-use crate::exit::{self, Failure};
+use crate::exit::{self, Failure, Remedy};
 use crate::find::{self, Found};
 use crate::interrupt;
 use crate::output;
@@ -145,7 +145,7 @@ impl<'a> Run<'a> {
     async fn all_once(mut self) -> Result<(), Failure> {
         let bundles = self.context.bundles()?;
         if bundles.is_empty() {
-            output::notice(&format!("no containers: {}", self.context.node.looked_in()));
+            self.context.tell_none();
         }
         let mut subjects = Vec::new();
         for bundle in bundles {
@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
         let mut followed = HashMap::new();
         self.look(inventory, &mut followed)?;
         if followed.is_empty() {
-            output::notice(&format!("no containers: {}", self.context.node.looked_in()));
+            self.context.tell_none();
         }
         let mut looks = tokio::time::interval(self.arguments.interval.min(LOOK));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
     ) -> Result<Arc<Subject>, Failure> {
         let container = match find::container(self.context, inventory, wanted, given).await? {
             Found::Container(container) => container,
-            Found::Nothing(looked) => return Err(does_not_exist(given, looked)),
+            Found::Nothing(nothing) => return Err(does_not_exist(given, nothing.found, nothing.remedy)),
         };
         // What is wrong has been reported.
         self.subject(container, Some(given)).ok_or_else(Failure::reported)
@@ -317,7 +317,10 @@ impl<'a> Run<'a> {
                 Ok(())
             }
             News::NoAnswer(error) if self.arguments.stats || matches!(error, AskError::NoStatistics(_)) => {
-                self.fail(&no_answer(&subject.container, &error, self.context));
+                self.fail(&Failure::of(
+                    &format!("container {}", subject.container.id()),
+                    &error,
+                ));
                 Ok(())
             }
             // The stream continues: the next sample may succeed.
@@ -327,7 +330,7 @@ impl<'a> Run<'a> {
             }
             News::NeverRan(why) => {
                 match (&subject.given, &why) {
-                    (Some(given), _) => self.fail(&does_not_exist(given, why.to_string())),
+                    (Some(given), _) => self.fail(&does_not_exist(given, why.to_string(), why.remedy())),
                     // --all means those that run.
                     (None, NotRunning::Gone(_)) => {
                         output::notice(&format!(
@@ -357,17 +360,6 @@ impl<'a> Run<'a> {
         } else {
             Ok(())
         }
-    }
-}
-
-fn no_answer(container: &Container, error: &AskError, context: &Context) -> Failure {
-    let failure = Failure::of(&format!("container {}", container.id()), error);
-    match error {
-        AskError::Unanswered { .. } => failure.and(exit::wait_longer(context.timeout)),
-        AskError::GuestHung { .. } => {
-            failure.and("--via shim asks the shim anyway, which can delay ending the sandbox by a minute")
-        }
-        _ => failure,
     }
 }
 
@@ -404,6 +396,8 @@ impl Subject {
 }
 
 /// The message that users of `kata-runtime events` know, and what was found.
-fn does_not_exist(given: &str, found: String) -> Failure {
-    Failure::new(format!("Container ID ({given}) does not exist")).and(found)
+fn does_not_exist(given: &str, found: String, remedy: &str) -> Failure {
+    Failure::new(format!("Container ID ({given}) does not exist"))
+        .and(found)
+        .and(remedy)
 }

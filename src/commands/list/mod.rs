@@ -36,8 +36,7 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
     let mut show = ListPrinter::new(arguments)?;
     let bundles = context.bundles()?;
     if bundles.is_empty() {
-        output::notice(&format!("no containers: {}", context.node.looked_in()));
-        output::notice("`kata-runtime list --places` shows every place; --state names another");
+        context.tell_none();
     }
     if arguments.quiet && !is_filtered(arguments) {
         // The directories' names are enough, with whether each is complete: no file is read.

@@ -23,7 +23,7 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
     let sandbox = Sandbox::find(context, &arguments.sandbox).await?;
     let survey = Survey::new(context.timeout, 1);
     let metrics = sandbox.scrape(context, &survey, arguments.force).await;
-    let SandboxMetrics { body, source } = metrics.map_err(|e| sandbox.failure(&e, context))?;
+    let SandboxMetrics { body, source } = metrics.map_err(|e| sandbox.failure(&e))?;
     sandbox.announce();
     let mut problems = Vec::new();
     match &source {
@@ -43,7 +43,7 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
                 problems.push(format!("sandbox {}: {guest}", sandbox.id()));
             }
             problems.push("only the metrics of its processes, from /proc, are shown".to_string());
-            problems.extend(why.remedy().map(str::to_string));
+            problems.push(why.remedy().to_string());
         }
     }
     let (answer, left_out) = match (arguments.format.unwrap_or(MetricsFormat::Raw), &arguments.filter) {
@@ -62,6 +62,7 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
             problems.push(format!(
                 "sandbox {id} has no family whose name starts with {prefixes}"
             ));
+            problems.push("kata-runtime metrics SANDBOX shows all families".to_string());
         }
         _ => output::answer(&answer)?,
     }

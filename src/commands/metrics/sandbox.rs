@@ -5,11 +5,11 @@ use std::sync::Arc;
 use shimstat::node::{Container, Id, Inventory, Pod, Role, monitor, pods};
 use shimstat::shim::monitor::BODY_LIMIT;
 use shimstat::shim::{ShimError, dial_text};
-use shimstat::survey::{AskError, MonitorError, MonitorQuestion, Survey};
+use shimstat::survey::{AskError, MonitorError, MonitorQuestion, NotRunning, Survey};
 
 use crate::context::Context;
-use crate::exit::{self, Failure, Remedy};
-use crate::find::{self, Found};
+use crate::exit::{Failure, LIST, MORE_OF_IT, Remedy};
+use crate::find::{self, Found, Nothing};
 use crate::output;
 use crate::sandbox_page::{self, MetricsSource, SandboxMetrics};
 
@@ -29,9 +29,13 @@ impl Sandbox {
         let mut inventory = Inventory::new(context.node.clone());
         let sandbox = match find::container(context, &mut inventory, &wanted, given).await? {
             Found::Container(container) => Self::of(context, container)?,
-            Found::Nothing(looked) => match wanted.id() {
-                Some(id) => Self::unknown_to_containerd(id.clone(), looked)?,
-                None => return Err(Failure::new(format!("Sandbox ({given}) does not exist")).and(looked)),
+            Found::Nothing(Nothing { found, remedy }) => match wanted.id() {
+                Some(id) => Self::unknown_to_containerd(id.clone(), found)?,
+                None => {
+                    return Err(Failure::new(format!("Sandbox ({given}) does not exist"))
+                        .and(found)
+                        .and(remedy));
+                }
             },
         };
         sandbox.with_monitor()
@@ -49,8 +53,7 @@ impl Sandbox {
         match &description.role {
             Role::Sandbox => Ok(Self::new(Some(container), None)),
             Role::Plain => {
-                let found =
-                    format!("container {id} is in no sandbox, and has no monitor of its own: see its events");
+                let found = format!("container {id} is in no sandbox, and has no monitor of its own");
                 Ok(Self::new(Some(container), Some(found)))
             }
             Role::InSandbox(sandbox) => {
@@ -96,7 +99,7 @@ impl Sandbox {
                 for id in several {
                     failure = failure.and(format!("  {id}"));
                 }
-                return Err(failure.and("give more of the id"));
+                return Err(failure.and(MORE_OF_IT));
             }
         };
         Ok(Self {
@@ -184,7 +187,7 @@ impl Sandbox {
         Ok(metrics)
     }
 
-    pub fn failure(&self, error: &MonitorError, context: &Context) -> Failure {
+    pub fn failure(&self, error: &MonitorError) -> Failure {
         let id = self.id();
         match error {
             // The words of Go's HTTP client, which users of Kata's own `metrics` know.
@@ -193,13 +196,16 @@ impl Sandbox {
                     "Get \"http://shim/metrics\": dial unix {address}: connect: {}",
                     dial_text(source)
                 ));
-                let hints = [error.remedy(), self.found.as_deref()];
-                hints.into_iter().flatten().fold(failure, Failure::and)
+                // Where no sandbox was found, that is why nobody listens there.
+                match &self.found {
+                    None => failure.and(error.remedy()),
+                    Some(found) if self.pod.main().is_some() => failure
+                        .and(found)
+                        .and(format!("its statistics: kata-runtime events --stats {id}")),
+                    Some(looked) => failure.and(looked).and(LIST),
+                }
             }
             MonitorError::Ask(AskError::NotRunning(why)) => not_running(id, why),
-            MonitorError::Ask(AskError::Unanswered { .. }) => {
-                Failure::of(&format!("sandbox {id}"), error).and(exit::wait_longer(context.timeout))
-            }
             MonitorError::Risk(_) => Failure::of(&format!("sandbox {id} was not asked"), error),
             _ => Failure::of(&format!("sandbox {id}"), error),
         }
@@ -207,6 +213,6 @@ impl Sandbox {
 }
 
 /// What is said of a sandbox that has stopped, or that its shim does not know.
-pub fn not_running(id: &str, why: &shimstat::survey::NotRunning) -> Failure {
-    Failure::new(format!("sandbox {id} is not running: {why}"))
+pub fn not_running(id: &str, why: &NotRunning) -> Failure {
+    Failure::new(format!("sandbox {id} is not running: {why}")).and(why.remedy())
 }

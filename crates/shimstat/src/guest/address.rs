@@ -42,13 +42,13 @@ pub enum GuestAddressError {
     #[error("the address {0:?} is of a kind that is not supported (vsock and hvsock are)")]
     Scheme(String),
     /// The context id is not a number, or not one that a virtual machine of this host can have.
-    #[error("{0:?} is no context id of a virtual machine")]
+    #[error("{0:?} is not the context id of a virtual machine")]
     Cid(String),
     /// The port is not a number from 1 to 2^32-2.
-    #[error("{0:?} is no vsock port")]
+    #[error("{0:?} is not a vsock port")]
     Port(String),
     /// The path of the hybrid socket does not start at the root directory.
-    #[error("the socket {0:?} is no absolute path")]
+    #[error("the socket {0:?} is not an absolute path")]
     Relative(String),
 }
 

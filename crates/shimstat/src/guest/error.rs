@@ -28,7 +28,7 @@ pub enum GuestError {
         source: io::Error,
     },
     /// The hypervisor did not connect us to the agent.
-    #[error("{address} answered CONNECT with {answer:?}, where OK and a number belong")]
+    #[error("{address} answered CONNECT with {answer:?} instead of OK and a number")]
     Handshake {
         /// Where the agent listens.
         address: GuestAddress,

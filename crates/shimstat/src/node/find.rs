@@ -119,9 +119,15 @@ impl Node {
     /// Where tasks are looked for, as a sentence for people.
     pub fn looked_in(&self) -> String {
         if self.state_dirs.is_empty() {
+            let (shown, others) = USUAL_PLACES.split_at(2);
             return format!(
-                "no containerd state directory was found (looked for {}); name yours with --state",
-                USUAL_PLACES.map(|place| place.path).join(", ")
+                "no container engine was found: none of the usual directories is there ({} and {} others)",
+                shown
+                    .iter()
+                    .map(|place| place.path)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                others.len()
             );
         }
         let places: Vec<_> = self
@@ -256,7 +262,7 @@ mod tests {
         };
         let looked = nowhere.looked_in();
         assert!(
-            looked.contains("/run/k3s/containerd") && looked.contains("--state"),
+            looked.contains("/run/k3s/containerd") && looked.contains("no container engine"),
             "{looked}"
         );
     }

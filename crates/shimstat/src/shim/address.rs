@@ -55,7 +55,7 @@ pub enum AddressError {
     Scheme(String),
     /// The numbers after `vsock://` or `hvsock://` are missing or too large; the address.
     #[error(
-        "the address {0:?} is no port of a virtual machine (vsock://<cid>:<port>, hvsock://<path>:<port>)"
+        "the address {0:?} does not name a port of a virtual machine (vsock://<cid>:<port>, hvsock://<path>:<port>)"
     )]
     Port(String),
     /// The shim speaks gRPC, as some sandboxers' do; its address.

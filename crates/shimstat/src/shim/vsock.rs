@@ -17,7 +17,7 @@ pub(crate) enum HandshakeError {
     Closed,
     #[error(transparent)]
     Io(io::Error),
-    #[error("answered CONNECT with {0:?}, where OK and a number belong")]
+    #[error("answered CONNECT with {0:?} instead of OK and a number")]
     Answer(String),
 }
 

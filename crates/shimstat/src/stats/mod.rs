@@ -89,7 +89,7 @@ pub enum DecodeError {
     #[error("statistics of an unknown type \"{0}\" (known: {V1} and {V2})")]
     UnknownType(String),
     /// The bytes are not a message of the type that the reply names.
-    #[error("the reply is no valid {schema}: {source}")]
+    #[error("the reply is not a valid {schema}: {source}")]
     Malformed {
         /// The type that the reply names.
         schema: &'static str,

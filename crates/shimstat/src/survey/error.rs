@@ -98,13 +98,13 @@ pub enum AskError {
     #[error(transparent)]
     Shim(ShimError),
     /// Its bundle does not say where its shim listens.
-    #[error("its shim's address cannot be told: {0}")]
+    #[error("its shim's address is not known: {0}")]
     NoAddress(Arc<BundleError>),
     /// It runs, and its shim has no statistics of it: a sandbox that the shim manages.
     #[error("it runs, and its shim has no statistics of the sandbox itself, only of the containers in it")]
     NoStatistics(TaskState),
     /// It has no shim, and its cgroup cannot be told.
-    #[error("it has no shim, and the kernel does not tell more: {0}")]
+    #[error("it has no shim, and its cgroup cannot be read: {0}")]
     Cgroup(CgroupError),
     /// It was asked a moment ago, with this result, and asking costs too much to do it again so soon.
     #[error("{error} (asked again in {})", go_duration::show(*rest))]
@@ -174,7 +174,7 @@ pub enum NoGuest {
     #[error("it does not run in a Kata sandbox")]
     NotKata,
     /// The monitor, which knows the agent's address, was not found.
-    #[error("nothing tells where its sandbox's monitor listens")]
+    #[error("it is not known where its sandbox's monitor listens")]
     NoMonitor,
     /// The monitor refused to tell the agent's address, or could not be asked.
     #[error("its sandbox's monitor does not tell where the agent listens: {0}")]

@@ -86,7 +86,7 @@ impl Look {
                 Ok(metrics) => Readings::read(&metrics.body, &Filter::default())
                     .map(|readings| (Instant::now(), readings))
                     .map_err(|error| error.to_string()),
-                Err(error) if machine.is_none() => return Err(sandbox.failure(&error, context)),
+                Err(error) if machine.is_none() => return Err(sandbox.failure(&error)),
                 Err(error) => Err(error.to_string()),
             },
         };

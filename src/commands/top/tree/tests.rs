@@ -229,7 +229,7 @@ fn what_comes_and_goes_and_what_is_made_anew() {
     node.answer(app1, Err(no_address()));
     assert_eq!(
         row_of(&mut node, "app1").health,
-        Health::Failed("its shim's address cannot be told: /run/x/address: the address is empty".into())
+        Health::Failed("its shim's address is not known: /run/x/address: the address is empty".into())
     );
 }
 
