@@ -334,6 +334,7 @@ mod tests {
             name: "qemu".into(),
             parent: 1,
             started: 7,
+            threads: 1,
             cpu: Duration::from_millis(7_010),
             memory: ProcessMemory {
                 rss: Some(600 << 20),

@@ -2,8 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// A file that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,41 @@ impl ReadError {
             self.source.kind(),
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
         )
+    }
+}
+
+/// The time of a change is only as exact as the kernel's tick. A file that was changed longer ago than this gets another
+/// time with the next change; much longer than any tick.
+const LONG_AGO: Duration = Duration::from_secs(2);
+
+/// Tells a file from a later one at the same path, and from itself before it was written; and a directory from itself
+/// before something was added, renamed or removed in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileStamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl FileStamp {
+    /// `None` where there is no such file.
+    pub fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: metadata.modified().ok(),
+        })
+    }
+
+    /// Whether the next change will show.
+    pub fn is_settled(&self, now: SystemTime) -> bool {
+        let age = self
+            .modified
+            .and_then(|modified| now.duration_since(modified).ok());
+        age.is_some_and(|age| age >= LONG_AGO)
     }
 }
 
@@ -44,10 +80,7 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
         .read_to_end(&mut bytes)
         .map_err(error)?;
     if bytes.len() as u64 > limit {
-        return Err(error(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("longer than {limit} bytes"),
-        )));
+        return Err(error(too_large(limit)));
     }
     Ok(bytes)
 }
@@ -55,6 +88,45 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
 /// Reads a text of at most `limit` bytes; bytes that are no UTF-8 are replaced.
 pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, ReadError> {
     Ok(String::from_utf8_lossy(&read(path, limit)?).into_owned())
+}
+
+/// Most files of the kernel's are shorter.
+const KERNEL_FILE: usize = 4 << 10;
+
+/// Reads one of the kernel's files of at most `limit` bytes, in `/proc` or a cgroup, and makes something of its text. Most
+/// take a single read: the kernel makes their whole text at once, so that a short read is the end. Not for lists, such as
+/// `cgroup.procs`, which it makes line by line.
+pub(crate) fn read_kernel_file<T>(
+    path: &Path,
+    limit: u64,
+    parse: impl FnOnce(&str) -> T,
+) -> Result<T, ReadError> {
+    let error = |source| ReadError {
+        path: path.to_path_buf(),
+        source,
+    };
+    let mut file = File::open(path).map_err(error)?;
+    let mut first = [0; KERNEL_FILE];
+    let length = loop {
+        match file.read(&mut first) {
+            Err(interrupted) if interrupted.kind() == io::ErrorKind::Interrupted => {}
+            read => break read.map_err(error)?,
+        }
+    };
+    let read = first.get(..length).unwrap_or_default();
+    if length < KERNEL_FILE {
+        return Ok(parse(&String::from_utf8_lossy(read)));
+    }
+    let mut bytes = read.to_vec();
+    file.take(limit).read_to_end(&mut bytes).map_err(error)?;
+    if bytes.len() as u64 > limit {
+        return Err(error(too_large(limit)));
+    }
+    Ok(parse(&String::from_utf8_lossy(&bytes)))
+}
+
+fn too_large(limit: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes"))
 }
 
 /// A file that may be missing: `Ok(None)` where it is.
@@ -115,6 +187,32 @@ mod tests {
         }
         let status = read("/proc/self/status".as_ref(), 1 << 20).unwrap();
         assert!(status.starts_with(b"Name:") && status.ends_with(b"\n"));
+    }
+
+    #[test]
+    fn a_file_of_the_kernels_is_read_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        for length in [
+            0,
+            1,
+            KERNEL_FILE - 1,
+            KERNEL_FILE,
+            KERNEL_FILE + 1,
+            3 * KERNEL_FILE,
+        ] {
+            std::fs::write(&path, vec![b'x'; length]).unwrap();
+            assert_eq!(read_kernel_file(&path, 1 << 20, str::len).unwrap(), length);
+            if length > KERNEL_FILE {
+                let error = read_kernel_file(&path, length as u64 - 1, str::len).unwrap_err();
+                assert_eq!(error.source.kind(), io::ErrorKind::FileTooLarge, "{length}");
+            }
+        }
+        assert!(
+            read_kernel_file(&dir.path().join("no"), 1, str::len)
+                .unwrap_err()
+                .is_missing()
+        );
     }
 
     #[test]

@@ -11,10 +11,11 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde_json::Value;
 
-use super::files::{self, ReadError};
+use super::files::{self, FileStamp, ReadError};
 use super::id::Id;
 use super::machine::MachineKind;
 use super::monitor::{GO_ROOT, RUST_ROOT, SOCKET};
@@ -87,12 +88,40 @@ pub fn virtual_machine(id: &str) -> Option<VirtualMachine> {
 }
 
 fn virtual_machine_below(go_root: &Path, rust_root: &Path, id: &str) -> Option<VirtualMachine> {
-    // It may come from an annotation, and becomes part of a path here.
-    let id = Id::parse(id).ok()?;
-    let state = |root: &Path, file| read_json(&root.join(id.as_str()).join(file)).ok()?;
-    state(go_root, "persist.json")
-        .and_then(|state| from_go(&state))
-        .or_else(|| from_rust(&state(rust_root, "state.json")?))
+    MachineNotes::default().read_below(go_root, rust_root, id)
+}
+
+/// What the shim of one sandbox has noted, read again when the file has changed.
+#[derive(Debug, Default)]
+pub(super) struct MachineNotes {
+    read: Option<(PathBuf, FileStamp, VirtualMachine)>,
+}
+
+impl MachineNotes {
+    pub fn read(&mut self, id: &str) -> Option<VirtualMachine> {
+        self.read_below(Path::new(GO_ROOT), Path::new(RUST_ROOT), id)
+    }
+
+    fn read_below(&mut self, go_root: &Path, rust_root: &Path, id: &str) -> Option<VirtualMachine> {
+        // It may come from an annotation, and becomes part of a path here.
+        let id = Id::parse(id).ok()?;
+        let mut note = |root: &Path, file, parse: fn(&Value) -> Option<VirtualMachine>| {
+            let path = root.join(id.as_str()).join(file);
+            // Of before it is read: a file that changes meanwhile is read again the next time.
+            let stamp = FileStamp::of(&path)?;
+            if let Some((known, same, machine)) = &self.read
+                && (known, same) == (&path, &stamp)
+            {
+                return Some(machine.clone());
+            }
+            let machine = parse(&read_json(&path).ok()??)?;
+            self.read = stamp
+                .is_settled(SystemTime::now())
+                .then(|| (path, stamp, machine.clone()));
+            Some(machine)
+        };
+        note(go_root, "persist.json", from_go).or_else(|| note(rust_root, "state.json", from_rust))
+    }
 }
 
 /// From `persist.json`: `SandboxState` of the Go shim's virtcontainers/persist/api/sandbox.go.
@@ -351,6 +380,47 @@ mod tests {
             let (rust, go) = (self.dir.path().join("kata"), self.dir.path().join("sbs"));
             risk_below(&rust, &go, "s1", &Address::Path(self.dir.path().join(socket)))
         }
+    }
+
+    #[test]
+    fn notes_are_read_again_when_they_have_changed() {
+        let roots = StateDirs::new();
+        let (go, rust) = (roots.dir.path().join("sbs"), roots.dir.path().join("kata"));
+        let path = go.join("s1/persist.json");
+        let write = |pid: u32, age: u64| {
+            fs::write(&path, format!("{{\"HypervisorState\":{{\"Pid\":{pid}}}}}")).unwrap();
+            let changed = SystemTime::now() - std::time::Duration::from_secs(age);
+            fs::File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_modified(changed)
+                .unwrap();
+        };
+        let mut notes = MachineNotes::default();
+        let mut pid = || {
+            notes
+                .read_below(&go, &rust, "s1")
+                .and_then(|machine| machine.vmm_pid)
+        };
+        write(11, 60);
+        assert_eq!((pid(), pid()), (Some(11), Some(11)));
+        write(12, 50);
+        assert_eq!(pid(), Some(12));
+        // The clock of a filesystem is coarse: what was just written may change without a trace.
+        write(13, 0);
+        assert_eq!(pid(), Some(13));
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(&path, "{\"HypervisorState\":{\"Pid\":14}}").unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(modified)
+            .unwrap();
+        assert_eq!(pid(), Some(14));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(pid(), None);
     }
 
     #[test]

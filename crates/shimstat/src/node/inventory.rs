@@ -1,14 +1,12 @@
 //! All containers of the node, read again and again.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::container::Container;
-use super::files::ReadError;
+use super::files::{FileStamp, ReadError};
 use super::monitor;
 use super::pods::{Pod, name_sandboxes, pods};
 use super::state_dirs::Node;
@@ -19,7 +17,7 @@ use crate::shim::address::Address;
 #[derive(Debug)]
 pub struct Inventory {
     node: Node,
-    known: HashMap<PathBuf, (Option<Stamp>, Arc<Container>)>,
+    known: HashMap<PathBuf, (Option<FileStamp>, Arc<Container>)>,
     /// What there was the last time. It still holds while these directories are unchanged.
     settled: Option<Settled>,
     /// Where the monitors listen of sandboxes that have one, by the path of the sandbox's bundle.
@@ -28,18 +26,9 @@ pub struct Inventory {
 
 #[derive(Debug)]
 struct Settled {
-    directories: Vec<(PathBuf, Stamp)>,
+    directories: Vec<(PathBuf, FileStamp)>,
     containers: Vec<Arc<Container>>,
 }
-
-/// Tells a bundle from a later one at the same path, as its spec is written once; and a directory from itself before
-/// something was added, renamed or removed in it. Device, inode, and the time of the last change in seconds and
-/// nanoseconds.
-type Stamp = (u64, u64, i64, i64);
-
-/// The time of a change is only as exact as the kernel's tick. A directory that was changed longer ago than this gets
-/// another time with the next change; much longer than any tick.
-const LONG_AGO: Duration = Duration::from_secs(2);
 
 impl Inventory {
     /// An inventory of the bundles in a node's state directories. Nothing is read yet.
@@ -119,7 +108,7 @@ impl Inventory {
         let mut all_whole = true;
         for bundle in self.node.bundles()? {
             // A bundle without a spec is read all the same: so it says what is wrong with it.
-            let stamp = stamp(&bundle.birth_certificate());
+            let stamp = FileStamp::of(&bundle.birth_certificate());
             all_whole &= stamp.is_some();
             let kept = self
                 .known
@@ -148,19 +137,14 @@ impl Inventory {
     }
 
     /// The directories that change when a bundle comes or goes; `None` where one has changed just now.
-    fn settled_directories(&self) -> Result<Option<Vec<(PathBuf, Stamp)>>, ReadError> {
+    fn settled_directories(&self) -> Result<Option<Vec<(PathBuf, FileStamp)>>, ReadError> {
         let now = SystemTime::now();
         let directories = self.node.directories()?;
         Ok(directories
             .into_iter()
             .map(|directory| {
-                let (dev, ino, seconds, nanos) = stamp(&directory)?;
-                let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::new(
-                    u64::try_from(seconds).ok()?,
-                    u32::try_from(nanos).ok()?,
-                ))?;
-                let is_old = now.duration_since(changed).ok()? >= LONG_AGO;
-                is_old.then_some((directory, (dev, ino, seconds, nanos)))
+                let stamp = FileStamp::of(&directory)?;
+                stamp.is_settled(now).then_some((directory, stamp))
             })
             .collect())
     }
@@ -170,22 +154,16 @@ impl Settled {
     fn still_holds(&self) -> bool {
         self.directories
             .iter()
-            .all(|(directory, before)| stamp(directory) == Some(*before))
+            .all(|(directory, before)| FileStamp::of(directory) == Some(*before))
     }
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((
-        metadata.dev(),
-        metadata.ino(),
-        metadata.mtime(),
-        metadata.mtime_nsec(),
-    ))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::time::Duration;
+
     use super::*;
     use crate::node::Role;
 

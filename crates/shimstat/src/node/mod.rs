@@ -58,7 +58,7 @@ pub use id::{Id, IdError};
 pub use inventory::Inventory;
 pub use machine::{GuestProtection, MachineKind};
 pub use names::Wanted;
-pub use network::interfaces_of_task;
+pub use network::{NetworkNamespace, interfaces_of_task};
 pub use places::{Place, PlaceFound, USUAL_PLACES, UsualPlace, usual_places};
 pub use pods::{Pod, name_sandboxes, pods};
 pub use processes::{HostProcesses, Part, ProcessMemory, ProcessUsage, host_processes};

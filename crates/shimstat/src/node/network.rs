@@ -49,6 +49,13 @@ impl NetworkNamespace {
         })
     }
 
+    /// Whether it may not be told in which network namespace a process is: of others' processes that takes
+    /// `CAP_SYS_PTRACE`.
+    pub fn is_forbidden(pid: u32) -> bool {
+        let metadata = std::fs::metadata(format!("/proc/{pid}/ns/net"));
+        metadata.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    }
+
     /// Whether a process is in it now. One that ended took its namespace with it, and its pid may be another's by now.
     pub fn holds(self, pid: u32) -> bool {
         Self::of(pid) == Some(self)

@@ -29,18 +29,19 @@ impl Roots<'static> {
 impl Roots<'_> {
     /// A path below `/proc/<pid>`.
     pub fn path(self, pid: u32, file: &str) -> PathBuf {
-        self.proc.join(pid.to_string()).join(file)
-    }
-
-    /// One of the short files of a process.
-    pub fn text(self, pid: u32, file: &str) -> Result<String, ReadError> {
-        files::read_text(&self.path(pid, file), FILE_LIMIT)
+        self.proc.join(format!("{pid}/{file}"))
     }
 
     /// One of the short files of a process, parsed; an error where it has another format.
-    pub fn parse<T>(self, pid: u32, file: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, ReadError> {
-        parse(&self.text(pid, file)?).ok_or_else(|| ReadError {
-            path: self.path(pid, file),
+    pub fn parse<T>(
+        self,
+        pid: u32,
+        file: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, ReadError> {
+        let path = self.path(pid, file);
+        files::read_kernel_file(&path, FILE_LIMIT, parse)?.ok_or_else(|| ReadError {
+            path,
             source: io::Error::new(io::ErrorKind::InvalidData, "not in the format of proc(5)"),
         })
     }

@@ -152,6 +152,7 @@ fn host_side(model: &mut Model) -> HostSide {
         name: "x".into(),
         parent: 1,
         started: 5,
+        threads: 1,
         cpu: Duration::ZERO,
         memory: ProcessMemory {
             rss: Some(8 << 20),

@@ -40,19 +40,6 @@ impl Cgroup {
         (stats != Stats::default()).then_some(stats)
     }
 
-    /// Of that the memory used with `memory.stat`, and the processor time: three files.
-    pub(in crate::node) fn memory_and_cpu(&self) -> Stats {
-        const FILES: [&str; 5] = [
-            "cpu.stat",
-            "cpuacct.usage",
-            "memory.current",
-            "memory.stat",
-            "memory.usage_in_bytes",
-        ];
-        let wanted = |name: &str| FILES.contains(&name).then(|| self.text(name)).flatten();
-        stats::from_files(self.version(), &[], &wanted)
-    }
-
     /// What the container may use today.
     pub fn limits(&self) -> Limits {
         Limits::from_files(self.version(), &|name| self.text(name))
@@ -71,11 +58,16 @@ impl Cgroup {
     }
 
     fn text(&self, name: &str) -> Option<String> {
+        self.parse(name, |text| Some(text.to_owned()))
+    }
+
+    /// What a file of the cgroup says.
+    pub(in crate::node) fn parse<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let directory = match &self.directories {
             CgroupDirectories::V1(directories) => directories.get(name.split('.').next()?)?,
             CgroupDirectories::V2(directory) => directory,
         };
-        files::read_text(&directory.join(name), FILE_LIMIT).ok()
+        files::read_kernel_file(&directory.join(name), FILE_LIMIT, parse).ok()?
     }
 
     /// The directory with the container's processes: on cgroup v1 that of the cpu controller, as cAdvisor has it, or

@@ -24,43 +24,93 @@ pub struct SandboxCgroup {
 }
 
 impl SandboxCgroup {
-    /// Reads the sandbox's cgroups, of either version: 0.2 ms for each. `None` where its shim noted none; an error where
-    /// one that it noted is not there.
+    /// Reads the sandbox's cgroups, of either version. `None` where its shim noted none; an error where one that it noted
+    /// is not there.
     pub fn read(mounts: &CgroupMounts, paths: &CgroupPaths) -> Result<Option<Self>, CgroupError> {
-        let Some(sandbox) = &paths.sandbox else {
-            return Ok(None);
+        CgroupReader::default().read(mounts, paths)
+    }
+
+    fn of(cgroup: &Cgroup) -> Self {
+        let number = |name| cgroup.parse(name, |text| text.trim_end().parse::<u64>().ok());
+        let keys = |name, keys: &[&str; 3]| {
+            cgroup
+                .parse(name, |text| Some(keys.map(|key| value(text, key))))
+                .unwrap_or_default()
         };
-        let sandbox = Self::of(&mounts.at(sandbox)?);
-        let Some(overhead) = &paths.overhead else {
-            return Ok(Some(sandbox));
+        let (memory, cpu, [anonymous, file, shared]) = match cgroup.version() {
+            CgroupVersion::V1 => (
+                number("memory.usage_in_bytes"),
+                number("cpuacct.usage"),
+                keys("memory.stat", &["total_rss", "total_cache", "total_shmem"]),
+            ),
+            CgroupVersion::V2 => (
+                number("memory.current"),
+                cgroup.parse("cpu.stat", |text| value(text, "usage_usec")?.checked_mul(1000)),
+                keys("memory.stat", &["anon", "file", "shmem"]),
+            ),
         };
-        let overhead = Self::of(&mounts.at(overhead)?);
-        let sum = |part: fn(&Self) -> Option<u64>| part(&sandbox)?.checked_add(part(&overhead)?);
-        let cpu = sandbox.cpu.zip(overhead.cpu);
-        Ok(Some(Self {
+        let cpu = cpu.map(Duration::from_nanos);
+        Self {
+            memory,
+            anonymous,
+            file,
+            shared,
+            cpu,
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        let sum = |part: fn(&Self) -> Option<u64>| part(&self)?.checked_add(part(&other)?);
+        Self {
             memory: sum(|cgroup| cgroup.memory),
             anonymous: sum(|cgroup| cgroup.anonymous),
             file: sum(|cgroup| cgroup.file),
             shared: sum(|cgroup| cgroup.shared),
-            cpu: cpu.map(|(one, other)| one.saturating_add(other)),
-        }))
-    }
-
-    fn of(cgroup: &Cgroup) -> Self {
-        // One that is removed just now has no numbers either.
-        let stats = cgroup.memory_and_cpu();
-        let [anonymous, file, shared] = match cgroup.version() {
-            CgroupVersion::V1 => ["total_rss", "total_cache", "total_shmem"],
-            CgroupVersion::V2 => ["anon", "file", "shmem"],
-        };
-        let raw = |key| stats.memory.raw.get(key).copied();
-        Self {
-            memory: stats.memory.usage.usage,
-            anonymous: raw(anonymous),
-            file: raw(file),
-            shared: raw(shared),
-            cpu: stats.cpu.usage.total.map(Duration::from_nanos),
+            cpu: self
+                .cpu
+                .zip(other.cpu)
+                .map(|(one, other)| one.saturating_add(other)),
         }
+    }
+}
+
+/// The number in a line `key 1520`.
+fn value(text: &str, key: &str) -> Option<u64> {
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))?;
+    value.trim_end().parse().ok()
+}
+
+/// Reads a sandbox's cgroups time and again, and remembers where their directories are.
+#[derive(Debug, Default)]
+pub(super) struct CgroupReader {
+    known: Option<(CgroupPaths, Vec<Cgroup>)>,
+}
+
+impl CgroupReader {
+    pub fn read(
+        &mut self,
+        mounts: &CgroupMounts,
+        paths: &CgroupPaths,
+    ) -> Result<Option<SandboxCgroup>, CgroupError> {
+        let read = |cgroups: &[Cgroup]| cgroups.iter().map(SandboxCgroup::of).reduce(SandboxCgroup::plus);
+        if let Some((_, cgroups)) = self.known.as_ref().filter(|(known, _)| known == paths) {
+            let sum = read(cgroups);
+            // A cgroup that is gone has no numbers. One of that path may have been made anew elsewhere.
+            if sum.is_some_and(|sum| sum.memory.is_some() && sum.cpu.is_some()) {
+                return Ok(sum);
+            }
+        }
+        let Some(sandbox) = &paths.sandbox else {
+            return Ok(None);
+        };
+        let paths_of_each = [Some(sandbox), paths.overhead.as_ref()];
+        let cgroups = paths_of_each.into_iter().flatten().map(|path| mounts.at(path));
+        let cgroups = cgroups.collect::<Result<Vec<_>, _>>()?;
+        let sum = read(&cgroups);
+        self.known = Some((paths.clone(), cgroups));
+        Ok(sum)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Finding the processes of a sandbox.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::refresh::Refresh;
 use super::usage::ProcessUsage;
 use crate::node::cgroup::CgroupMounts;
 use crate::node::files;
@@ -82,10 +83,92 @@ pub fn host_processes(
     task_pid: Option<u32>,
 ) -> Vec<HostProcesses> {
     let mounts = machine.and_then(|_| CgroupMounts::host().ok());
-    host_processes_in(Roots::host(), mounts, machine, shim_pid, task_pid)
+    find(Roots::host(), mounts, machine, shim_pid, task_pid)
 }
 
-fn host_processes_in(
+/// Finds the processes of one sandbox time and again. Which they are is remembered, for a minute at most; what each uses is
+/// read every time. Where one of them has ended, or its pid is another's by now, all are looked for again.
+#[derive(Debug, Default)]
+pub(super) struct ProcessFinder {
+    known: Option<KnownProcesses>,
+}
+
+#[derive(Debug)]
+struct KnownProcesses {
+    sought: Sought,
+    found: Vec<HostProcesses>,
+    refresh: Refresh,
+}
+
+/// What the search starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Sought {
+    machine: VirtualMachine,
+    shim_pid: Option<u32>,
+    task_pid: Option<u32>,
+}
+
+impl ProcessFinder {
+    pub fn find(
+        &mut self,
+        roots: Roots<'_>,
+        mounts: Option<&CgroupMounts>,
+        machine: &VirtualMachine,
+        shim_pid: Option<u32>,
+        task_pid: Option<u32>,
+    ) -> Vec<HostProcesses> {
+        let now = Instant::now();
+        let is_sought = |sought: &Sought| {
+            (sought.shim_pid, sought.task_pid) == (shim_pid, task_pid) && sought.machine == *machine
+        };
+        let known = self.known.take().filter(|known| is_sought(&known.sought));
+        let same = |known: &KnownProcesses| {
+            let is_fresh = !known.found.is_empty() && !known.refresh.is_due(now);
+            is_fresh.then(|| again(roots, &known.found)).flatten()
+        };
+        if let Some(found) = known.as_ref().and_then(same) {
+            self.known = known;
+            return found;
+        }
+        let found = find(roots, mounts, Some(machine), shim_pid, task_pid);
+        let keys = |found: &[HostProcesses]| -> Vec<_> {
+            let each = found.iter().flat_map(|part| &part.processes);
+            each.map(|process| (process.pid, process.started)).collect()
+        };
+        let refresh = match &known {
+            Some(known) if keys(&known.found) == keys(&found) => known.refresh.again(now),
+            _ => Refresh::new(now),
+        };
+        self.known = Some(KnownProcesses {
+            sought: Sought {
+                machine: machine.clone(),
+                shim_pid,
+                task_pid,
+            },
+            found: found.clone(),
+            refresh,
+        });
+        found
+    }
+}
+
+/// What the same processes use now; `None` where one of them is another or gone.
+fn again(roots: Roots<'_>, known: &[HostProcesses]) -> Option<Vec<HostProcesses>> {
+    let same = |known: &ProcessUsage| {
+        let now = ProcessUsage::read_in(roots, known.pid).ok()?;
+        (now.pid == known.pid && now.started == known.started && now.name == known.name).then_some(now)
+    };
+    let parts = known.iter().map(|part| {
+        let processes = part.processes.iter().map(same).collect::<Option<_>>()?;
+        Some(HostProcesses {
+            part: part.part,
+            processes,
+        })
+    });
+    parts.collect()
+}
+
+fn find(
     roots: Roots<'_>,
     mounts: Option<&CgroupMounts>,
     machine: Option<&VirtualMachine>,

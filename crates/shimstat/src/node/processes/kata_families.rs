@@ -199,11 +199,10 @@ fn add_process(roots: Roots<'_>, process: &ProcessUsage, names: &Names, families
         ("utime", Some(stat.user)),
     ];
     add(names.proc_stat, items(times));
-    let status = roots.text(pid, "status").unwrap_or_default();
-    add(
-        names.proc_status,
-        items(STATUS_ITEMS.map(|(item, key)| (item, field(&status, key)))),
-    );
+    let status = |text: &str| Some(STATUS_ITEMS.map(|(item, key)| (item, field(text, key))));
+    if let Ok(values) = roots.parse(pid, "status", status) {
+        add(names.proc_status, items(values));
+    }
     if let Ok(io) = ProcessIo::read_in(roots, pid) {
         let counters = [
             ("cancelledwritebytes", Some(io.cancelled_write_bytes)),

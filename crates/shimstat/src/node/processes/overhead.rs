@@ -158,6 +158,7 @@ mod tests {
                 name: "x".into(),
                 parent: 1,
                 started: 5,
+                threads: 1,
                 cpu: Duration::from_millis(millis),
                 memory: ProcessMemory {
                     rss: mebibytes.map(|mebibytes| mebibytes << 20),

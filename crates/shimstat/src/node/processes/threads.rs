@@ -2,12 +2,14 @@
 //! `/proc/<pid>/task/<tid>/stat` and `schedstat`. What a virtual processor waits is what its guest sees as steal time.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::host::{HostProcesses, Part};
+use super::refresh::Refresh;
+use super::usage::ProcessUsage;
 use crate::node::proc_fs::{Roots, Stat, ticks};
 
-/// How many threads of a sandbox are read: 15 µs each, twice that on a busy machine.
+/// How many threads of a sandbox are read: 5 µs each, three times that when they are new.
 const MAX_THREADS: usize = 512;
 
 /// The threads of a sandbox's VMM, kernel threads of vhost included.
@@ -85,37 +87,7 @@ impl Threads {
     /// Reads the threads of the VMM and of vhost among a sandbox's processes; `None` where there is no VMM, or its
     /// threads cannot be read.
     pub fn read(processes: &[HostProcesses]) -> Option<Self> {
-        Self::read_in(Roots::host(), processes)
-    }
-
-    fn read_in(roots: Roots<'_>, processes: &[HostProcesses]) -> Option<Self> {
-        let of = |wanted: fn(Part) -> bool| {
-            let parts = processes.iter().filter(move |processes| wanted(processes.part));
-            parts.flat_map(|processes| &processes.processes)
-        };
-        let vmm = of(|part| matches!(part, Part::Vmm | Part::ShimAndVmm)).next()?;
-        let mut found = Self::default();
-        found.add(roots, vmm.pid)?;
-        for vhost in of(|part| part == Part::Vhost) {
-            // A kernel thread may end at any time, and is then not there to be counted.
-            let _gone = found.add(roots, vhost.pid);
-        }
-        Some(found)
-    }
-
-    fn add(&mut self, roots: Roots<'_>, pid: u32) -> Option<()> {
-        for entry in fs::read_dir(roots.path(pid, "task")).ok()?.flatten() {
-            let Some(tid) = entry.file_name().to_str().and_then(|tid| tid.parse().ok()) else {
-                continue;
-            };
-            if self.threads.len() >= MAX_THREADS {
-                self.left_out += 1;
-            } else {
-                // One that ends meanwhile is left out.
-                self.threads.extend(Thread::read(roots, pid, tid));
-            }
-        }
-        Some(())
+        ThreadReader::default().read(Roots::host(), processes)
     }
 
     /// The threads that are virtual processors.
@@ -167,7 +139,7 @@ impl Threads {
 impl Thread {
     fn read(roots: Roots<'_>, pid: u32, tid: u32) -> Option<Self> {
         let stat = roots.parse(pid, &format!("task/{tid}/stat"), Stat::parse).ok()?;
-        let times = roots.parse(pid, &format!("task/{tid}/schedstat"), schedstat).ok();
+        let times = Self::times(roots, pid, tid);
         Some(Self {
             tid,
             role: ThreadRole::of(&stat.name, tid == pid, stat.guest > 0),
@@ -176,6 +148,11 @@ impl Thread {
             wait: times.map(|(_, wait)| wait),
             name: stat.name,
         })
+    }
+
+    /// Time on a processor, and time waited for one.
+    fn times(roots: Roots<'_>, pid: u32, tid: u32) -> Option<(Duration, Duration)> {
+        roots.parse(pid, &format!("task/{tid}/schedstat"), schedstat).ok()
     }
 
     /// Time on a processor and time waited for one since an earlier reading of the same thread.
@@ -188,6 +165,113 @@ impl Thread {
             self.run.checked_sub(before.run)?,
             wait.and_then(|(now, then)| now.checked_sub(then)),
         ))
+    }
+}
+
+/// Reads the threads of one sandbox time and again. Which there are, and what they do, is remembered for a minute at most;
+/// their times are read every time.
+#[derive(Debug, Default)]
+pub(super) struct ThreadReader {
+    known: Vec<KnownThreads>,
+}
+
+/// The threads of one process.
+#[derive(Debug)]
+struct KnownThreads {
+    pid: u32,
+    started: u64,
+    threads: Vec<Thread>,
+    left_out: usize,
+    refresh: Refresh,
+}
+
+impl ThreadReader {
+    /// `None` where there is no VMM, or its threads cannot be read.
+    pub fn read(&mut self, roots: Roots<'_>, processes: &[HostProcesses]) -> Option<Threads> {
+        let of = |wanted: fn(Part) -> bool| {
+            let parts = processes.iter().filter(move |processes| wanted(processes.part));
+            parts.flat_map(|processes| &processes.processes)
+        };
+        let now = Instant::now();
+        let mut before = std::mem::take(&mut self.known);
+        let mut room = MAX_THREADS;
+        let mut read = |process: &ProcessUsage| {
+            let is_same = |known: &KnownThreads| (known.pid, known.started) == (process.pid, process.started);
+            let index = before.iter().position(is_same);
+            let known = index.map(|index| before.swap_remove(index));
+            let threads = KnownThreads::read(roots, process, known, room, now)?;
+            room = room.saturating_sub(threads.threads.len());
+            Some(threads)
+        };
+        let vmm = of(|part| matches!(part, Part::Vmm | Part::ShimAndVmm)).next()?;
+        let vmm = read(vmm)?;
+        // A kernel thread may end at any time, and is then not there to be counted.
+        let vhost = of(|part| part == Part::Vhost).filter_map(read);
+        self.known = [vmm].into_iter().chain(vhost).collect();
+        Some(Threads {
+            threads: self
+                .known
+                .iter()
+                .flat_map(|known| known.threads.clone())
+                .collect(),
+            left_out: self.known.iter().map(|known| known.left_out).sum(),
+        })
+    }
+}
+
+impl KnownThreads {
+    /// The threads of a process, of which at most `room` are read.
+    fn read(
+        roots: Roots<'_>,
+        process: &ProcessUsage,
+        known: Option<Self>,
+        room: usize,
+        now: Instant,
+    ) -> Option<Self> {
+        let refresh = known.as_ref().map(|known| known.refresh);
+        if let Some(mut known) = known
+            && known.threads.len() <= room
+            && !known.refresh.is_due(now)
+            && known.read_times(roots, process.threads).is_some()
+        {
+            return Some(known);
+        }
+        let mut found = Self {
+            pid: process.pid,
+            started: process.started,
+            threads: Vec::new(),
+            left_out: 0,
+            refresh: refresh.map_or(Refresh::new(now), |refresh| refresh.again(now)),
+        };
+        for entry in fs::read_dir(roots.path(process.pid, "task")).ok()?.flatten() {
+            let Some(tid) = entry.file_name().to_str().and_then(|tid| tid.parse().ok()) else {
+                continue;
+            };
+            if found.threads.len() >= room {
+                found.left_out += 1;
+            } else {
+                // One that ends meanwhile is left out.
+                found.threads.extend(Thread::read(roots, process.pid, tid));
+            }
+        }
+        Some(found)
+    }
+
+    /// Reads the times of the threads that are known; `None` where they are not all there are. As many as the kernel counts,
+    /// each of them alive, are all. A thread with the id of one that has ended has run less.
+    fn read_times(&mut self, roots: Roots<'_>, count: u64) -> Option<()> {
+        let known = u64::try_from(self.threads.len() + self.left_out);
+        if known != Ok(count) {
+            return None;
+        }
+        for thread in &mut self.threads {
+            let (run, wait) = Thread::times(roots, self.pid, thread.tid)?;
+            if run < thread.run || thread.wait.is_none_or(|before| wait < before) {
+                return None;
+            }
+            (thread.run, thread.wait) = (run, Some(wait));
+        }
+        Some(())
     }
 }
 
@@ -246,7 +330,6 @@ fn schedstat(text: &str) -> Option<(Duration, Duration)> {
 mod tests {
     use super::*;
     use crate::node::proc_fs::testing::Tree;
-    use crate::node::processes::ProcessUsage;
 
     fn process(roots: Roots<'_>, part: Part, pid: u32) -> HostProcesses {
         HostProcesses {
@@ -310,7 +393,7 @@ mod tests {
             process(tree.roots(), Part::Vmm, 20),
             process(tree.roots(), Part::Vhost, 50),
         ];
-        let threads = Threads::read_in(tree.roots(), &parts).unwrap();
+        let threads = ThreadReader::default().read(tree.roots(), &parts).unwrap();
         assert_eq!((threads.threads.len(), threads.left_out), (5, 0));
         let mut vcpus: Vec<_> = threads
             .vcpus()
@@ -336,7 +419,11 @@ mod tests {
             (2, Duration::from_millis(30), None)
         );
         assert_eq!(threads.sum(|role| role == ThreadRole::Io), ThreadTimes::ZERO);
-        assert_eq!(Threads::read_in(tree.roots(), &parts[1..]), None, "no VMM");
+        assert_eq!(
+            ThreadReader::default().read(tree.roots(), &parts[1..]),
+            None,
+            "no VMM"
+        );
     }
 
     #[test]
@@ -346,8 +433,91 @@ mod tests {
         for tid in 0..600 {
             tree.thread(20, 1000 + tid, "worker", Some((1, 1)), 0);
         }
-        let threads = Threads::read_in(tree.roots(), &[process(tree.roots(), Part::Vmm, 20)]).unwrap();
+        let threads = ThreadReader::default()
+            .read(tree.roots(), &[process(tree.roots(), Part::Vmm, 20)])
+            .unwrap();
         assert_eq!((threads.threads.len(), threads.left_out), (512, 88));
+    }
+
+    /// Reads twice, so that the third time threads are known: the second look comes after no time at all.
+    fn known(tree: &Tree) -> ThreadReader {
+        let mut reader = ThreadReader::default();
+        let vmm = [process(tree.roots(), Part::Vmm, 20)];
+        assert!(reader.read(tree.roots(), &vmm).is_some() && reader.read(tree.roots(), &vmm).is_some());
+        let hour = Duration::from_secs(3600);
+        for known in &mut reader.known {
+            let long_known = known.refresh.ago(hour).again(Instant::now());
+            known.refresh = long_known;
+        }
+        reader
+    }
+
+    fn runs(reader: &mut ThreadReader, tree: &Tree) -> Vec<(u32, u64)> {
+        let vmm = [process(tree.roots(), Part::Vmm, 20)];
+        let threads = reader.read(tree.roots(), &vmm).unwrap().threads;
+        let mut runs: Vec<_> = threads
+            .iter()
+            .map(|thread| (thread.tid, u64::try_from(thread.run.as_nanos()).unwrap()))
+            .collect();
+        runs.sort_unstable();
+        runs
+    }
+
+    #[test]
+    fn of_known_threads_the_times_alone_are_read() {
+        let tree = Tree::new();
+        // The tree's processes have 20 threads, as their stat files say.
+        let with = |times: &dyn Fn(u32) -> (u64, u64)| {
+            tree.process(20, "cloud-hyperviso", 1, 0);
+            for tid in 20..40 {
+                tree.thread(20, tid, &format!("vcpu{tid}"), Some(times(tid)), 0);
+            }
+        };
+        with(&|tid| (u64::from(tid), 5));
+        let mut reader = known(&tree);
+        // Nothing but the times is read again: the names would show.
+        for tid in 20..40 {
+            tree.file(20, &format!("task/{tid}/stat"), "no longer readable");
+            tree.file(
+                20,
+                &format!("task/{tid}/schedstat"),
+                &format!("{} 6 1", 100 + tid),
+            );
+        }
+        let expected: Vec<_> = (20..40).map(|tid| (tid, 100 + u64::from(tid))).collect();
+        assert_eq!(runs(&mut reader, &tree), expected);
+    }
+
+    #[test]
+    fn a_thread_that_has_come_or_gone_is_seen_at_once() {
+        let tree = Tree::new();
+        tree.process(20, "cloud-hyperviso", 1, 0);
+        for tid in 20..40 {
+            tree.thread(20, tid, &format!("vcpu{tid}"), Some((1000, 5)), 0);
+        }
+        let gone = |tid: u32| std::fs::remove_dir_all(tree.roots().path(20, &format!("task/{tid}"))).unwrap();
+        // One has gone, and another has come: they are as many as before.
+        let mut reader = known(&tree);
+        gone(39);
+        tree.thread(20, 99, "vcpu99", Some((7, 7)), 0);
+        let mut expected: Vec<_> = (20..39).map(|tid| (tid, 1000)).collect();
+        expected.push((99, 7));
+        assert_eq!(runs(&mut reader, &tree), expected);
+        // One has the id of one that has ended. It has run less, and does something else.
+        let mut reader = known(&tree);
+        tree.thread(20, 38, "_disk0_q0", Some((3, 3)), 0);
+        let vmm = [process(tree.roots(), Part::Vmm, 20)];
+        let threads = reader.read(tree.roots(), &vmm).unwrap();
+        assert_eq!(
+            threads.sum(|role| role == ThreadRole::Io).run,
+            Duration::from_nanos(3)
+        );
+        // There are fewer or more than the kernel counts.
+        let mut reader = known(&tree);
+        tree.thread(20, 100, "vcpu100", Some((8, 8)), 0);
+        let stat = std::fs::read_to_string(tree.roots().path(20, "stat")).unwrap();
+        tree.file(20, "stat", &stat.replace(" 19 20 21 ", " 19 21 21 "));
+        assert!(runs(&mut reader, &tree).contains(&(100, 8)));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct ProcessUsage {
     pub parent: u32,
     /// When it started, in clock ticks after the machine did: tells it from a later one with its pid.
     pub started: u64,
+    /// How many threads it has.
+    pub threads: u64,
     /// Processor time of all its threads, in user mode and in the kernel. Counted in clock ticks, usually
     /// of 10 ms.
     pub cpu: Duration,
@@ -77,10 +79,12 @@ impl ProcessUsage {
     }
 
     pub(super) fn read_in(roots: Roots<'_>, pid: u32) -> Result<Self, ReadError> {
-        let status = roots.text(pid, "status")?;
         // Kata's Rust shim reports the thread of Dragonball as its task. `/proc/<tid>` is there for every thread,
         // and the kernel shows the whole process below it, except for the name.
-        let pid = field(&status, "Tgid")
+        let (process, memory) = roots.parse(pid, "status", |status| {
+            Some((field(status, "Tgid"), ProcessMemory::parse(status)))
+        })?;
+        let pid = process
             .and_then(|process| u32::try_from(process).ok())
             .unwrap_or(pid);
         let stat = roots.parse(pid, "stat", Stat::parse)?;
@@ -89,10 +93,11 @@ impl ProcessUsage {
             cpu: stat.cpu(),
             parent: stat.parent,
             started: stat.started,
+            threads: stat.threads,
             memory: if stat.is_kernel_thread {
                 ProcessMemory::NONE
             } else {
-                ProcessMemory::parse(&status)
+                memory
             },
             name: stat.name,
         })
@@ -165,6 +170,7 @@ mod tests {
             name: "x".into(),
             parent: 1,
             started,
+            threads: 1,
             cpu: Duration::from_millis(millis),
             memory: ProcessMemory::default(),
         };

@@ -86,6 +86,7 @@ fn process(part: Part, pid: u32, millis: u64, rss: u64) -> HostProcesses {
             name: "x".into(),
             parent: 1,
             started: 5,
+            threads: 1,
             cpu: Duration::from_millis(millis),
             memory: ProcessMemory {
                 rss: Some(rss),

@@ -50,7 +50,7 @@ fn all_parts() -> Vec<(Part, Vec<u32>)> {
 fn finds_the_parts_of_a_kata_sandbox() {
     let tree = kata();
     let noted = machine(Some(20), Some(30));
-    let found = host_processes_in(tree.roots(), None, Some(&noted), Some(10), Some(20));
+    let found = find(tree.roots(), None, Some(&noted), Some(10), Some(20));
     assert_eq!(parts(&found), all_parts());
     assert_eq!(found[0].cpu(), Duration::from_millis(5500));
     assert_eq!(
@@ -69,7 +69,7 @@ fn finds_the_parts_of_a_kata_sandbox() {
 #[test]
 fn finds_them_by_their_parents_where_nothing_is_noted() {
     let tree = kata();
-    let found = host_processes_in(tree.roots(), None, Some(&machine(None, None)), None, Some(20));
+    let found = find(tree.roots(), None, Some(&machine(None, None)), None, Some(20));
     assert_eq!(parts(&found), all_parts());
 }
 
@@ -77,13 +77,7 @@ fn finds_them_by_their_parents_where_nothing_is_noted() {
 fn a_note_of_a_process_whose_pid_is_anothers_is_not_believed() {
     let tree = kata();
     let found = |machine: &VirtualMachine, shim, task| {
-        parts(&host_processes_in(
-            tree.roots(),
-            None,
-            Some(machine),
-            Some(shim),
-            task,
-        ))
+        parts(&find(tree.roots(), None, Some(machine), Some(shim), task))
     };
     assert_eq!(found(&machine(Some(40), Some(40)), 40, None), []);
     assert_eq!(found(&machine(Some(99), None), 99, Some(99)), []);
@@ -92,7 +86,7 @@ fn a_note_of_a_process_whose_pid_is_anothers_is_not_believed() {
 #[test]
 fn without_a_virtual_machine_there_is_a_shim_at_most() {
     let tree = kata();
-    let found = |shim| parts(&host_processes_in(tree.roots(), None, None, shim, Some(40)));
+    let found = |shim| parts(&find(tree.roots(), None, None, shim, Some(40)));
     assert_eq!(found(Some(10)), [(Part::Shim, vec![10])]);
     assert_eq!(found(None), []);
 }
@@ -112,7 +106,7 @@ fn a_machine_elsewhere_has_its_shim_here() {
         (None, Some(15)),
         (Some(10), None),
     ] {
-        let found = host_processes_in(tree.roots(), None, Some(&remote), shim, task);
+        let found = find(tree.roots(), None, Some(&remote), shim, task);
         assert_eq!(parts(&found), [(Part::Shim, vec![10])], "{shim:?} {task:?}");
     }
 }
@@ -123,7 +117,7 @@ fn a_shim_that_is_the_vmm_counts_once() {
     // Kata's Rust shim reports the thread that runs Dragonball.
     tree.file(15, "status", "Name:\tvmm_master\nTgid:\t10\n");
     for (shim, task) in [(Some(10), 10), (Some(10), 15), (None, 15)] {
-        let found = host_processes_in(tree.roots(), None, Some(&machine(None, None)), shim, Some(task));
+        let found = find(tree.roots(), None, Some(&machine(None, None)), shim, Some(task));
         assert_eq!(
             parts(&found),
             [(Part::ShimAndVmm, vec![10]), (Part::Virtiofsd, vec![30, 31])],
@@ -146,7 +140,7 @@ fn the_kernel_threads_of_vhost_are_found_in_the_vmms_cgroup() {
     ]);
     let found = |cgroup: &str| {
         tree.file(20, "cgroup", cgroup);
-        host_processes_in(
+        find(
             tree.roots(),
             Some(&mounts),
             Some(&machine(None, None)),
@@ -175,7 +169,7 @@ fn the_kernel_threads_of_vhost_are_found_in_the_vmms_cgroup() {
 fn rates_are_of_the_same_processes() {
     let tree = kata();
     let look = || {
-        host_processes_in(
+        find(
             tree.roots(),
             None,
             Some(&machine(Some(20), Some(30))),
@@ -198,4 +192,58 @@ fn the_kernel_names_our_children() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(found.contains(&child.id()), "{found:?}");
+}
+
+/// A finder that has known the sandbox for an hour.
+fn finder(tree: &Tree, noted: &VirtualMachine) -> ProcessFinder {
+    let mut finder = ProcessFinder::default();
+    let found = finder.find(tree.roots(), None, noted, Some(10), Some(20));
+    assert_eq!(parts(&found), all_parts());
+    let known = finder.known.as_mut().unwrap();
+    known.refresh = known.refresh.ago(Duration::from_secs(3600)).again(Instant::now());
+    finder
+}
+
+#[test]
+fn what_was_found_before_is_read_and_not_looked_for() {
+    let tree = kata();
+    let noted = machine(Some(20), None);
+    let mut finder = finder(&tree, &noted);
+    tree.process(20, "cloud-hyperviso", 10, 600)
+        .with_memory(20, 20_000, 200_000, 100_000, 0)
+        .children(10, "");
+    let mut find = |task| finder.find(tree.roots(), None, &noted, Some(10), task);
+    let found = find(Some(20));
+    assert_eq!(parts(&found), all_parts());
+    assert_eq!(found[0].cpu(), Duration::from_secs(6), "figures are today's");
+    let by_note = find(None);
+    assert_eq!(
+        parts(&by_note),
+        [(Part::Vmm, vec![20]), (Part::Shim, vec![10])],
+        "another search"
+    );
+}
+
+#[test]
+fn a_process_with_the_pid_of_one_that_has_ended_is_another() {
+    let (vmm, shim) = ((Part::Vmm, vec![20]), (Part::Shim, vec![10]));
+    for (pid, left) in [
+        (31, vec![vmm.clone(), (Part::Virtiofsd, vec![30]), shim.clone()]),
+        (30, vec![vmm.clone(), shim]),
+        (10, vec![vmm]),
+    ] {
+        let tree = kata();
+        let noted = machine(Some(20), None);
+        let mut finder = finder(&tree, &noted);
+        // It started at another time.
+        let stat = std::fs::read_to_string(tree.roots().path(pid, "stat")).unwrap();
+        let (_, after) = stat.rsplit_once(')').unwrap();
+        tree.file(
+            pid,
+            "stat",
+            &format!("{pid} (nginx){}", after.replace(" 777 ", " 888 ")),
+        );
+        let found = finder.find(tree.roots(), None, &noted, Some(10), Some(20));
+        assert_eq!(parts(&found), left, "{pid}");
+    }
 }
