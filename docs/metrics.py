@@ -44,7 +44,8 @@ COUNTS = """
     kata_sandbox_vcpus""".split()
 FLAGS = """
     kata_monitor_build_info kata_monitor_container_failure kata_monitor_container_info kata_monitor_container_up
-    kata_monitor_host_pids_visible kata_monitor_sandbox_failure kata_monitor_sandbox_up kata_sandbox_info""".split()
+    kata_monitor_host_pids_visible kata_monitor_host_processes_readable kata_monitor_sandbox_failure
+    kata_monitor_sandbox_up kata_sandbox_info""".split()
 
 # Labels beside those of all families of the group.
 LABELS = [
@@ -115,7 +116,7 @@ def unit(name):
     if name in COUNTS:
         return "count"
     if name in FLAGS:
-        return "1, or 0" if name.endswith(("_up", "_visible")) else "always 1"
+        return "1, or 0" if name.endswith(("_up", "_visible", "_readable")) else "always 1"
     for suffix, word in (("_seconds_total", "s"), ("_seconds", "s"), ("_bytes_total", "bytes"), ("_bytes", "bytes")):
         if name.endswith(suffix):
             return word

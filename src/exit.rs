@@ -7,13 +7,23 @@ use std::{fs, io};
 use shimstat::node::cgroup::CgroupError;
 use shimstat::node::{BundleError, FindError, ReadError};
 use shimstat::shim::ShimError;
-use shimstat::survey::{AskError, MonitorError, NotRunning};
+use shimstat::survey::{AskError, Hidden, MonitorError, NotRunning};
 
 use crate::show::columns::UnknownColumn;
 
-/// What is missing where the host's pids mean nothing, as in a pod without them.
-pub const HIDDEN_PIDS: &str = "the processes of containers cannot be seen from here, and so neither can their network: \
-                               this is another pid namespace than the shims' (set hostPID: true, or run with --pid=host)";
+/// What is missing where containers' processes cannot be seen, and what to do about it.
+pub fn hidden(why: Hidden) -> &'static str {
+    match why {
+        Hidden::Pids => {
+            "the processes of containers cannot be seen from here, and so neither can their network: this is another pid \
+             namespace than the shims' (set hostPID: true, or run with --pid=host)"
+        }
+        Hidden::Forbidden => {
+            "this program may not look at the processes of containers, so that their network, their disks' use and what \
+             virtual machines read and write are missing: it lacks the capability CAP_SYS_PTRACE"
+        }
+    }
+}
 
 /// The answer could not be given.
 const NO_ANSWER: u8 = 1;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use promtext::{Page, PageReader, Relabel};
-use shimstat::node::processes::ResourceUse;
-use shimstat::node::{Container, Pod, interfaces_of_task};
+use shimstat::node::processes::{ResourceUse, VmParts};
+use shimstat::node::{Container, NetworkNamespace, Pod, interfaces_of_task};
 use shimstat::shim::task::TaskState;
 use shimstat::stats::Stats;
 use shimstat::survey::{
@@ -17,7 +17,7 @@ use super::host::HostReader;
 use super::last_scrape::ContainerFigures;
 use super::page_budget::{Charge, PageBudget};
 use super::reason::{NoAnswer, Reason};
-use super::vm::{Uses, Vms};
+use super::vm::{Uses, VmRequest, Vms};
 use crate::sandbox_page::{self, MetricsSource, has_family, has_guest_family};
 
 /// The longest page that a sandbox may have, in bytes. Kata's have 17 to 135 KB. A sandbox that sends more is not
@@ -36,7 +36,7 @@ pub struct Wish {
     /// The statistics of the tasks.
     pub stats: bool,
     /// What the virtual machine uses of this host. It takes the statistics too.
-    pub vm: bool,
+    pub vm: Option<VmParts>,
     /// What this host says of those tasks that run on it, beyond their statistics.
     pub host: bool,
 }
@@ -84,6 +84,8 @@ impl SandboxPage {
 #[derive(Debug, Clone)]
 pub struct ContainerPage {
     pub page: Arc<Page>,
+    /// The network that is told with it.
+    pub network: Option<NetworkNamespace>,
     pub figures: ContainerFigures,
 }
 
@@ -117,7 +119,9 @@ impl PodAnswers {
         pod.is_unchanged(&self.pod)
             && self.wish.pages >= wish.pages
             && self.wish.stats >= wish.stats
-            && self.wish.vm >= wish.vm
+            && wish
+                .vm
+                .is_none_or(|wanted| self.wish.vm.is_some_and(|read| read.has_all(wanted)))
             && self.wish.host >= wish.host
     }
 
@@ -172,8 +176,8 @@ impl Asker {
             let asking = Box::pin(self.ask_in_turn(&flight, &pod, wish, &mut told));
             let _ = tokio::time::timeout(self.limit, asking).await;
             // Without the host's pids it would be other processes that are looked at.
-            if wish.vm && self.survey.sees_pids() != Some(false) {
-                flight.found().vm = self.vm(&pod, &told).map(Arc::new);
+            if let Some(wanted) = wish.vm.filter(|_| self.survey.sees_pids() != Some(false)) {
+                flight.found().vm = self.vm(&pod, &told, wanted).map(Arc::new);
             }
         };
         self.concurrency.run(asking).await;
@@ -252,12 +256,15 @@ impl Asker {
     }
 
     /// What the pod's virtual machine uses of this host.
-    fn vm(&self, pod: &Pod, told: &Told) -> Option<Page> {
+    fn vm(&self, pod: &Pod, told: &Told, wanted: VmParts) -> Option<Page> {
         let labels = Relabel::new(labels(pod)).ok()?;
-        let read = self
-            .vms
-            .look(pod, told.task_pid, told.uses.as_ref(), labels, &self.reader)?;
-        read.ok()
+        let request = VmRequest {
+            pod,
+            task_pid: told.task_pid,
+            uses: told.uses.as_ref(),
+            wanted,
+        };
+        self.vms.look(&request, labels, &self.reader)?.ok()
     }
 
     /// A container's page.
@@ -273,8 +280,10 @@ impl Asker {
         };
         let now = SystemTime::now();
         let page = container_metrics::page(container, &sample.stats, host.as_ref(), now, &self.reader)?;
+        let network = sample.stats.network.as_ref();
         Ok(ContainerPage {
             page: Arc::new(page),
+            network: network.and_then(|_| NetworkNamespace::of_task(sample.state.pid)),
             figures: ContainerFigures::of(sample),
         })
     }

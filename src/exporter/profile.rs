@@ -1,6 +1,7 @@
 //! Which families are served, and what has to be asked for them.
 
 use promtext::Filter;
+use shimstat::node::processes::VmParts;
 
 use super::container_metrics;
 use super::pod::Wish;
@@ -20,8 +21,11 @@ const LEAN: &str = "container_cpu_cfs_periods_total,\
     kata_monitor_container_failure,\
     kata_monitor_container_up,\
     kata_monitor_host_pids_visible,\
+    kata_monitor_host_processes_readable,\
     kata_monitor_process_cpu_seconds_total,\
     kata_monitor_process_resident_memory_bytes,\
+    kata_monitor_sandbox_failure,\
+    kata_monitor_sandbox_up,\
     kata_monitor_scrape_failed_count,\
     kata_sandbox_configured_memory_bytes,\
     kata_sandbox_info,\
@@ -47,24 +51,30 @@ impl Selection {
     pub fn new(profile: Profile, families: &str) -> Self {
         match profile {
             Profile::Full => Self::of(families),
-            Profile::Lean => Self {
-                is_lean: true,
-                ..Self::of(&format!("{LEAN},{families}"))
-            },
+            Profile::Lean => {
+                let mut lean = Self::of(&format!("{LEAN},{families}"));
+                lean.is_lean = true;
+                // Whether a sandbox answers is then told by its statistics.
+                lean.wish.pages = kept(families).any(needs_a_page);
+                lean
+            }
         }
     }
 
     /// The families with these prefixes. Empty: all families.
     pub fn of(families: &str) -> Self {
         let filter = Filter::parse(families);
-        let prefixes = || families.split(',').map(str::trim);
-        let mut kept = prefixes()
-            .filter(|prefix| !prefix.is_empty() && !prefix.starts_with('-'))
-            .peekable();
-        let vm = filter.may_fit("kata_sandbox_");
+        let mut kept = kept(families).peekable();
+        let fits = |prefixes: &[&str]| prefixes.iter().any(|prefix| filter.may_fit(prefix));
+        let vm = filter.may_fit("kata_sandbox_").then(|| VmParts {
+            threads: fits(&["kata_sandbox_thread", "kata_sandbox_vcpu"]),
+            cgroup: fits(&["kata_sandbox_cgroup_"]),
+            disk: fits(&["kata_sandbox_disk_"]),
+            links: fits(&["kata_sandbox_network_"]),
+        });
         let wish = Wish {
             pages: kept.peek().is_none() || kept.any(needs_a_page),
-            stats: vm || filter.may_fit("container_") || filter.may_fit("kata_monitor_container_"),
+            stats: vm.is_some() || filter.may_fit("container_") || filter.may_fit("kata_monitor_container_"),
             vm,
             host: container_metrics::needs_host(&filter),
         };
@@ -83,12 +93,19 @@ impl Selection {
             is_lean: self.is_lean || other.is_lean,
             wish: Wish {
                 pages: one.pages && other_wish.pages,
-                stats: one.stats && other_wish.stats,
-                vm: one.vm && other_wish.vm,
+                // A sandbox's row is made of its statistics where its page is not asked for.
+                stats: one.stats && (other_wish.stats || other_wish.pages && !one.pages),
+                vm: one.vm.zip(other_wish.vm).map(|(one, other)| one.and(other)),
                 host: one.host && other_wish.host,
             },
         }
     }
+}
+
+/// The prefixes that are to be served.
+fn kept(families: &str) -> impl Iterator<Item = &str> {
+    let prefixes = families.split(',').map(str::trim);
+    prefixes.filter(|prefix| !prefix.is_empty() && !prefix.starts_with('-'))
 }
 
 /// Whether a sandbox's own page may have families with this prefix, or has to be asked for them.
@@ -127,19 +144,15 @@ mod tests {
             ("-kata_guest_netdev_stat", true, true, true, true),
             ("kata_,-kata_sandbox_,-kata_monitor_", true, false, false, false),
         ] {
-            let expected = Wish {
-                pages,
-                stats,
-                vm,
-                host,
-            };
-            assert_eq!(Selection::of(families).wish, expected, "{families}");
+            let wish = Selection::of(families).wish;
+            let found = (wish.pages, wish.stats, wish.vm.is_some(), wish.host);
+            assert_eq!(found, (pages, stats, vm, host), "{families}");
         }
         let narrowed = Selection::of("kata_sandbox_,container_").and(Selection::of("kata_"));
         let expected = Wish {
             pages: false,
             stats: true,
-            vm: true,
+            vm: Some(VmParts::ALL),
             host: false,
         };
         assert_eq!(narrowed.wish, expected);
@@ -148,12 +161,23 @@ mod tests {
     #[test]
     fn the_lean_profile_asks_no_sandbox_for_its_page() {
         let lean = |families| Selection::new(Profile::Lean, families);
-        assert!(!lean("").wish.pages && lean("").wish.vm && lean("").wish.stats);
+        assert!(!lean("").wish.pages && lean("").wish.stats);
+        let read = VmParts {
+            cgroup: false,
+            disk: false,
+            ..VmParts::ALL
+        };
+        assert_eq!(lean("").wish.vm, Some(read), "and not what it does not serve");
         assert!(
             lean("kata_guest_load").wish.pages,
             "unless a family of it is wanted"
         );
         assert!(lean("kata_guest_load").filter.may_fit("kata_sandbox_info"));
+        let row = lean("").and(Selection::of("kata_monitor_sandbox_up"));
+        assert!(
+            row.wish.stats && !row.wish.pages,
+            "it says whether the sandbox answers"
+        );
         assert!(!lean("-kata_sandbox_").filter.may_fit("kata_sandbox_network_"));
         assert_eq!(Selection::new(Profile::Full, ""), Selection::of(""));
     }

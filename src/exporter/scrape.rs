@@ -1,16 +1,16 @@
 //! One scrape: all that is on the node is asked, and becomes one page.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use exporter_web::Source;
-use promtext::{Kind, Merge, Page, Relabel, Value, Writer};
+use promtext::{Filter, Kind, Merge, Page, Relabel, Value, Writer};
 use shimstat::node::pace::Pace;
-use shimstat::node::{Container, Inventory, Pod, ReadError, Runtime};
-use shimstat::survey::{ConcurrencyLimit, Flight, MonitorQuestion, SingleFlight, Survey};
+use shimstat::node::{Container, Inventory, NetworkNamespace, Pod, ReadError, Runtime};
+use shimstat::survey::{ConcurrencyLimit, Flight, Hidden, MonitorQuestion, SingleFlight, Survey};
 
 use super::container_metrics;
 use super::host::HostReader;
@@ -21,7 +21,7 @@ use super::profile::Selection;
 use super::reason::{NoAnswer, Reason};
 use super::self_metrics::ScrapeFigures;
 use super::vm;
-use crate::exit::HIDDEN_PIDS;
+use crate::exit::hidden;
 use crate::output;
 use crate::sandbox_page::{self, MetricsSource, SandboxMetrics};
 
@@ -205,6 +205,7 @@ impl Scraper {
         let mut results = Vec::with_capacity(pods.len());
         let (mut pages, mut charges) = (Vec::with_capacity(1 + 3 * pods.len()), Vec::new());
         self.asker.vms.keep(pods.iter().map(|pod| pod.key.as_path()));
+        let networks = network_tellers(pods, &round.flights);
         for (pod, flight) in pods.iter().zip(&round.flights) {
             let found = flight.found();
             let mut result = PodResult {
@@ -226,12 +227,24 @@ impl Scraper {
                     Err(failure) => result.failure = Some(failure.clone()),
                 }
                 rows.sandboxes.push((pod.clone(), outcome));
+            } else if wish.stats && !pod.monitor.is_empty() && pod.first().is_some() {
+                // The first of its containers is its own.
+                let reason = match found.containers.first().map(|outcome| &outcome.result) {
+                    Some(Ok(_)) => None,
+                    Some(Err(failure)) => Some(failure.reason),
+                    None => Some(found.missing().reason),
+                };
+                rows.without_page.push((pod.clone(), reason));
             }
-            pages.extend(found.vm.clone().filter(|_| wish.vm));
+            pages.extend(found.vm.clone().filter(|_| wish.vm.is_some()));
             for (index, container) in pod.all().enumerate().filter(|_| wish.stats) {
                 let answer = match found.containers.get(index).map(|outcome| &outcome.result) {
                     Some(Ok(answer)) => {
-                        pages.push(answer.page.clone());
+                        let teller = answer.network.and_then(|network| networks.get(&network));
+                        pages.push(match teller {
+                            Some(teller) if *teller != &pod.key => without_network(&answer.page),
+                            _ => answer.page.clone(),
+                        });
                         Ok(answer.figures)
                     }
                     Some(Err(failure)) => Err(failure.clone()),
@@ -286,19 +299,28 @@ impl Scraper {
         }
     }
 
-    /// Tells whether this is a place from which processes can be seen; the first time also on stderr.
+    /// Tells whether this is a place from which processes can be seen; where it is not, the first time also on stderr.
     fn write_visibility(&self, writer: &mut Writer) {
-        let Some(visible) = self.asker.survey.sees_pids() else {
-            return;
+        let survey = &self.asker.survey;
+        let mut tell = |name, help, seen: Option<bool>, why| {
+            let Some(seen) = seen else { return };
+            if !seen {
+                self.said_hidden.call_once(|| output::notice(hidden(why)));
+            }
+            writer.family(name, Kind::Gauge, help).sample(&[], seen);
         };
-        if !visible {
-            self.said_hidden.call_once(|| output::notice(HIDDEN_PIDS));
-        }
-        let help =
-            "Whether the pids that shims tell are those of processes here; 0: run it with the host's pids.";
-        writer
-            .family("kata_monitor_host_pids_visible", Kind::Gauge, help)
-            .sample(&[], visible);
+        tell(
+            "kata_monitor_host_pids_visible",
+            "Whether the pids that shims tell are those of processes here; 0: run it with the host's pids.",
+            survey.sees_pids(),
+            Hidden::Pids,
+        );
+        tell(
+            "kata_monitor_host_processes_readable",
+            "Whether containers' processes may be looked at; 0: it lacks the capability CAP_SYS_PTRACE.",
+            survey.may_look_at_processes(),
+            Hidden::Forbidden,
+        );
     }
 
     /// Closes what is open to shims, once nobody needs it.
@@ -343,6 +365,45 @@ fn tasks_alive() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
+/// Which pod tells of a network that several pods are in (Docker's `--network container:`, pods of CRI-O with a network in
+/// common): the one that was there first, whose network it most likely is.
+fn network_tellers<'a>(
+    pods: &'a [Arc<Pod>],
+    flights: &[Arc<Flight<PodAnswers>>],
+) -> HashMap<NetworkNamespace, &'a PathBuf> {
+    let mut tellers: HashMap<NetworkNamespace, &Arc<Pod>> = HashMap::new();
+    for (pod, flight) in pods.iter().zip(flights) {
+        let found = flight.found();
+        let told = found
+            .containers
+            .iter()
+            .filter_map(|outcome| outcome.result.as_ref().ok()?.network);
+        for network in told {
+            let teller = tellers.entry(network).or_insert(pod);
+            let age = |pod: &Pod| {
+                (
+                    pod.first().and_then(|first| first.bundle.created()),
+                    pod.key.clone(),
+                )
+            };
+            if teller.key != pod.key && age(pod) < age(teller) {
+                *teller = pod;
+            }
+        }
+    }
+    tellers
+        .into_iter()
+        .map(|(network, pod)| (network, &pod.key))
+        .collect()
+}
+
+/// The same page without the families of the network, which another pod tells.
+fn without_network(page: &Arc<Page>) -> Arc<Page> {
+    let filter = Filter::parse("-container_network_");
+    let text = Merge::new(vec![page.clone()], &filter).into_bytes();
+    Page::read(text, Relabel::default()).map_or_else(|_| page.clone(), Arc::new)
+}
+
 /// What a container's runtime is, as far as it is known.
 fn runtime_labels(runtime: &Runtime) -> impl Iterator<Item = (&'static str, &str)> {
     let all = [
@@ -358,6 +419,8 @@ fn runtime_labels(runtime: &Runtime) -> impl Iterator<Item = (&'static str, &str
 #[derive(Default)]
 struct Rows {
     sandboxes: Vec<(Arc<Pod>, Outcome<SandboxPage>)>,
+    /// Those whose pages were not asked for, and why their own containers have no statistics.
+    without_page: Vec<(Arc<Pod>, Option<Reason>)>,
     containers: Vec<(Arc<Container>, Option<NoAnswer>)>,
     /// Whether the containers' runtimes are told.
     has_runtimes: bool,
@@ -368,7 +431,7 @@ impl Rows {
         let (up, took, failure, lost) = (
             (
                 "kata_monitor_sandbox_up",
-                "Whether the sandbox's monitor answered.",
+                "Whether the sandbox answered: its monitor, or in the lean profile its shim or guest.",
             ),
             (
                 "kata_monitor_sandbox_scrape_duration_seconds",
@@ -406,6 +469,18 @@ impl Rows {
             if let Ok(page) = page {
                 let count = page.page.tally().lost as u64;
                 writer.family(lost.0, Kind::Gauge, lost.1).sample(&labels, count);
+            }
+        }
+        for (sandbox, reason) in &self.without_page {
+            let labels = pod::labels(sandbox);
+            writer
+                .family(up.0, Kind::Gauge, up.1)
+                .sample(&labels, reason.is_none());
+            if let Some(reason) = reason {
+                let labels = [&labels[..], &[("reason", reason.label())]].concat();
+                writer
+                    .family(failure.0, Kind::Gauge, failure.1)
+                    .sample(&labels, 1u64);
             }
         }
         let info = (

@@ -98,10 +98,13 @@ echo "# without CAP_SYS_PTRACE: what the kernel tells of other processes is miss
 ask unseen with +dac_override
 for id in plain app other foreign; do
     expect "events: $id has all but its network" is \
-        "$(comm -23 <(keys "$dir/all/$id" | sort) <(keys "$dir/unseen/$id" | sort) | grep -v '\.interfaces\.' || true)" ""
+        "$(comm -23 <(keys "$dir/all/$id" | sort) <(keys "$dir/unseen/$id" | sort) | grep -vE '^data\.(interfaces|tcp6?|udp6?)\.' || true)" ""
     expect "list: $id runs" is "$(status_of unseen "${!id}")" running
 done
 echo "        families missing: $(missing_families unseen)"
+expect "events: an empty list does not say that there is no network" is "$(jq '.data | has("interfaces")' "$dir/unseen/plain")" false
+expect "and says why" has "$dir/unseen/plain.err" "CAP_SYS_PTRACE"
+expect "monitor: it says so" has "$dir/unseen/page" "^kata_monitor_host_processes_readable 0"
 expect "monitor: no container is down" is "$(up unseen "$plain")" 1
 
 echo "# root without capabilities: no shim can be reached where containerd's directory cannot be searched"
@@ -153,7 +156,7 @@ expect "events: app has its own figures" is "$(cat "$dir/unmonitored/app.status"
 echo "# without the host's process ids"
 ask unpaired unshare --pid --fork --mount-proc --kill-child=KILL
 expect "events: plain has all but its network" is \
-    "$(comm -23 <(keys "$dir/all/plain" | sort) <(keys "$dir/unpaired/plain" | sort) | grep -v '\.interfaces\.' || true)" ""
+    "$(comm -23 <(keys "$dir/all/plain" | sort) <(keys "$dir/unpaired/plain" | sort) | grep -vE '^data\.(interfaces|tcp6?|udp6?)\.' || true)" ""
 expect "monitor says that it does not see them" has "$dir/unpaired/page" "^kata_monitor_host_pids_visible 0"
 echo "        families missing: $(missing_families unpaired)"
 

@@ -16,6 +16,7 @@ mod support;
 mod tsdb;
 
 mod clients;
+mod conformance_lists;
 mod contract;
 mod dashboard;
 mod golden;

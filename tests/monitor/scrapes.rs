@@ -315,10 +315,17 @@ fn what_is_dead_says_so_in_its_row() {
         &[("io.kubernetes.cri.container-type", "sandbox")],
     );
     mock::serve(&socket, mock::healthy);
+    let well = node.pod("well");
+    // Without asking for pages, too: it is what alerts go by.
+    let lean = node.monitor_with(&[], &["--profile", "lean"]).scrape();
+    assert_eq!(well.questions(), 0);
     let page = node.monitor().scrape();
-    page.check();
-    assert_eq!(page.sandbox("dead"), ("0", Some("gone")));
-    assert_eq!(page.sandbox("unknown"), ("0", Some("unknown")));
+    for page in [&lean, &page] {
+        page.check();
+        assert_eq!(page.sandbox("dead"), ("0", Some("gone")));
+        assert_eq!(page.sandbox("unknown"), ("0", Some("unknown")));
+        assert_eq!(page.sandbox("well"), ("1", None));
+    }
     assert!(
         page.samples("kata_monitor_sandbox_up", &[("sandbox_id", "runc-pod")])
             .is_empty()

@@ -59,6 +59,8 @@ struct Run<'a> {
     show: EventPrinter,
     /// Whether something could not be answered.
     failed: bool,
+    /// Whether it was said why a network cannot be seen.
+    said_hidden: bool,
     /// When a stream last said what it costs.
     cost_noted: Instant,
     to_show: mpsc::Sender<(Arc<Subject>, News)>,
@@ -92,6 +94,7 @@ impl<'a> Run<'a> {
             },
             show: EventPrinter::new(arguments)?,
             failed: false,
+            said_hidden: false,
             cost_noted: Instant::now(),
             to_show,
             news,
@@ -293,13 +296,18 @@ impl<'a> Run<'a> {
         }
         match news {
             News::Stats { sample, rates } => {
-                let network_is_hidden =
-                    sample.stats.network.is_none() && self.survey.sees_pids() == Some(false);
+                let hidden = match sample.stats.network {
+                    Some(_) => None,
+                    None => self.survey.hides_network(sample.state.pid),
+                };
+                if let Some(why) = hidden.filter(|_| !std::mem::replace(&mut self.said_hidden, true)) {
+                    output::notice(exit::hidden(why));
+                }
                 if self.context.verbose {
-                    subject.tell_origin(&sample, network_is_hidden);
+                    subject.tell_origin(&sample);
                 }
                 self.show
-                    .stats(&subject.container, sample, rates, network_is_hidden)
+                    .stats(&subject.container, sample, rates, hidden.is_some())
             }
             News::OomKill => self.show.oom(&subject.container),
             News::Exit(why, ended) => {
@@ -365,8 +373,8 @@ impl<'a> Run<'a> {
 
 impl Subject {
     /// Reports where a sample's numbers come from, if that has changed.
-    fn tell_origin(&self, sample: &Sample, network_is_hidden: bool) {
-        let mut origin = match &sample.origin {
+    fn tell_origin(&self, sample: &Sample) {
+        let origin = match &sample.origin {
             Origin::Cgroup => "from its cgroup: it has no shim".to_string(),
             Origin::Shim => "from its shim".to_string(),
             Origin::ShimWithoutGuest(why) => format!("from its shim alone: its guest cannot be asked: {why}"),
@@ -384,9 +392,6 @@ impl Subject {
                 )
             }
         };
-        if network_is_hidden {
-            origin = format!("{origin}; {}", exit::HIDDEN_PIDS);
-        }
         let mut told = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
         if *told != origin {
             output::notice(&format!("container {}: {origin}", self.container.id()));

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::guest::{ConnectGuest, GuestSockets};
 use crate::node::pace::{Answerer, Pace};
-use crate::node::{Container, Pod, Source, starting};
+use crate::node::{Container, NetworkNamespace, Pod, Source, starting};
 use crate::shim::address::{Address, Endpoint};
 use crate::shim::{Connect, ShimError, ShimSockets};
 
@@ -21,7 +21,7 @@ use super::kernel;
 use super::lane::{Lane, Subject};
 use super::meter::{InducedCost, Meter, ShimMeter};
 use super::paced::Paced;
-use super::pids::HostPids;
+use super::pids::{Hidden, HostPids};
 use super::question::{Calls, Network, Origin, Question, Reply, ReplyStats, Via};
 use super::terms::Terms;
 
@@ -110,6 +110,19 @@ impl Survey {
     /// as in a pod without the host's pids, a task's state has the pid 0, and its network is not known.
     pub fn sees_pids(&self) -> Option<bool> {
         self.terms.pids.are_visible()
+    }
+
+    /// Whether this program may look at the processes of containers, in this pid namespace; `None` before it tried.
+    pub fn may_look_at_processes(&self) -> Option<bool> {
+        self.terms.pids.are_allowed()
+    }
+
+    /// Why the network of a task cannot be seen from here. `None` where it can, also where the task has none of its own.
+    pub fn hides_network(&self, pid: u32) -> Option<Hidden> {
+        match self.sees_pids() {
+            Some(false) => Some(Hidden::Pids),
+            _ => (pid != 0 && NetworkNamespace::is_forbidden(pid)).then_some(Hidden::Forbidden),
+        }
     }
 
     /// Asks about a container.
@@ -214,7 +227,13 @@ impl Survey {
                 }
                 (_, wanted) => wanted,
             };
-            if let Some(found) = super::network::look_up(reply.state.pid, wanted, self.terms.limit).await {
+            let pid = reply.state.pid;
+            let found = super::network::look_up(pid, wanted, self.terms.limit).await;
+            if wanted != Network::None && pid != 0 {
+                let is_allowed = found.is_some() || !NetworkNamespace::is_forbidden(pid);
+                self.terms.pids.note_look(is_allowed);
+            }
+            if let Some(found) = found {
                 stats.network = Some(found.interfaces);
                 stats.sockets = found.sockets;
             }

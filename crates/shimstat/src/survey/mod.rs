@@ -42,6 +42,7 @@ pub use facts::{AgentFacts, GuestFacts};
 pub use meter::InducedCost;
 pub use monitor::GuestMetrics;
 pub use monitor_call::{MonitorPage, MonitorQuestion};
+pub use pids::Hidden;
 pub use question::{
     LastStatistics, Network, Origin, Question, Sample, State, StateAndGuest, Statistics, Via,
 };

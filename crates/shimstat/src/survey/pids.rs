@@ -1,19 +1,54 @@
-//! Whether the pids that shims tell mean anything here. A shim tells those of its own pid namespace, which is the host's.
-//! Where this program is in another one, as in a pod without `hostPID`, such a pid is nobody's here, or worse, somebody
-//! else's.
+//! Whether the processes of containers can be seen from here. A shim tells pids of its own pid namespace, which is the
+//! host's. Where this program is in another one, as in a pod without `hostPID`, such a pid is nobody's here, or worse,
+//! somebody else's. And to look at others' processes takes `CAP_SYS_PTRACE`.
 
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-const UNKNOWN: u8 = 0;
-const VISIBLE: u8 = 1;
-const HIDDEN: u8 = 2;
+/// Why the network of a container cannot be seen from here, and nor can what else takes a look at its processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hidden {
+    /// The pids that shims tell are those of another pid namespace.
+    Pids,
+    /// This program may not look at others' processes, which takes `CAP_SYS_PTRACE`.
+    Forbidden,
+}
 
-/// What the shims that were asked so far have shown. Clones are the same.
+const UNKNOWN: u8 = 0;
+const YES: u8 = 1;
+const NO: u8 = 2;
+
+/// Whether something was so each time; `None` before the first. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub(super) struct HostPids(Arc<AtomicU8>);
+struct Always(Arc<AtomicU8>);
+
+impl Always {
+    fn note(&self, is_so: bool) {
+        if is_so {
+            let _ = self
+                .0
+                .compare_exchange(UNKNOWN, YES, Ordering::Relaxed, Ordering::Relaxed);
+        } else {
+            self.0.store(NO, Ordering::Relaxed);
+        }
+    }
+
+    fn get(&self) -> Option<bool> {
+        match self.0.load(Ordering::Relaxed) {
+            UNKNOWN => None,
+            seen => Some(seen == YES),
+        }
+    }
+}
+
+/// What the shims that were asked so far, and a look at their tasks, have shown. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HostPids {
+    visible: Always,
+    allowed: Always,
+}
 
 impl HostPids {
     /// Notes who listens at a shim's socket, and says whether its pids mean the same processes here.
@@ -24,22 +59,23 @@ impl HostPids {
             // The kernel tells 0 of a process that is not in this namespace.
             Some(pid) => pid > 0 && is_in_this_namespace(pid),
         };
-        if is_ours {
-            let _ = self
-                .0
-                .compare_exchange(UNKNOWN, VISIBLE, Ordering::Relaxed, Ordering::Relaxed);
-        } else {
-            self.0.store(HIDDEN, Ordering::Relaxed);
-        }
+        self.visible.note(is_ours);
         is_ours
     }
 
     /// Whether the pids of all shims mean the same processes here; `None` before one was asked.
     pub fn are_visible(&self) -> Option<bool> {
-        match self.0.load(Ordering::Relaxed) {
-            UNKNOWN => None,
-            seen => Some(seen == VISIBLE),
-        }
+        self.visible.get()
+    }
+
+    /// Notes whether a task could be looked at.
+    pub fn note_look(&self, is_allowed: bool) {
+        self.allowed.note(is_allowed);
+    }
+
+    /// Whether all tasks could be looked at; `None` before there was one.
+    pub fn are_allowed(&self) -> Option<bool> {
+        self.allowed.get()
     }
 }
 
@@ -71,5 +107,8 @@ mod tests {
         assert!(!pids.note(Some(0)));
         assert!(pids.note(Some(own)));
         assert_eq!(pids.are_visible(), Some(false), "of all shims");
+        assert_eq!(pids.are_allowed(), None);
+        pids.note_look(true);
+        assert_eq!(pids.are_allowed(), Some(true));
     }
 }

@@ -1,0 +1,216 @@
+//! Which names of Kubernetes' conformance list a container has, by what runs it, from replies that real shims sent. runc and
+//! containers without a shim are in tests/e2e, gVisor's control socket in tests/gvisor.rs.
+
+use std::fs;
+
+use containerd_shim_protos::cgroups::metrics::{Metrics, NetworkStat};
+use protobuf::Message;
+
+use crate::conformance::{self, Lack};
+use crate::mock;
+use crate::support::Node;
+
+/// What only a look at the container on its own machine tells: of one in a guest, or elsewhere.
+const OUT_OF_SIGHT: [Lack; 9] = [
+    (
+        "container_file_descriptors",
+        "its processes are not seen from here",
+    ),
+    (
+        "container_fs_inodes_",
+        "its filesystems are not seen from here; Kata's agent tells kata_guest_filesystem_*",
+    ),
+    (
+        "container_fs_limit_bytes",
+        "its filesystems are not seen from here",
+    ),
+    (
+        "container_fs_usage_bytes",
+        "its filesystems are not seen from here",
+    ),
+    ("container_processes", "its processes are not seen from here"),
+    ("container_sockets", "its processes are not seen from here"),
+    (
+        "container_spec_cpu_",
+        "the spec's may have changed since, and no shim reports today's",
+    ),
+    (
+        "container_spec_memory_reservation_limit_bytes",
+        "no shim reports it",
+    ),
+    ("container_ulimits_soft", "its processes are not seen from here"),
+];
+
+/// Kata's shims, with a guest on cgroup v2, where its agent is not asked.
+const KATA: [Lack; 16] = [
+    ("container_blkio_", "nothing was read or written"),
+    ("container_cpu_cfs_", "the shims report no periods"),
+    ("container_fs_reads_", "nothing was read or written"),
+    ("container_fs_writes_", "nothing was read or written"),
+    (
+        "container_hugetlb_max_usage_bytes",
+        "the shims send zeros that mean nothing",
+    ),
+    (
+        "container_hugetlb_usage_bytes",
+        "the shims send zeros that mean nothing",
+    ),
+    (
+        "container_memory_cache",
+        "the shims look for it under cgroup v1's name",
+    ),
+    ("container_memory_failcnt", "cgroup v2 has no such file"),
+    ("container_memory_kernel_usage", "cgroup v2 has no such file"),
+    (
+        "container_memory_mapped_file",
+        "the shims look for it under cgroup v1's name",
+    ),
+    (
+        "container_memory_rss",
+        "the shims look for it under cgroup v1's name",
+    ),
+    (
+        "container_memory_swap",
+        "the guest has none, and the shims send zeros for unknown as well",
+    ),
+    ("container_oom_events_total", "the shims do not report it"),
+    ("container_pressure_", "the shims do not report it"),
+    (
+        "container_spec_memory_swap_limit_bytes",
+        "the shims do not report it",
+    ),
+    (
+        "container_threads_max",
+        "an unlimited number is not told from an unknown one",
+    ),
+];
+
+const KATA_RUST: [Lack; 1] = [(
+    "container_memory_failures_total",
+    "the Rust shim looks for it under a wrong name",
+)];
+
+/// gVisor's shim passes on what its sandbox tells: CPU time, memory and pids in use.
+const GVISOR: [Lack; 20] = [
+    ("container_blkio_", "the sandbox counts no devices"),
+    (
+        "container_cpu_cfs_",
+        "the sandbox's cgroup on the host has periods, of all its containers",
+    ),
+    (
+        "container_cpu_system_seconds_total",
+        "the sandbox does not tell it from user time",
+    ),
+    (
+        "container_cpu_user_seconds_total",
+        "the sandbox does not tell it from system time",
+    ),
+    ("container_fs_reads_", "the sandbox counts no devices"),
+    ("container_fs_writes_", "the sandbox counts no devices"),
+    ("container_hugetlb_", "the sandbox has none"),
+    ("container_memory_cache", "the sandbox tells one number of memory"),
+    ("container_memory_failcnt", "the sandbox always says 0"),
+    (
+        "container_memory_failures_total",
+        "the sandbox tells one number of memory",
+    ),
+    (
+        "container_memory_kernel_usage",
+        "the sandbox tells one number of memory",
+    ),
+    (
+        "container_memory_mapped_file",
+        "the sandbox tells one number of memory",
+    ),
+    (
+        "container_memory_max_usage_bytes",
+        "the sandbox tells one number of memory",
+    ),
+    ("container_memory_rss", "the sandbox tells one number of memory"),
+    ("container_memory_swap", "the sandbox tells one number of memory"),
+    ("container_oom_events_total", "the sandbox does not tell it"),
+    ("container_pressure_", "the sandbox does not tell it"),
+    ("container_spec_memory_limit_bytes", "the sandbox always says 0"),
+    (
+        "container_spec_memory_swap_limit_bytes",
+        "the sandbox always says 0",
+    ),
+    ("container_threads_max", "the sandbox does not tell it"),
+];
+
+/// runc's shim on cgroup v2, as tests/e2e has it for a machine with v2; and here the network, which no reply carries.
+const CGROUP_V2: [Lack; 5] = [
+    (
+        "container_hugetlb_max_usage_bytes",
+        "cgroup v2 has no such file; cAdvisor says 0",
+    ),
+    (
+        "container_memory_failcnt",
+        "cgroup v2 has no such file; cAdvisor says 0",
+    ),
+    (
+        "container_memory_kernel_usage",
+        "cAdvisor has it on cgroup v1 alone, and says 0",
+    ),
+    (
+        "container_network_",
+        "the network namespace is the recorded machine's",
+    ),
+    ("container_threads_max", "no limit was set"),
+];
+
+/// Checks the names that the exporter has of a container whose shim sends this reply.
+#[track_caller]
+fn check(kind: &str, recorded: &str, lacks: &[&[Lack]]) {
+    let path = format!(
+        "{}/crates/shimstat/tests/fixtures/{recorded}",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let mut stats = fs::read(path).unwrap();
+    if kind == mock::V1 {
+        let mut metrics = Metrics::parse_from_bytes(&stats).unwrap();
+        // On a node it is the pod's network namespace that tells it.
+        metrics.network = vec![NetworkStat {
+            name: "eth0".into(),
+            rx_bytes: 1,
+            ..Default::default()
+        }];
+        stats = metrics.write_to_bytes().unwrap();
+    }
+    let node = Node::new();
+    let kind = kind.to_owned();
+    node.node.task("c1", move |call| match call.method.as_str() {
+        "State" => mock::running(0),
+        _ => mock::stats(&kind, &stats),
+    });
+    let page = node.monitor().scrape();
+    conformance::check(&page, "c1", &lacks.concat(), false);
+}
+
+#[test]
+fn katas_go_shim() {
+    check(mock::V1, "kata-4.1-go/stats-L.v1.bin", &[&OUT_OF_SIGHT, &KATA]);
+    check(
+        mock::V1,
+        "kata-3.30-go/stats-child.v1.bin",
+        &[&OUT_OF_SIGHT, &KATA],
+    );
+}
+
+#[test]
+fn katas_rust_shim() {
+    let lacks: [&[Lack]; 3] = [&OUT_OF_SIGHT, &KATA, &KATA_RUST];
+    check(mock::V1, "kata-4.1-rs-clh/stats-L.v1.bin", &lacks);
+    check(mock::V1, "kata-3.30-rs/stats-child.v1.bin", &lacks);
+}
+
+#[test]
+fn gvisors_shim() {
+    check(mock::V1, "gvisor-2026-08/stats.v1.bin", &[&OUT_OF_SIGHT, &GVISOR]);
+}
+
+#[test]
+fn runcs_shim_on_cgroup_v2() {
+    let recorded = "runc-cgroup-v2/stats-containerd-2.1.v2.bin";
+    check(mock::V2, recorded, &[&OUT_OF_SIGHT, &CGROUP_V2]);
+}
