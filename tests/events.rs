@@ -261,22 +261,6 @@ fn finds_the_generation_of_the_service_that_the_shim_serves() {
 }
 
 #[test]
-fn a_shim_that_speaks_grpc_is_told_apart() {
-    let node = Node::new();
-    let (bundle, _) = node.bundle("default", "g1", &[]);
-    let json = r#"{"version":3,"address":"unix:///run/g.sock","protocol":"grpc"}"#;
-    fs::write(bundle.join("bootstrap.json"), json).unwrap();
-    let ran = node.run(&["events", "--stats", "g1"]);
-    assert_eq!(ran.status, Some(1));
-    assert!(
-        ran.stderr
-            .contains("bootstrap.json: the shim at /run/g.sock speaks gRPC"),
-        "{}",
-        ran.stderr
-    );
-}
-
-#[test]
 fn a_hung_shim_is_given_up_in_time_and_never_asked_for_stats() {
     let node = Node::new();
     let calls = node.task("hung", |_| Reply::Hang);

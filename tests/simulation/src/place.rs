@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use shimstat::node::{Bundle, Container, Description, Layout, Pod, Role, Source};
-use shimstat::shim::address::{Address, Endpoint, TaskVersion};
+use shimstat::shim::address::{Address, Endpoint, Protocol, TaskVersion};
 use tempfile::TempDir;
 
 /// The most sandboxes of a run, and containers in each beside the sandbox itself.
@@ -63,6 +63,7 @@ pub fn pod(is_kata: bool, sandbox: usize, containers: usize) -> Pod {
 fn container(is_kata: bool, sandbox: usize, number: usize) -> Container {
     let endpoint = Endpoint {
         address: Address::Path(shim_path(sandbox)),
+        protocol: Protocol::Ttrpc,
         version: TaskVersion::V2,
     };
     let id = id(is_kata, sandbox, number);

@@ -248,7 +248,7 @@ impl Bundle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shim::address::TaskVersion;
+    use crate::shim::address::{Protocol, TaskVersion};
 
     fn bundle(files: &[(&str, &str)]) -> (tempfile::TempDir, Bundle) {
         let dir = tempfile::tempdir().unwrap();
@@ -273,6 +273,7 @@ mod tests {
             endpoint,
             Endpoint {
                 address: Address::Path("/run/new".into()),
+                protocol: Protocol::Ttrpc,
                 version: TaskVersion::V3
             }
         );

@@ -35,11 +35,23 @@ pub enum TaskVersion {
     V3,
 }
 
+/// What a shim speaks on its socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// ttrpc, as nearly all do.
+    Ttrpc,
+    /// gRPC, as some sandboxers' shims do. The services and messages are the same.
+    #[cfg(feature = "grpc")]
+    Grpc,
+}
+
 /// A shim's socket and how to speak to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// Where it listens.
     pub address: Address,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// The generation of the task service that is tried first.
     pub version: TaskVersion,
 }
@@ -58,11 +70,11 @@ pub enum AddressError {
         "the address {0:?} does not name a port of a virtual machine (vsock://<cid>:<port>, hvsock://<path>:<port>)"
     )]
     Port(String),
-    /// The shim speaks gRPC, as some sandboxers' do; its address.
-    #[error("the shim at {0} speaks gRPC, and only ttrpc is supported")]
+    /// The shim speaks gRPC, and this library was built without its feature `grpc`; the shim's address.
+    #[error("the shim at {0} speaks gRPC, which this program was built without")]
     Grpc(Address),
     /// The shim speaks a protocol that is not known; its name.
-    #[error("the shim speaks {0:?}, and only ttrpc is supported")]
+    #[error("the shim speaks {0:?}, and only ttrpc and gRPC are supported")]
     Protocol(String),
     /// The shim serves a task service that is not known; its version.
     #[error("the shim speaks version {0} of the task service, and only 2 and 3 are supported")]
@@ -158,11 +170,19 @@ impl Endpoint {
             None => (protocol, address),
         };
         let address = Address::parse(address)?;
-        match protocol.to_ascii_lowercase().as_str() {
-            "" | "ttrpc" => Ok(Self { address, version }),
-            "grpc" => Err(AddressError::Grpc(address)),
-            _ => Err(AddressError::Protocol(protocol.chars().take(40).collect())),
-        }
+        let protocol = match protocol.to_ascii_lowercase().as_str() {
+            "" | "ttrpc" => Protocol::Ttrpc,
+            #[cfg(feature = "grpc")]
+            "grpc" => Protocol::Grpc,
+            #[cfg(not(feature = "grpc"))]
+            "grpc" => return Err(AddressError::Grpc(address)),
+            _ => return Err(AddressError::Protocol(protocol.chars().take(40).collect())),
+        };
+        Ok(Self {
+            address,
+            protocol,
+            version,
+        })
     }
 
     /// The contents of a bundle's `bootstrap.json` (containerd 2.x):
@@ -221,6 +241,7 @@ mod tests {
             endpoint,
             Endpoint {
                 address: Address::Path(SOCKET.into()),
+                protocol: Protocol::Ttrpc,
                 version: TaskVersion::V2
             }
         );
@@ -268,11 +289,6 @@ mod tests {
                 "{text}"
             );
         }
-        let grpc = br#"{"version":3,"address":"unix:///s","protocol":"grpc"}"#;
-        assert_eq!(
-            Endpoint::from_bootstrap(grpc),
-            Err(AddressError::Grpc(Address::Path("/s".into())))
-        );
         let other = br#"{"version":3,"address":"unix:///s","protocol":"thrift"}"#;
         assert_eq!(
             Endpoint::from_bootstrap(other),
@@ -300,10 +316,11 @@ mod tests {
         let path = Address::Path("/run/containerd/s/00e2".into());
         assert_eq!(address("ttrpc+unix:///run/containerd/s/00e2"), Ok(path.clone()));
         assert_eq!(address("TTRPC+unix:///run/containerd/s/00e2"), Ok(path.clone()));
-        assert_eq!(
-            address("grpc+unix:///run/containerd/s/00e2"),
-            Err(AddressError::Grpc(path.clone()))
-        );
+        let grpc = Endpoint::from_address_file("GRPC+unix:///run/containerd/s/00e2");
+        #[cfg(feature = "grpc")]
+        assert_eq!(grpc.unwrap().protocol, Protocol::Grpc);
+        #[cfg(not(feature = "grpc"))]
+        assert_eq!(grpc, Err(AddressError::Grpc(path.clone())));
         let vsock = Address::Vsock { cid: 33, port: 1024 };
         assert_eq!(address("ttrpc+vsock://33:1024\n"), Ok(vsock.clone()));
         assert_eq!(vsock.to_string(), "vsock://33:1024");

@@ -36,7 +36,7 @@ pub enum ShimError {
         address: Address,
         /// The call.
         method: &'static str,
-        /// ttrpc's status code, which is one of gRPC's.
+        /// The status code, which ttrpc has from gRPC.
         code: i32,
         /// What it said, whole. Untrusted.
         message: String,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::address::{Address, Endpoint, TaskVersion};
+use super::address::{Address, Endpoint, Protocol, TaskVersion};
 use super::connect::Connect;
 use super::task::TaskConnection;
 
@@ -10,6 +10,7 @@ use super::task::TaskConnection;
 pub async fn state_and_stats(connect: &dyn Connect) -> String {
     let endpoint = Endpoint {
         address: Address::Path("/fuzzed".into()),
+        protocol: Protocol::Ttrpc,
         version: TaskVersion::V2,
     };
     let limit = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! The two sockets of a shim: its task service and, where it has one, its sandbox service ([`task`], ttrpc), and its
+//! The two sockets of a shim: its task service and, where it has one, its sandbox service ([`task`], ttrpc or gRPC), and its
 //! monitor ([`monitor`], HTTP). And the control socket of a gVisor sandbox ([`runsc`]), which has fewer numbers.
 //!
 //! Nothing here reads a file or knows where sockets are: addresses come from [`crate::node`]. A call has no
@@ -11,6 +11,8 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod http;
 pub mod monitor;
 pub mod runsc;

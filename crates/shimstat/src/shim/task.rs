@@ -1,4 +1,4 @@
-//! A shim's task service: `State` and `Stats` of one task, over ttrpc. Its sandbox service is asked over the same
+//! A shim's task service: `State` and `Stats` of one task, over ttrpc or gRPC. Its sandbox service is asked over the same
 //! connection.
 //!
 //! The generated clients know one generation of the service each, and `ttrpc`'s own client forgets a call once its
@@ -9,10 +9,12 @@ use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use std::time::Duration;
 
-use super::address::{Address, Endpoint, TaskVersion};
+use super::address::{Address, Endpoint, Protocol, TaskVersion};
 use super::connect::{Connect, Connection};
 use super::error::ShimError;
-use super::ttrpc::{self, Call, CallError, Client};
+#[cfg(feature = "grpc")]
+use super::grpc;
+use super::ttrpc::{self, Call, CallError};
 use crate::wire;
 
 /// What a shim says of a task (`State`).
@@ -71,23 +73,43 @@ impl TaskStatus {
     }
 }
 
+/// A client of what the shim speaks.
+enum ShimClient {
+    Ttrpc(ttrpc::Client<Connection>),
+    #[cfg(feature = "grpc")]
+    Grpc(Box<grpc::GrpcClient<Connection>>),
+}
+
 /// A connection to a shim, with at most one call in flight.
 pub(crate) struct TaskConnection {
-    client: Client<Connection>,
+    client: ShimClient,
     peer_pid: Option<i32>,
     address: Address,
     version: TaskVersion,
+    /// Whether it has answered a call of that generation. What it does not know then is the method.
+    answers: bool,
 }
 
 impl TaskConnection {
     /// Connects to a shim. Put a deadline around it.
     pub async fn connect(endpoint: &Endpoint, connect: &dyn Connect) -> Result<Self, ShimError> {
         let stream = connect.connect(&endpoint.address).await?;
+        let peer_pid = stream.peer_pid();
+        let client = match endpoint.protocol {
+            #[cfg(feature = "grpc")]
+            Protocol::Grpc => {
+                let begun = grpc::GrpcClient::begin(stream).await;
+                let begun = begun.map_err(|error| of_call(&endpoint.address, "HTTP/2", error))?;
+                ShimClient::Grpc(Box::new(begun))
+            }
+            Protocol::Ttrpc => ShimClient::Ttrpc(ttrpc::Client::new(stream)),
+        };
         Ok(Self {
-            peer_pid: stream.peer_pid(),
-            client: Client::new(stream),
+            peer_pid,
+            client,
             address: endpoint.address.clone(),
             version: endpoint.version,
+            answers: false,
         })
     }
 
@@ -145,7 +167,7 @@ impl TaskConnection {
         let mut reply = self
             .round_trip(service(self.version), method, &payload, limit)
             .await;
-        if self.is_unknown_service(&reply) {
+        if !self.answers && self.is_unknown_service(&reply) {
             self.version = match self.version {
                 TaskVersion::V2 => TaskVersion::V3,
                 TaskVersion::V3 => TaskVersion::V2,
@@ -159,7 +181,9 @@ impl TaskConnection {
                 });
             }
         }
-        wire::parse(&reply?).map_err(|e| self.malformed(format!("{method}: {e}")))
+        let reply = reply?;
+        self.answers = true;
+        wire::parse(&reply).map_err(|e| self.malformed(format!("{method}: {e}")))
     }
 
     /// One call to any of the shim's services.
@@ -177,28 +201,12 @@ impl TaskConnection {
             timeout,
             limit: ttrpc::LONGEST,
         };
-        let address = || self.address.clone();
-        self.client.call(call).await.map_err(|error| match error {
-            CallError::Io(source) => ShimError::Io {
-                address: address(),
-                source,
-            },
-            CallError::Closed => ShimError::Closed { address: address() },
-            CallError::Status { code, message } => ShimError::Rpc {
-                address: address(),
-                method,
-                code,
-                message,
-            },
-            CallError::Malformed(reason) => ShimError::Malformed {
-                address: address(),
-                reason,
-            },
-            CallError::TooLarge { limit } => ShimError::Malformed {
-                address: address(),
-                reason: format!("{method}: it is longer than {limit} bytes"),
-            },
-        })
+        let answer = match &mut self.client {
+            ShimClient::Ttrpc(client) => client.call(call).await,
+            #[cfg(feature = "grpc")]
+            ShimClient::Grpc(client) => client.call(call).await,
+        };
+        answer.map_err(|error| of_call(&self.address, method, error))
     }
 
     fn is_unknown_service(&self, reply: &Result<Vec<u8>, ShimError>) -> bool {
@@ -215,6 +223,25 @@ impl TaskConnection {
             address: self.address.clone(),
             reason,
         }
+    }
+}
+
+fn of_call(address: &Address, method: &'static str, error: CallError) -> ShimError {
+    let address = address.clone();
+    match error {
+        CallError::Io(source) => ShimError::Io { address, source },
+        CallError::Closed => ShimError::Closed { address },
+        CallError::Status { code, message } => ShimError::Rpc {
+            address,
+            method,
+            code,
+            message,
+        },
+        CallError::Malformed(reason) => ShimError::Malformed { address, reason },
+        CallError::TooLarge { limit } => ShimError::Malformed {
+            address,
+            reason: format!("{method}: it is longer than {limit} bytes"),
+        },
     }
 }
 

@@ -15,7 +15,7 @@ use super::question::{Calls, Network, Origin, Reply, ReplyStats};
 use super::terms::Terms;
 use crate::node::Container;
 use crate::node::gvisor::{self, GvisorSandbox, GvisorState, Status};
-use crate::shim::address::{Address, Endpoint, TaskVersion};
+use crate::shim::address::{Address, Endpoint, Protocol, TaskVersion};
 use crate::shim::runsc::{ControlConnection, RuntimeState};
 use crate::shim::task::{TaskState, TaskStatus};
 use crate::shim::{Connection, ShimError};
@@ -131,7 +131,8 @@ impl Sandboxes {
         }
         let endpoint = Endpoint {
             address: address.clone(),
-            // No task is asked about there, so the version does not matter.
+            // No task is asked about there, so these do not matter.
+            protocol: Protocol::Ttrpc,
             version: TaskVersion::V2,
         };
         let control = Arc::new(Control {

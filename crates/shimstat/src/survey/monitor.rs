@@ -11,7 +11,7 @@ use super::monitor_call::{MonitorCall, MonitorPage, MonitorQuestion};
 use super::question::State;
 use crate::guest::GuestAddress;
 use crate::node::{GuestVolume, Pod};
-use crate::shim::address::{Address, Endpoint, TaskVersion};
+use crate::shim::address::{Address, Endpoint, Protocol, TaskVersion};
 use crate::shim::task::{TaskState, TaskStatus};
 
 /// What a guest's agent tells of itself and the guest.
@@ -163,6 +163,7 @@ fn way_to(pod: &Pod) -> Result<Endpoint, MonitorError> {
         // No task is asked about there, so the version does not matter.
         Some(Endpoint {
             address: pod.monitor.first()?.clone(),
+            protocol: Protocol::Ttrpc,
             version: TaskVersion::V2,
         })
     };

@@ -1,8 +1,8 @@
 use super::*;
 use crate::node::{Bundle, Container, Description, Layout, Pod, Source};
 use crate::shim::Connect;
-use crate::shim::address::TaskVersion;
 use crate::shim::address::{Address, Endpoint};
+use crate::shim::address::{Protocol, TaskVersion};
 use crate::shim::{Connecting, Connection, ShimError, Stream};
 use containerd_shim_protos::api::{StateResponse, StatsResponse, Status};
 use containerd_shim_protos::cgroups::metrics::{CPUStat, CPUUsage, Metrics};
@@ -184,6 +184,7 @@ impl Node {
 fn container(id: &str, shim: &str) -> Arc<Container> {
     let endpoint = Endpoint {
         address: Address::Path(shim.into()),
+        protocol: Protocol::Ttrpc,
         version: TaskVersion::V2,
     };
     let bundle = Bundle {

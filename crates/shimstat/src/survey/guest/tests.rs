@@ -14,7 +14,7 @@ use ttrpc::proto::{GenMessage, MessageHeader, Request, Response, Status as RpcSt
 
 use crate::guest::{ConnectGuest, ConnectingGuest, Method, VolumeUsage};
 use crate::node::{Bundle, Description, Layout, Role, Source};
-use crate::shim::address::{Endpoint, TaskVersion};
+use crate::shim::address::{Endpoint, Protocol, TaskVersion};
 use crate::shim::{Connect, Connecting, Connection, ShimError};
 use crate::survey::{
     AskError, MonitorError, Network, Origin, Sample, State, StateAndGuest, Statistics, Survey, Via,
@@ -286,6 +286,7 @@ impl Node {
     fn container(&self, id: &str) -> Arc<Container> {
         let endpoint = Endpoint {
             address: Address::Path("/shim".into()),
+            protocol: Protocol::Ttrpc,
             version: TaskVersion::V2,
         };
         let bundle = Bundle {
