@@ -187,6 +187,9 @@ impl Remedy for BundleError {
     fn remedy(&self) -> &'static str {
         match self {
             Self::Read(error) => error.remedy(),
+            Self::MountNamespace(_) => {
+                "run this as root with the host's process ids; if that Docker has ended, its containers have too"
+            }
             Self::Address { .. } => OTHER_STATISTICS,
             Self::Spec { .. } => {
                 "it may be half written: try again in a moment; if it stays, its manager wrote it so"

@@ -88,11 +88,27 @@ pub async fn container(
                 remedy: error.remedy(),
                 found: error.to_string(),
             },
-            _ => Nothing {
-                found: context.node.looked_in(),
-                remedy: if context.node.is_there() { LIST } else { PLACES },
+            _ => match wanted.in_pod(&containers).as_slice() {
+                [] => Nothing {
+                    found: context.node.looked_in(),
+                    remedy: if context.node.is_there() { LIST } else { PLACES },
+                },
+                members => only_containers(members),
             },
         })),
+    }
+}
+
+/// A pod whose sandbox is not on disk, as with some sandboxers.
+fn only_containers(members: &[&Arc<Container>]) -> Nothing {
+    let names = members.iter().take(SHOWN).filter_map(|member| member.name());
+    let names: Vec<_> = names.collect();
+    Nothing {
+        found: format!(
+            "its sandbox is not on disk, its containers are: {}",
+            names.join(", ")
+        ),
+        remedy: "name one of its containers",
     }
 }
 

@@ -13,6 +13,7 @@ mod support;
 mod tsdb;
 
 mod cgroup;
+mod cost;
 mod cri;
 mod events;
 mod guest;

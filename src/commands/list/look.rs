@@ -7,10 +7,11 @@ use shimstat::node::{Container, Pod};
 use shimstat::survey::{ConcurrencyLimit, StateAndGuest, Survey};
 use tokio::task::JoinSet;
 
-use super::row::ListRow;
+use super::row::{self, ListRow};
 use crate::cli::List;
 use crate::context::{CONCURRENCY, Context};
 use crate::guest_side::GuestSide;
+use crate::output;
 
 /// Asks the containers' shims for their states.
 pub async fn ask(
@@ -39,6 +40,15 @@ pub async fn ask(
         }
     }
     rows
+}
+
+/// Says what is wrong with containers for whose status there is no word. With `--verbose` it was said of all.
+pub fn tell_errors<'a>(context: &Context, rows: impl IntoIterator<Item = &'a ListRow>) {
+    let unnamed = rows.into_iter().filter(|row| row.status == row::ERROR);
+    for row in unnamed.filter(|_| !context.verbose) {
+        let error = row.error.as_deref().unwrap_or_default();
+        output::notice(&format!("container {}: {error}", row.container.id()));
+    }
 }
 
 /// Asks the guests of Kata's sandboxes about themselves, all at once and no longer than the timeout in all.

@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::descriptors;
 use crate::exit::Failure;
 use crate::{interrupt, output};
-use look::{ask, ask_guests, is_filtered, is_wanted};
+use look::{ask, ask_guests, is_filtered, is_wanted, tell_errors};
 use row::ListRow;
 use show::ListPrinter;
 
@@ -66,6 +66,7 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
         survey = survey.keeping_connections();
     }
     let rows = ask(context, &survey, wanted.map(Arc::new)).await;
+    tell_errors(context, &rows);
     let mut pods = by_pod(rows);
     if show.tells_of_guests() {
         ask_guests(context, &survey, &mut pods).await;

@@ -12,6 +12,9 @@ use crate::guest_side::GuestSide;
 use crate::show::field::Facts;
 use crate::show::time;
 
+/// The status of a container of which something else is wrong than there is a word for.
+pub const ERROR: &str = "error";
+
 pub struct ListRow {
     pub container: Arc<Container>,
     pub runtime: Option<Runtime>,
@@ -76,7 +79,7 @@ impl ListRow {
                     | AskError::Cgroup(_)
                     | AskError::TooSoon { .. }
                     // Nobody was asked for statistics.
-                    | AskError::NoStatistics(_) => "error",
+                    | AskError::NoStatistics(_) => ERROR,
                 };
                 self.error = Some(error.to_string());
             }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use shimstat::node::Inventory;
 use shimstat::survey::Survey;
 
-use super::look::{ask, is_wanted};
+use super::look::{ask, is_wanted, tell_errors};
 use super::row::ListRow;
 use super::show::ListPrinter;
 use crate::cli::List;
@@ -48,11 +48,9 @@ pub async fn run(
             .filter(|container| is_wanted(container, arguments));
         let rows = ask(context, survey, wanted).await;
         let (changed, gone) = changes(&mut known, rows);
-        let rows: Vec<_> = changed
-            .iter()
-            .filter_map(|path| known.get(path))
-            .chain(&gone)
-            .collect();
+        let changed = changed.iter().filter_map(|path| known.get(path));
+        let rows: Vec<_> = changed.chain(&gone).collect();
+        tell_errors(context, rows.iter().copied());
         if !rows.is_empty() {
             output::answer(&show.changed(&rows, SystemTime::now()))?;
         }

@@ -126,7 +126,9 @@ impl Sandbox {
 
     /// A sandbox whose runtime is known not to have a monitor: there is no socket to name.
     fn has_no_monitor(&self) -> Option<Failure> {
-        let runtime = self.pod.main().filter(|main| main.is_sandbox())?.runtime()?;
+        let own = self.pod.main().filter(|main| main.is_sandbox());
+        // Its sandbox need not be on disk.
+        let runtime = own.or(self.by.as_ref())?.runtime()?;
         (!runtime.is_kata()).then(|| {
             Failure::new(format!(
                 "sandbox {} has no metrics of its own: its runtime is {runtime}, and only Kata's sandboxes have a \

@@ -21,6 +21,8 @@ pub struct HostSide {
     pub age: Option<Duration>,
     /// Each with its percentage of one processor, if it has been read before.
     pub parts: Vec<(HostProcesses, Option<f64>)>,
+    /// Whether its virtual machine is on another host.
+    pub is_elsewhere: bool,
     /// What the virtual machine uses, where there is one on this host.
     pub vm: Option<VmSide>,
     taken: Instant,
@@ -93,6 +95,7 @@ impl HostSide {
             runtime: main.container.runtime().map(|runtime| runtime.to_string()),
             age: created.and_then(|created| SystemTime::now().duration_since(created).ok()),
             parts,
+            is_elsewhere: machine.is_some_and(|machine| !machine.kind.is_local()),
             vm,
             taken,
         })

@@ -223,9 +223,13 @@ impl Tree {
     }
 }
 
-/// `namespace/pod`, or the short id.
+/// `namespace/pod`, the name of a container in no pod, or the short id.
 fn title(pod: &Pod) -> String {
-    let name = pod.names().pod().filter(|_| !pod.is_plain());
+    let names = pod.names();
+    let name = match pod.is_plain() {
+        true => names.own.clone(),
+        false => names.pod(),
+    };
     name.unwrap_or_else(|| short_id(&pod.id).to_string())
 }
 

@@ -200,7 +200,9 @@ static FAMILIES: [VmFamily; 23] = [
         "Threads that are virtual processors of the guest.",
         |row, to| {
             let threads = row.usage.threads.as_ref();
-            one(to, threads.map(|threads| threads.vcpus().count() as u64));
+            let vcpus = threads.map(|threads| threads.vcpus().count() as u64);
+            // Without any their names are not known, as every machine has some.
+            one(to, vcpus.filter(|vcpus| *vcpus > 0));
         },
     ),
     counter(

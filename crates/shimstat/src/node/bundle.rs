@@ -66,6 +66,9 @@ pub enum BundleError {
         /// What is wrong with the address in it.
         source: AddressError,
     },
+    /// Its shim listens where only a mount namespace leads, as under rootless Docker, and there is no way into that.
+    #[error("its shim is in the mount namespace of a user's Docker, which cannot be entered: {0}")]
+    MountNamespace(ReadError),
     /// The file is not the JSON of an OCI spec.
     #[error("{}: not an OCI spec: {source}", path.display())]
     Spec {
@@ -95,10 +98,13 @@ impl Bundle {
                     .transpose()?
             }
         };
-        Ok(endpoint.map(|endpoint| match rootless::run_dir(&self.state_dir) {
-            Some(own) => endpoint.moved("/run/containerd".as_ref(), own),
-            None => endpoint,
-        }))
+        let Some(endpoint) = endpoint else { return Ok(None) };
+        Ok(Some(
+            match rootless::run_dir(&self.state_dir).map_err(BundleError::MountNamespace)? {
+                Some(own) => endpoint.moved("/run/containerd".as_ref(), &own),
+                None => endpoint,
+            },
+        ))
     }
 
     /// Whether the container has been created: its address file is written last, and conmon's pid file where there is

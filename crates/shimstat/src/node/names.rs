@@ -100,6 +100,15 @@ impl Wanted {
         })
     }
 
+    /// The containers of the pod of this name, where none of them is its sandbox.
+    pub fn in_pod<'a>(&self, containers: &'a [Arc<Container>]) -> Vec<&'a Arc<Container>> {
+        let pod = self.name.as_ref().filter(|name| name.container.is_none());
+        let is_in = |container: &&Arc<Container>| {
+            matches!(container.role(), Role::InSandbox(_)) && pod.is_some_and(|pod| pod.is_pod_of(container))
+        };
+        containers.iter().filter(is_in).collect()
+    }
+
     /// The containers of this name. There may be several: a pod's name alone fits pods of several namespaces, and a
     /// pod that was made anew can leave its old self behind.
     pub fn named<'a>(&self, containers: &'a [Arc<Container>]) -> Vec<&'a Arc<Container>> {
@@ -113,14 +122,20 @@ impl Wanted {
 
 impl Name {
     fn is_of(&self, container: &Container) -> bool {
+        self.is_pod_of(container)
+            && match container.role() {
+                Role::Plain => false,
+                Role::Sandbox => self.container.is_none(),
+                Role::InSandbox(_) => {
+                    self.container.is_some() && container.names().container == self.container
+                }
+            }
+    }
+
+    fn is_pod_of(&self, container: &Container) -> bool {
         let names = container.names();
-        let same = names.name.as_ref() == Some(&self.pod)
-            && (self.namespace.is_none() || names.namespace == self.namespace);
-        same && match container.role() {
-            Role::Plain => false,
-            Role::Sandbox => self.container.is_none(),
-            Role::InSandbox(_) => self.container.is_some() && names.container == self.container,
-        }
+        names.name.as_ref() == Some(&self.pod)
+            && (self.namespace.is_none() || names.namespace == self.namespace)
     }
 }
 

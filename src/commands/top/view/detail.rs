@@ -273,8 +273,12 @@ fn host_side(host: &HostSide) -> Vec<(&'static str, String)> {
         let dropped = dropped
             .filter(|packets| *packets > 0)
             .map(|packets| format!("{packets} packets dropped"));
-        let text = join([cpu.map(units::percent), memory.map(units::bytes), dropped]);
+        let hidden = (!vm.shows_memory).then(|| "the guest's memory is hidden from this host".to_string());
+        let text = join([cpu.map(units::percent), memory.map(units::bytes), hidden, dropped]);
         lines.push(("overhead", text));
+    }
+    if host.is_elsewhere {
+        lines.push(("VMM", "the virtual machine is not on this host".to_string()));
     }
     lines
 }
