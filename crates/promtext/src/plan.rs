@@ -82,6 +82,8 @@ pub(crate) fn plan<P: Borrow<Page>>(pages: &[P], filter: &Filter) -> Vec<Family>
         })
         .collect();
     let origins = origins(pages);
+    // No family has this number.
+    let mut last = vec![usize::MAX; origins.len()];
     let mut families = Vec::new();
     for at in 0..all.len() {
         let Some((named, after)) = all.get_mut(at..).and_then(<[_]>::split_first_mut) else {
@@ -96,7 +98,7 @@ pub(crate) fn plan<P: Borrow<Page>>(pages: &[P], filter: &Filter) -> Vec<Family>
             continue;
         }
         parts.sort_by_key(|part| part.page);
-        let overlaps = overlap(&parts, &origins);
+        let overlaps = overlap(&parts, &origins, &mut last, at);
         families.push(Family {
             name: named.name.to_vec(),
             kind,
@@ -211,31 +213,46 @@ fn member<'a, 'n>(base: &[u8], suffix: &str, names: &'a mut [Named<'n>]) -> Opti
     names.get_mut(at)
 }
 
-/// A number for each page: pages with the same number add the same label names with different values, so they have no
-/// series in common. `None` if another page adds exactly the same labels.
-fn origins<'a, P: Borrow<Page>>(pages: &'a [P]) -> Vec<Option<usize>> {
-    let mut texts: HashMap<&[u8], u32> = HashMap::new();
-    for page in pages {
-        *texts.entry(page.borrow().relabel().text()).or_default() += 1;
-    }
-    let mut kinds: HashMap<Vec<&[u8]>, usize> = HashMap::new();
+/// The labels that a page adds, as numbers: two pages that add the same label names with different values have no series in
+/// common.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    names: usize,
+    text: usize,
+}
+
+fn origins<'a, P: Borrow<Page>>(pages: &'a [P]) -> Vec<Origin> {
+    let mut texts: HashMap<&[u8], usize> = HashMap::new();
+    let mut names: HashMap<Vec<&[u8]>, usize> = HashMap::new();
     let origin = |page: &'a P| {
         let relabel = page.borrow().relabel();
-        let next = kinds.len();
-        let kind = *kinds
-            .entry(relabel.labels().map(|label| label.name).collect())
-            .or_insert(next);
-        (texts.get(relabel.text()) == Some(&1)).then_some(kind)
+        let (next_text, next_names) = (texts.len(), names.len());
+        let of_page = relabel.labels().map(|label| label.name).collect();
+        Origin {
+            names: *names.entry(of_page).or_insert(next_names),
+            text: *texts.entry(relabel.text()).or_insert(next_text),
+        }
     };
     pages.iter().map(origin).collect()
 }
 
-/// Whether two of the pages may have a series in common.
-fn overlap(parts: &[Part], origins: &[Option<usize>]) -> bool {
-    let Some(first) = parts.first() else { return false };
-    let origin = |part: &Part| origins.get(part.page as usize).copied().flatten();
-    let apart = origin(first).is_some() && parts.iter().all(|part| origin(part) == origin(first));
-    !apart && parts.iter().any(|part| part.page != first.page)
+/// Whether two of the pages may have a series in common. `last` has for each text the family in which it was last, and
+/// `family` is this one's number.
+fn overlap(parts: &[Part], origins: &[Origin], last: &mut [usize], family: usize) -> bool {
+    let origin = |part: &Part| origins.get(part.page as usize);
+    let Some(first) = parts.first().and_then(origin) else {
+        return false;
+    };
+    let mut pages = parts.chunk_by(|one, next| one.page == next.page);
+    pages.any(|of_page| {
+        let Some(origin) = of_page.first().and_then(origin) else {
+            return true;
+        };
+        let Some(last) = last.get_mut(origin.text) else {
+            return true;
+        };
+        origin.names != first.names || std::mem::replace(last, family) == family
+    })
 }
 
 #[cfg(test)]
@@ -250,6 +267,24 @@ mod tests {
         };
         let merge = Merge::new(bodies.iter().zip(ids).map(page).collect(), &Filter::default());
         String::from_utf8(merge.into_bytes()).unwrap()
+    }
+
+    /// Comparing series takes a quarter of the time of a long page: pages with the same labels are compared in the families
+    /// that both have.
+    #[test]
+    fn pages_with_the_same_labels_overlap_in_the_families_that_they_share() {
+        let page = |body: &'static str, id| Page::read(body, Relabel::new([("id", id)]).unwrap()).unwrap();
+        let pages = [
+            page("x 1\ny 1\n", "a"),
+            page("z 1\ny 1\n", "a"),
+            page("x 1\nz 1\n", "b"),
+        ];
+        let families = super::plan(&pages, &Filter::default());
+        let overlaps: Vec<_> = families
+            .iter()
+            .map(|family| (family.name.as_slice(), family.overlaps))
+            .collect();
+        assert_eq!(overlaps, [(&b"x"[..], false), (b"y", true), (b"z", false)]);
     }
 
     #[test]
