@@ -3,6 +3,8 @@
 
 #![allow(clippy::restriction)] // A test may panic.
 
+#[path = "support/conformance.rs"]
+mod conformance;
 #[path = "support/exporter.rs"]
 mod exporter;
 mod mock;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use conformance::{GVISOR, OUT_OF_SIGHT};
 use exporter::Monitor;
 use mock::{Call, Node, Ran, Reply, healthy};
 use serde_json::Value;
@@ -166,6 +169,9 @@ fn no_command_makes_a_shim_start_a_process() {
         .lines()
         .filter(|line| line.starts_with("kata_monitor_container_up{") && line.ends_with(" 1"));
     assert_eq!(up.count(), 2, "{page}");
+    let told_with_the_sandbox = [("container_network_", "it is the sandbox's, and told once")];
+    let lacks = [&OUT_OF_SIGHT[..], &GVISOR, &told_with_the_sandbox].concat();
+    conformance::check(&monitor.scrape(), "app", &lacks, false);
     assert_eq!(pod.forks(), 0);
 }
 

@@ -11,7 +11,17 @@ use protobuf::Message;
 use serde_json::{Value, json};
 use ttrpc::proto::{MessageHeader, Request, Response};
 
+use crate::conformance::{self, Lack};
+use crate::exporter::Monitor;
+use crate::monitor::contract::{V1_LACKS, V2_LACKS, is_v2};
 use crate::support::{eventually, fresh_id, kata_runtime};
+
+/// What a container has no numbers for that has a limit of memory alone, and no link.
+const PLAIN: [Lack; 3] = [
+    ("container_cpu_cfs_", "no quota was set"),
+    ("container_network_", "it has no link of its own"),
+    ("container_spec_cpu_quota", "no quota was set"),
+];
 
 /// A run root of containers/storage. What was started ends with it.
 struct Crio {
@@ -134,6 +144,15 @@ fn a_container_without_a_shim_is_asked_of_its_cgroup() {
         assert_eq!(event["data"]["memory"]["usage"]["limit"], 33_554_432);
         event["data"]["cpu"]["usage"]["total"].as_u64().unwrap()
     };
+    let mut exporter = Command::new(env!("CARGO_BIN_EXE_kata-runtime"));
+    exporter
+        .arg("--state")
+        .arg(node.dir.path())
+        .args(["monitor", "--listen-address", "127.0.0.1:0"]);
+    let page = Monitor::start(exporter).scrape();
+    let of_version: &[Lack] = if is_v2() { &V2_LACKS } else { &V1_LACKS };
+    conformance::check(&page, &id, &[of_version, &PLAIN].concat(), true);
+
     let before = usage();
     eventually("it uses the processor", || usage() > before + 50_000_000);
     // As runc counts it.

@@ -6,40 +6,9 @@ use std::fs;
 use containerd_shim_protos::cgroups::metrics::{Metrics, NetworkStat};
 use protobuf::Message;
 
-use crate::conformance::{self, Lack};
+use crate::conformance::{self, GVISOR, Lack, OUT_OF_SIGHT};
 use crate::mock;
 use crate::support::Node;
-
-/// What only a look at the container on its own machine tells: of one in a guest, or elsewhere.
-const OUT_OF_SIGHT: [Lack; 9] = [
-    (
-        "container_file_descriptors",
-        "its processes are not seen from here",
-    ),
-    (
-        "container_fs_inodes_",
-        "its filesystems are not seen from here; Kata's agent tells kata_guest_filesystem_*",
-    ),
-    (
-        "container_fs_limit_bytes",
-        "its filesystems are not seen from here",
-    ),
-    (
-        "container_fs_usage_bytes",
-        "its filesystems are not seen from here",
-    ),
-    ("container_processes", "its processes are not seen from here"),
-    ("container_sockets", "its processes are not seen from here"),
-    (
-        "container_spec_cpu_",
-        "the spec's may have changed since, and no shim reports today's",
-    ),
-    (
-        "container_spec_memory_reservation_limit_bytes",
-        "no shim reports it",
-    ),
-    ("container_ulimits_soft", "its processes are not seen from here"),
-];
 
 /// Kata's shims, with a guest on cgroup v2, where its agent is not asked.
 const KATA: [Lack; 16] = [
@@ -89,54 +58,6 @@ const KATA_RUST: [Lack; 1] = [(
     "container_memory_failures_total",
     "the Rust shim looks for it under a wrong name",
 )];
-
-/// gVisor's shim passes on what its sandbox tells: CPU time, memory and pids in use.
-const GVISOR: [Lack; 20] = [
-    ("container_blkio_", "the sandbox counts no devices"),
-    (
-        "container_cpu_cfs_",
-        "the sandbox's cgroup on the host has periods, of all its containers",
-    ),
-    (
-        "container_cpu_system_seconds_total",
-        "the sandbox does not tell it from user time",
-    ),
-    (
-        "container_cpu_user_seconds_total",
-        "the sandbox does not tell it from system time",
-    ),
-    ("container_fs_reads_", "the sandbox counts no devices"),
-    ("container_fs_writes_", "the sandbox counts no devices"),
-    ("container_hugetlb_", "the sandbox has none"),
-    ("container_memory_cache", "the sandbox tells one number of memory"),
-    ("container_memory_failcnt", "the sandbox always says 0"),
-    (
-        "container_memory_failures_total",
-        "the sandbox tells one number of memory",
-    ),
-    (
-        "container_memory_kernel_usage",
-        "the sandbox tells one number of memory",
-    ),
-    (
-        "container_memory_mapped_file",
-        "the sandbox tells one number of memory",
-    ),
-    (
-        "container_memory_max_usage_bytes",
-        "the sandbox tells one number of memory",
-    ),
-    ("container_memory_rss", "the sandbox tells one number of memory"),
-    ("container_memory_swap", "the sandbox tells one number of memory"),
-    ("container_oom_events_total", "the sandbox does not tell it"),
-    ("container_pressure_", "the sandbox does not tell it"),
-    ("container_spec_memory_limit_bytes", "the sandbox always says 0"),
-    (
-        "container_spec_memory_swap_limit_bytes",
-        "the sandbox always says 0",
-    ),
-    ("container_threads_max", "the sandbox does not tell it"),
-];
 
 /// runc's shim on cgroup v2, as tests/e2e has it for a machine with v2; and here the network, which no reply carries.
 const CGROUP_V2: [Lack; 5] = [

@@ -72,6 +72,87 @@ const MACHINES: [Lack; 3] = [
     ("container_hugetlb_", "no huge pages"),
 ];
 
+/// What only a look at the container on its own machine tells: of one in a guest, or elsewhere.
+#[allow(dead_code)] // Not all tests have such a container.
+pub const OUT_OF_SIGHT: [Lack; 9] = [
+    (
+        "container_file_descriptors",
+        "its processes are not seen from here",
+    ),
+    (
+        "container_fs_inodes_",
+        "its filesystems are not seen from here; Kata's agent tells kata_guest_filesystem_*",
+    ),
+    (
+        "container_fs_limit_bytes",
+        "its filesystems are not seen from here",
+    ),
+    (
+        "container_fs_usage_bytes",
+        "its filesystems are not seen from here",
+    ),
+    ("container_processes", "its processes are not seen from here"),
+    ("container_sockets", "its processes are not seen from here"),
+    (
+        "container_spec_cpu_",
+        "the spec's may have changed since, and no shim reports today's",
+    ),
+    (
+        "container_spec_memory_reservation_limit_bytes",
+        "no shim reports it",
+    ),
+    ("container_ulimits_soft", "its processes are not seen from here"),
+];
+
+/// gVisor's shim passes on what its sandbox tells: CPU time, memory and pids in use.
+#[allow(dead_code)] // Not all tests have such a container.
+pub const GVISOR: [Lack; 20] = [
+    ("container_blkio_", "the sandbox counts no devices"),
+    (
+        "container_cpu_cfs_",
+        "the sandbox's cgroup on the host has periods, of all its containers",
+    ),
+    (
+        "container_cpu_system_seconds_total",
+        "the sandbox does not tell it from user time",
+    ),
+    (
+        "container_cpu_user_seconds_total",
+        "the sandbox does not tell it from system time",
+    ),
+    ("container_fs_reads_", "the sandbox counts no devices"),
+    ("container_fs_writes_", "the sandbox counts no devices"),
+    ("container_hugetlb_", "the sandbox has none"),
+    ("container_memory_cache", "the sandbox tells one number of memory"),
+    ("container_memory_failcnt", "the sandbox always says 0"),
+    (
+        "container_memory_failures_total",
+        "the sandbox tells one number of memory",
+    ),
+    (
+        "container_memory_kernel_usage",
+        "the sandbox tells one number of memory",
+    ),
+    (
+        "container_memory_mapped_file",
+        "the sandbox tells one number of memory",
+    ),
+    (
+        "container_memory_max_usage_bytes",
+        "the sandbox tells one number of memory",
+    ),
+    ("container_memory_rss", "the sandbox tells one number of memory"),
+    ("container_memory_swap", "the sandbox tells one number of memory"),
+    ("container_oom_events_total", "the sandbox does not tell it"),
+    ("container_pressure_", "the sandbox does not tell it"),
+    ("container_spec_memory_limit_bytes", "the sandbox always says 0"),
+    (
+        "container_spec_memory_swap_limit_bytes",
+        "the sandbox always says 0",
+    ),
+    ("container_threads_max", "the sandbox does not tell it"),
+];
+
 /// Compares a container's names on a page with the list, less what its runtime has no number for. `of_machine` are
 /// the names that may be there or not.
 #[track_caller]

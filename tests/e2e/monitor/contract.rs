@@ -12,9 +12,9 @@ use crate::exporter::Page;
 use crate::support::{Containerd, Task, eventually, for_each_containerd};
 use crate::wire::wire;
 
-const V1_LACKS: [Lack; 1] = [("container_pressure_", "cgroup v1 has no pressure files")];
+pub const V1_LACKS: [Lack; 1] = [("container_pressure_", "cgroup v1 has no pressure files")];
 
-const V2_LACKS: [Lack; 3] = [
+pub const V2_LACKS: [Lack; 3] = [
     (
         "container_hugetlb_max_usage_bytes",
         "cgroup v2 has no such file; cAdvisor says 0",
@@ -29,7 +29,7 @@ const V2_LACKS: [Lack; 3] = [
     ),
 ];
 
-fn is_v2() -> bool {
+pub fn is_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 

@@ -1,6 +1,6 @@
 //! `monitor` on containers of real containerds, scraped by a real Prometheus.
 
-mod contract;
+pub mod contract;
 mod usage;
 
 use std::collections::BTreeSet;

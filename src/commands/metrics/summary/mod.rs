@@ -6,6 +6,7 @@ mod model;
 mod show;
 mod vm;
 
+use shimstat::node::processes::vmm;
 use shimstat::survey::Survey;
 
 use self::look::Look;
@@ -13,7 +14,7 @@ use self::model::Summary;
 use super::sandbox::Sandbox;
 use crate::cli::{Metrics, MetricsFormat};
 use crate::context::Context;
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 use crate::output;
 
 pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> {
@@ -32,6 +33,10 @@ pub async fn run(context: &Context, arguments: &Metrics) -> Result<(), Failure> 
             Summary::new(sandbox.id(), &second, Some(&first))
         }
     };
+    let vmm = vmm(&first.processes.1).and_then(|part| part.processes.first());
+    if let Some(why) = survey.hides_network(vmm.map_or(0, |process| process.pid)) {
+        output::notice(exit::hidden(why));
+    }
     output::answer(&match arguments.format {
         Some(MetricsFormat::Json) => show::json(&summary),
         _ => show::table(&summary),
