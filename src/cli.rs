@@ -411,7 +411,7 @@ fn positive(text: &str) -> Result<Duration, String> {
 }
 
 fn with_examples(error: duration::DurationError) -> String {
-    format!("{error} (durations are such as 500ms, 3s, 1m30s)")
+    format!("{error} (examples: 500ms, 3s, 1m30s)")
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

@@ -155,11 +155,11 @@ fn of_denial(status: &str, path: &Path) -> &'static str {
     let has = |number: u32| capabilities & (1 << number) != 0;
     let (overrides, searches, traces) = (has(1), has(2), has(19));
     if path.starts_with("/proc") && !traces {
-        "this root lacks CAP_SYS_PTRACE, which looking at other processes needs: add it to the service or container"
+        "root lacks CAP_SYS_PTRACE here, which looking at other processes needs: add it to the service or container"
     } else if !overrides && !searches {
-        "this root lacks CAP_DAC_READ_SEARCH, which reaching containerd's sockets needs: add it to the service or container"
+        "root lacks CAP_DAC_READ_SEARCH here, which reaching containerd's sockets needs: add it to the service or container"
     } else if !overrides {
-        "this root lacks CAP_DAC_OVERRIDE, which another user's containers need: add it to the service or container"
+        "root lacks CAP_DAC_OVERRIDE here, which another user's containers need: add it to the service or container"
     } else {
         "root has the right to this, so a security module forbids it: look for denials of SELinux or AppArmor in the node's journal"
     }
@@ -283,7 +283,7 @@ impl Remedy for exporter_web::Error {
             Self::Systemd(_) => "systemctl status kata-runtime-monitor.socket shows what systemd listens on",
             Self::NoAddress => "name one with --listen-address",
             Self::WebConfig(_) => {
-                "docs/reference-web-config.md describes that file; without --web.config.file there is neither TLS nor a password"
+                "its format is that of Prometheus' exporters (web-configuration.md of exporter-toolkit)"
             }
             _ => RESOURCES,
         }

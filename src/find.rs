@@ -24,7 +24,7 @@ pub enum Found {
 /// Where we looked, or what is there instead, and what to do.
 pub struct Nothing {
     pub found: String,
-    pub remedy: &'static str,
+    pub remedy: String,
 }
 
 /// Checks an id or a name from the command line, before anything is done with it.
@@ -85,13 +85,13 @@ pub async fn container(
         }
         (None, _) => Ok(Found::Nothing(match missing {
             Some(error @ FindError::Creating(_)) => Nothing {
-                remedy: error.remedy(),
+                remedy: error.remedy().to_string(),
                 found: error.to_string(),
             },
             _ => match wanted.in_pod(&containers).as_slice() {
                 [] => Nothing {
                     found: context.node.looked_in(),
-                    remedy: if context.node.is_there() { LIST } else { PLACES },
+                    remedy: if context.node.is_there() { LIST } else { PLACES }.to_string(),
                 },
                 members => only_containers(members),
             },
@@ -108,7 +108,7 @@ fn only_containers(members: &[&Arc<Container>]) -> Nothing {
             "its sandbox is not on disk, its containers are: {}",
             names.join(", ")
         ),
-        remedy: "name one of its containers",
+        remedy: "name one of its containers".to_string(),
     }
 }
 
@@ -119,7 +119,7 @@ fn read(bundle: Bundle) -> Found {
         // It is being created or deleted.
         None => Found::Nothing(Nothing {
             found: format!("no shim has been started in {}", path.display()),
-            remedy: RETRY,
+            remedy: RETRY.to_string(),
         }),
     }
 }

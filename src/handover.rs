@@ -37,7 +37,8 @@ pub fn run_or_exit(unparsed: clap::Error) -> ExitCode {
         && unparsed.get(ContextKind::SuggestedSubcommand).is_none()
     {
         output::notice(
-            "Such a command is passed to the next kata-runtime on PATH (Kata's own is often in /opt/kata/bin): there is none.",
+            "A command that this kata-runtime does not have is passed to the next one on PATH (Kata's is often in \
+             /opt/kata/bin): there is none.",
         );
     }
     ExitCode::from(u8::try_from(unparsed.exit_code()).unwrap_or(2))

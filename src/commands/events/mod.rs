@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
     ) -> Result<Arc<Subject>, Failure> {
         let container = match find::container(self.context, inventory, wanted, given).await? {
             Found::Container(container) => container,
-            Found::Nothing(nothing) => return Err(does_not_exist(given, nothing.found, nothing.remedy)),
+            Found::Nothing(nothing) => return Err(does_not_exist(given, nothing.found, &nothing.remedy)),
         };
         // What is wrong has been reported.
         self.subject(container, Some(given)).ok_or_else(Failure::reported)

@@ -8,7 +8,7 @@ use shimstat::shim::{ShimError, dial_text};
 use shimstat::survey::{AskError, MonitorError, MonitorQuestion, NotRunning, Survey};
 
 use crate::context::Context;
-use crate::exit::{Failure, LIST, MORE_OF_IT, Remedy};
+use crate::exit::{Failure, MORE_OF_IT, Remedy};
 use crate::find::{self, Found, Nothing};
 use crate::output;
 use crate::sandbox_page::{self, MetricsSource, SandboxMetrics};
@@ -20,7 +20,7 @@ pub struct Sandbox {
     /// The container that led to it, where it was not the sandbox that was given.
     by: Option<Arc<Container>>,
     /// What was found instead of a sandbox, where that explains why there is no monitor.
-    found: Option<String>,
+    found: Option<Nothing>,
 }
 
 impl Sandbox {
@@ -29,12 +29,12 @@ impl Sandbox {
         let mut inventory = Inventory::new(context.node.clone());
         let sandbox = match find::container(context, &mut inventory, &wanted, given).await? {
             Found::Container(container) => Self::of(context, container)?,
-            Found::Nothing(Nothing { found, remedy }) => match wanted.id() {
-                Some(id) => Self::unknown_to_containerd(id.clone(), found)?,
+            Found::Nothing(nothing) => match wanted.id() {
+                Some(id) => Self::unknown_to_containerd(id.clone(), nothing)?,
                 None => {
                     return Err(Failure::new(format!("Sandbox ({given}) does not exist"))
-                        .and(found)
-                        .and(remedy));
+                        .and(nothing.found)
+                        .and(nothing.remedy));
                 }
             },
         };
@@ -53,7 +53,10 @@ impl Sandbox {
         match &description.role {
             Role::Sandbox => Ok(Self::new(Some(container), None)),
             Role::Plain => {
-                let found = format!("container {id} is in no sandbox, and has no monitor of its own");
+                let found = Nothing {
+                    found: format!("container {id} is in no sandbox, and has no monitor of its own"),
+                    remedy: format!("its statistics: kata-runtime events --stats {id}"),
+                };
                 Ok(Self::new(Some(container), Some(found)))
             }
             Role::InSandbox(sandbox) => {
@@ -77,7 +80,7 @@ impl Sandbox {
         }
     }
 
-    fn new(own: Option<Arc<Container>>, found: Option<String>) -> Self {
+    fn new(own: Option<Arc<Container>>, found: Option<Nothing>) -> Self {
         let pod = pods(own.as_slice()).into_iter().next();
         Self {
             pod: pod.unwrap_or_else(|| Pod::unknown_to_containerd(String::new(), Vec::new())),
@@ -87,7 +90,7 @@ impl Sandbox {
     }
 
     /// containerd does not know it, but its monitor's socket may be there.
-    fn unknown_to_containerd(wanted: Id, looked: String) -> Result<Self, Failure> {
+    fn unknown_to_containerd(wanted: Id, looked: Nothing) -> Result<Self, Failure> {
         let below = monitor::sandboxes(wanted.as_str())?;
         let ids: Vec<_> = below.keys().collect();
         let id = match ids.as_slice() {
@@ -201,10 +204,7 @@ impl Sandbox {
                 // Where no sandbox was found, that is why nobody listens there.
                 match &self.found {
                     None => failure.and(error.remedy()),
-                    Some(found) if self.pod.main().is_some() => failure
-                        .and(found)
-                        .and(format!("its statistics: kata-runtime events --stats {id}")),
-                    Some(looked) => failure.and(looked).and(LIST),
+                    Some(instead) => failure.and(&instead.found).and(&instead.remedy),
                 }
             }
             MonitorError::Ask(AskError::NotRunning(why)) => not_running(id, why),

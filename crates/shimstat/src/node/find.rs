@@ -121,7 +121,7 @@ impl Node {
         if self.state_dirs.is_empty() {
             let (shown, others) = USUAL_PLACES.split_at(2);
             return format!(
-                "no container engine was found: none of the usual directories is there ({} and {} others)",
+                "no container engine was found: there are no containers in the usual places ({} and {} others)",
                 shown
                     .iter()
                     .map(|place| place.path)
