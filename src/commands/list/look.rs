@@ -8,7 +8,7 @@ use shimstat::survey::{ConcurrencyLimit, StateAndGuest, Survey};
 use tokio::task::JoinSet;
 
 use super::row::{self, ListRow};
-use crate::cli::List;
+use crate::cli::{List, ListFormat};
 use crate::context::{CONCURRENCY, Context};
 use crate::guest_side::GuestSide;
 use crate::output;
@@ -42,10 +42,13 @@ pub async fn ask(
     rows
 }
 
-/// Says what is wrong with containers for whose status there is no word. With `--verbose` it was said of all.
-pub fn tell_errors<'a>(context: &Context, rows: impl IntoIterator<Item = &'a ListRow>) {
-    let unnamed = rows.into_iter().filter(|row| row.status == row::ERROR);
-    for row in unnamed.filter(|_| !context.verbose) {
+/// Says what is wrong with containers for whose status there is no word, where that was not said: it is in JSON, and with
+/// `--verbose` it is said of all.
+pub fn tell_errors<'a>(context: &Context, arguments: &List, rows: impl IntoIterator<Item = &'a ListRow>) {
+    if context.verbose || matches!(arguments.format, ListFormat::Json | ListFormat::Jsonl) {
+        return;
+    }
+    for row in rows.into_iter().filter(|row| row.status == row::ERROR) {
         let error = row.error.as_deref().unwrap_or_default();
         output::notice(&format!("container {}: {error}", row.container.id()));
     }

@@ -66,7 +66,7 @@ pub async fn run(context: &Context, arguments: &List) -> Result<(), Failure> {
         survey = survey.keeping_connections();
     }
     let rows = ask(context, &survey, wanted.map(Arc::new)).await;
-    tell_errors(context, &rows);
+    tell_errors(context, arguments, &rows);
     let mut pods = by_pod(rows);
     if show.tells_of_guests() {
         ask_guests(context, &survey, &mut pods).await;

@@ -50,7 +50,7 @@ pub async fn run(
         let (changed, gone) = changes(&mut known, rows);
         let changed = changed.iter().filter_map(|path| known.get(path));
         let rows: Vec<_> = changed.chain(&gone).collect();
-        tell_errors(context, rows.iter().copied());
+        tell_errors(context, arguments, rows.iter().copied());
         if !rows.is_empty() {
             output::answer(&show.changed(&rows, SystemTime::now()))?;
         }
