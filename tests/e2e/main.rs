@@ -13,6 +13,7 @@ mod support;
 mod tsdb;
 
 mod cgroup;
+mod cgroup_v2;
 mod cost;
 mod cri;
 mod events;

@@ -13,8 +13,8 @@ use ttrpc::proto::{MessageHeader, Request, Response};
 
 use crate::conformance::{self, Lack};
 use crate::exporter::Monitor;
-use crate::monitor::contract::{V1_LACKS, V2_LACKS, is_v2};
-use crate::support::{eventually, fresh_id, kata_runtime};
+use crate::monitor::contract::{V1_LACKS, V2_LACKS};
+use crate::support::{eventually, fresh_id, is_cgroup_v2, kata_runtime};
 
 /// What a container has no numbers for that has a limit of memory alone, and no link.
 const PLAIN: [Lack; 3] = [
@@ -150,7 +150,7 @@ fn a_container_without_a_shim_is_asked_of_its_cgroup() {
         .arg(node.dir.path())
         .args(["monitor", "--listen-address", "127.0.0.1:0"]);
     let page = Monitor::start(exporter).scrape();
-    let of_version: &[Lack] = if is_v2() { &V2_LACKS } else { &V1_LACKS };
+    let of_version: &[Lack] = if is_cgroup_v2() { &V2_LACKS } else { &V1_LACKS };
     conformance::check(&page, &id, &[of_version, &PLAIN].concat(), true);
 
     let before = usage();

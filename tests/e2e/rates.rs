@@ -75,7 +75,7 @@ fn a_busy_loop_under_a_quota_uses_its_quota() {
         let task = containerd.run_container(&["--cpus", "0.5"], &["sh", "-c", "while :; do :; done"]);
         let mut rows = Rows::of(&containerd.state(), &task);
         assert_eq!(rows.row()[1], "-", "one sample has no rate");
-        let burned = || task.cgroup("cpuacct", "cpuacct.usage");
+        let burned = || task.cpu_time();
         let (before, begin) = (burned(), Instant::now());
         let shown: Vec<f64> = (0..8)
             .map(|_| {

@@ -18,7 +18,7 @@ const NAMES: [&str; 4] = [
 /// What keeps a processor busy for as long as it lives.
 const BUSY: [&str; 3] = ["sh", "-c", "while :; do :; done"];
 
-fn top(containerd: &Containerd, arguments: &str) -> Tmux {
+pub fn top(containerd: &Containerd, arguments: &str) -> Tmux {
     let program = env!("CARGO_BIN_EXE_kata-runtime");
     let state = containerd.state();
     Tmux::start(
@@ -33,21 +33,16 @@ fn number(cells: &[String], place: usize) -> Option<f64> {
 
 /// The per cent of a processor that the kernel says a container used while something was done.
 fn burned(task: &Task, meanwhile: impl FnOnce()) -> f64 {
-    let (begin, before) = (Instant::now(), task.cgroup("cpuacct", "cpuacct.usage"));
+    let (begin, before) = (Instant::now(), task.cpu_time());
     meanwhile();
-    let used = task.cgroup("cpuacct", "cpuacct.usage") - before;
+    let used = task.cpu_time() - before;
     used as f64 / begin.elapsed().as_nanos() as f64 * 100.0
 }
 
 /// The enforcement periods of a container's quota, and in how many of them it was held back.
 fn periods(task: &Task) -> (f64, f64) {
-    let stat = task.cgroup_text("cpu", "cpu.stat");
-    let number = |key: &str| {
-        let line = stat.lines().find_map(|line| line.strip_prefix(key));
-        line.and_then(|number| number.trim().parse().ok())
-            .expect("the kernel counts")
-    };
-    (number("nr_periods "), number("nr_throttled "))
+    let number = |key: &str| task.cgroup_key("cpu", "cpu.stat", key) as f64;
+    (number("nr_periods"), number("nr_throttled"))
 }
 
 #[test]
@@ -98,17 +93,11 @@ fn memory_and_kills_for_want_of_it() {
         ];
         let task = containerd.run_container(&["--memory-limit", "33554432"], &command);
         let tmux = top(containerd, "");
-        let kills = || {
-            let control = task.cgroup_text("memory", "memory.oom_control");
-            control
-                .lines()
-                .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<f64>().ok())
-        };
         let screen = tmux.wait_for("a kill", |screen| {
             number(&cells(screen, &task.id), 9).is_some_and(|kills| kills > 0.0)
         });
         assert!(
-            number(&cells(&screen, &task.id), 9) <= kills(),
+            number(&cells(&screen, &task.id), 9) <= Some(task.oom_kills() as f64),
             "no more than the kernel counts"
         );
         // Of 160 columns the bar has some, and it is one word.

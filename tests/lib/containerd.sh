@@ -39,27 +39,34 @@ ctd_mirror() {
     echo "${found:-http://deb.debian.org/debian}"
 }
 
-# ctd_fetch SUITE DEST: the containerd of another Debian suite, unpacked (not installed) into DEST. Prints the
-# directory of its binaries. Fails, with the reason on stderr, where that cannot be had.
+# ctd_unpack SUITE PACKAGE DEST: unpacks (does not install) a package of another Debian suite into DEST. PACKAGE is a
+# regular expression that one package's name matches. Fails, with the reason on stderr, where it cannot be had.
+ctd_unpack() {
+    local suite=$1 package=$2 dest=$3 work apt
+    work=$(mktemp -d)
+    mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(ctd_mirror) $suite main" >"$work/sources.list"
+    apt=(-qq -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null
+        -o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache" -o APT::Sandbox::User=root
+        -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false
+        -o Acquire::http::Timeout=30 -o Acquire::Retries=2)
+    if ! apt-get "${apt[@]}" update >"$work/log" 2>&1 </dev/null ||
+        ! package=$(apt-cache "${apt[@]}" search --names-only "$package" | cut -d' ' -f1 | sort -V | tail -n 1) ||
+        ! (cd "$work" && apt-get "${apt[@]}" download "$package") >>"$work/log" 2>&1 </dev/null ||
+        ! { rm -rf "$dest" && mkdir -p "$dest" && dpkg -x "$work"/*.deb "$dest"; } >>"$work/log" 2>&1; then
+        tail -n 3 "$work/log" >&2
+        rm -rf "$work"
+        return 1
+    fi
+    rm -rf "$work"
+}
+
+# ctd_fetch SUITE DEST: the containerd of another Debian suite, unpacked into DEST. Prints the directory of its binaries.
+# Fails, with the reason on stderr, where that cannot be had.
 ctd_fetch() {
     local suite=$1 dest=$2 bin=$2/usr/bin
     if ! "$bin/containerd" --version >/dev/null 2>&1; then
-        local work
-        work=$(mktemp -d)
-        mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
-        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(ctd_mirror) $suite main" >"$work/sources.list"
-        local apt=(apt-get -qq -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null
-            -o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache" -o APT::Sandbox::User=root
-            -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false
-            -o Acquire::http::Timeout=30 -o Acquire::Retries=2)
-        if ! { "${apt[@]}" update && (cd "$work" && "${apt[@]}" download containerd); } >"$work/log" 2>&1 </dev/null ||
-            ! { rm -rf "$dest" && mkdir -p "$dest" && dpkg -x "$work"/containerd_*.deb "$dest"; } >>"$work/log" 2>&1 ||
-            ! "$bin/containerd" --version >>"$work/log" 2>&1; then
-            tail -n 3 "$work/log" >&2
-            rm -rf "$work"
-            return 1
-        fi
-        rm -rf "$work"
+        ctd_unpack "$suite" '^containerd$' "$dest" && "$bin/containerd" --version >/dev/null || return 1
     fi
     echo "$bin"
 }

@@ -272,6 +272,11 @@ impl Drop for Containerd {
     }
 }
 
+/// Whether containers have cgroup v2 here.
+pub fn is_cgroup_v2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
 /// An id that nobody on this machine had before.
 pub fn fresh_id(prefix: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -408,6 +413,36 @@ impl Task<'_> {
         fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
     }
 
+    /// The CPU time that the container has used, in nanoseconds.
+    #[track_caller]
+    pub fn cpu_time(&self) -> u64 {
+        if is_cgroup_v2() {
+            return self.cgroup_key("cpu", "cpu.stat", "usage_usec") * 1000;
+        }
+        self.cgroup("cpuacct", "cpuacct.usage")
+    }
+
+    /// How many of its processes were OOM-killed.
+    #[track_caller]
+    pub fn oom_kills(&self) -> u64 {
+        let file = if is_cgroup_v2() {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        };
+        self.cgroup_key("memory", file, "oom_kill")
+    }
+
+    /// A number from a file that has a key on each line.
+    #[track_caller]
+    pub fn cgroup_key(&self, controller: &str, file: &str, key: &str) -> u64 {
+        let text = self.cgroup_text(controller, file);
+        let number = text
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok());
+        number.unwrap_or_else(|| panic!("{key} of {file} in {text:?}"))
+    }
+
     /// Writes to a file of the container's cgroup.
     #[track_caller]
     pub fn set_cgroup(&self, controller: &str, file: &str, text: &str) {
@@ -419,13 +454,23 @@ impl Task<'_> {
     #[track_caller]
     pub fn cgroup_file(&self, controller: &str, file: &str) -> PathBuf {
         let lines = fs::read_to_string(format!("/proc/{}/cgroup", self.pid())).expect("the process is there");
-        let path = lines.lines().find_map(|line| {
-            let (names, path) = line.split_once(':')?.1.split_once(':')?;
-            names.split(',').any(|name| name == controller).then_some(path)
-        });
-        let path = path.expect("this host has cgroup v1");
+        let path = |wanted: &str| {
+            lines.lines().find_map(|line| {
+                let (names, path) = line.split_once(':')?.1.split_once(':')?;
+                names.split(',').any(|name| name == wanted).then_some(path)
+            })
+        };
+        // cgroup v2 has one directory for all controllers, on the line without names.
+        let (mount, path) = if is_cgroup_v2() {
+            ("", path("").expect("it is in a cgroup"))
+        } else {
+            (
+                controller,
+                path(controller).expect("it is in a cgroup of this controller"),
+            )
+        };
         Path::new("/sys/fs/cgroup")
-            .join(controller)
+            .join(mount)
             .join(path.trim_start_matches('/'))
             .join(file)
     }

@@ -11,17 +11,17 @@ pub mod cri;
 pub mod tmux;
 
 pub use command::{Ran, Running, kata_runtime};
-pub use containerd::{Containerd, Task, for_each_containerd, for_each_cri, fresh_id};
+pub use containerd::{Containerd, Task, for_each_containerd, for_each_cri, fresh_id, is_cgroup_v2};
 
 use std::time::{Duration, Instant};
 
-/// Waits until the condition holds; fails the test if it does not within 20 s.
+/// Waits until the condition holds; fails the test if it does not within a minute.
 #[track_caller]
 pub fn eventually(what: &str, condition: impl Fn() -> bool) {
     let begin = Instant::now();
     while !condition() {
         assert!(
-            begin.elapsed() < Duration::from_secs(20),
+            begin.elapsed() < Duration::from_secs(60),
             "waited in vain for: {what}"
         );
         std::thread::sleep(Duration::from_millis(20));

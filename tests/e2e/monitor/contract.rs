@@ -9,7 +9,7 @@ use std::thread;
 use super::{IDLE, SHARED, monitor};
 use crate::conformance::{self, Lack};
 use crate::exporter::Page;
-use crate::support::{Containerd, Task, eventually, for_each_containerd};
+use crate::support::{Containerd, Task, eventually, for_each_containerd, is_cgroup_v2};
 use crate::wire::wire;
 
 pub const V1_LACKS: [Lack; 1] = [("container_pressure_", "cgroup v1 has no pressure files")];
@@ -28,10 +28,6 @@ pub const V2_LACKS: [Lack; 3] = [
         "cAdvisor has it on cgroup v1 alone, and says 0",
     ),
 ];
-
-pub fn is_v2() -> bool {
-    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
-}
 
 fn number(page: &Page, name: &str, task: &Task) -> u64 {
     let value = page.value(name, &[("id", &task.id)]);
@@ -95,7 +91,12 @@ fn a_container_of_runcs_has_the_names_of_the_conformance_list(containerd: &Conta
     });
     let page = scrape();
     page.check();
-    conformance::check(&page, &task.id, if is_v2() { &V2_LACKS } else { &V1_LACKS }, true);
+    conformance::check(
+        &page,
+        &task.id,
+        if is_cgroup_v2() { &V2_LACKS } else { &V1_LACKS },
+        true,
+    );
 
     // Beside what the kernel says of its processes and its disk.
     assert_eq!(number(&page, "container_processes", &task), 2);
@@ -166,7 +167,7 @@ fn a_resize_shows_in_the_next_scrape(containerd: &Containerd) {
     ]);
     assert_eq!(number(&page, "container_spec_cpu_quota", &task), 150_000);
     assert_eq!(number(&page, "container_threads_max", &task), 77);
-    if !is_v2() {
+    if !is_cgroup_v2() {
         assert_eq!(number(&page, "container_spec_cpu_shares", &task), 512);
     }
     let page = update(&["--cpu-quota", "-1"]);
@@ -181,7 +182,7 @@ fn cpu_time_has_all_its_digits(containerd: &Containerd) {
     let task = containerd.run_container(&[], &["sh", "-c", "while :; do :; done"]);
     let monitor = monitor(containerd);
     let used = || -> u64 {
-        if is_v2() {
+        if is_cgroup_v2() {
             let text = task.cgroup_text("cpu", "cpu.stat");
             let line = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
             line.and_then(|word| word.parse::<u64>().ok()).expect("a number") * 1000
@@ -218,7 +219,7 @@ impl Drop for InChild {
 }
 
 fn the_page_cache_of_child_cgroups_counts(containerd: &Containerd) {
-    if is_v2() {
+    if is_cgroup_v2() {
         return; // All of memory.stat is with child cgroups there.
     }
     let task = containerd.run_container(&[], &IDLE);

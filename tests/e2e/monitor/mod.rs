@@ -22,7 +22,7 @@ use crate::wire::wire;
 const IDLE: [&str; 2] = ["sleep", "1000"];
 
 /// How old an answer may be that a scrape shares with one before it.
-const SHARED: Duration = Duration::from_millis(1100);
+pub const SHARED: Duration = Duration::from_millis(1100);
 
 /// The annotations of a pod `shop/web`, as containerd's CRI writes them: three of the pod, two of a container in it.
 const POD: [&str; 10] = [

@@ -20,16 +20,6 @@ fn now() -> f64 {
     now.expect("a clock").as_secs_f64()
 }
 
-/// A number in a file of the container's cgroup that has a key on each line.
-#[track_caller]
-fn stat(task: &Task, controller: &str, file: &str, key: &str) -> u64 {
-    let text = task.cgroup_text(controller, file);
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-    line.expect("the kernel has it").parse().expect("a number")
-}
-
 /// Notes again and again how much CPU time a cgroup has used.
 struct Burning {
     stop: Sender<()>,
@@ -123,7 +113,7 @@ fn prometheus_sees_what_real_containers_use() {
         prometheus.eventually("container_cpu_usage_seconds_total", 3);
 
         // What they burn, by their own cgroups, between two of Prometheus's scrapes.
-        let held_back = || stat(&plain, "cpu", "cpu.stat", "nr_throttled");
+        let held_back = || plain.cgroup_key("cpu", "cpu.stat", "nr_throttled");
         let held_back_before = held_back();
         let burning =
             [&plain, &child].map(|task| Burning::watch(task.cgroup_file("cpuacct", "cpuacct.usage")));
@@ -224,7 +214,7 @@ fn prometheus_sees_what_real_containers_use() {
         // Memory, by the cgroups' own files. The kernel counts it in lots.
         let of = |family: &str, task: &Task| value(&prometheus, &format!("{family}{{id='{}'}}", task.id));
         for task in [&plain, &child] {
-            let inactive = stat(task, "memory", "memory.stat", "total_inactive_file");
+            let inactive = task.cgroup_key("memory", "memory.stat", "total_inactive_file");
             let set = of("container_memory_working_set_bytes", task);
             let expected = used(task).saturating_sub(inactive) as f64;
             assert!(
