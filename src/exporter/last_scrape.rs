@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use shimstat::node::{Container, Pod};
 use shimstat::survey::Sample;
+use tokio::time::Instant;
 
 use super::reason::NoAnswer;
 

@@ -14,12 +14,15 @@ mod reason;
 mod routes;
 mod scrape;
 mod self_metrics;
+#[cfg(test)]
+mod tests;
 mod vm;
 
 use std::sync::Arc;
 
 use exporter_web::Server;
 use shimstat::node::Inventory;
+use shimstat::survey::Survey;
 
 use self::profile::Selection;
 use self::routes::Routes;
@@ -44,12 +47,13 @@ pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> 
         output::notice(&line);
     }
     keep_a_thread().await?;
-    let inventory = Inventory::new(context.node.clone());
+    let mut inventory = Inventory::new(context.node.clone());
+    let survey = Survey::new(context.timeout, arguments.max_concurrent).at_pace(arguments.pacing.pace());
     let scraper = Scraper::new(
-        inventory,
+        Box::new(move || inventory.pods()),
+        survey,
         context.timeout,
         arguments.max_concurrent,
-        arguments.pacing.pace(),
         context.verbose || flags.is_verbose(),
     );
     let routes = Arc::new(Routes::new(

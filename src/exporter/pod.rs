@@ -1,7 +1,7 @@
 //! Asking one pod.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use promtext::{Page, PageReader, Relabel};
 use shimstat::node::processes::{ResourceUse, VmParts};
@@ -11,6 +11,7 @@ use shimstat::stats::Stats;
 use shimstat::survey::{
     AskError, ConcurrencyLimit, Flight, Network, NoGuest, Origin, Sample, Statistics, Survey, Via,
 };
+use tokio::time::Instant;
 
 use super::container_metrics;
 use super::host::HostReader;
@@ -339,7 +340,7 @@ fn unmeasured(state: TaskState, network: Network) -> Sample {
     Sample {
         state,
         stats,
-        taken: Instant::now(),
+        taken: Instant::now().into_std(),
         origin: Origin::Shim,
     }
 }

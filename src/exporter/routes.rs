@@ -1,11 +1,12 @@
 //! From a request to its answer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use exporter_web::header::HeaderMap;
 use exporter_web::{Request, Response, StatusCode};
 use promtext::Filter;
 use shimstat::survey::MonitorQuestion;
+use tokio::time::Instant;
 
 use super::pages;
 use super::profile::Selection;
@@ -58,7 +59,7 @@ impl Routes {
         if let Some(sandbox) = request.query("sandbox") {
             return self.one_sandbox(&sandbox, &families, deadline).await;
         }
-        let claimed = tokio::time::timeout_at(deadline.into(), request.claim_large_answer());
+        let claimed = tokio::time::timeout_at(deadline, request.claim_large_answer());
         if claimed.await.is_err() {
             return text(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -3,14 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use exporter_web::Source;
 use promtext::{Filter, Kind, Merge, Page, Relabel, Value, Writer};
-use shimstat::node::pace::Pace;
-use shimstat::node::{Container, Inventory, NetworkNamespace, Pod, ReadError, Runtime};
+use shimstat::node::{Container, NetworkNamespace, Pod, ReadError, Runtime};
 use shimstat::survey::{ConcurrencyLimit, Flight, Hidden, MonitorQuestion, SingleFlight, Survey};
+use tokio::time::Instant;
 
 use super::container_metrics;
 use super::host::HostReader;
@@ -26,14 +26,17 @@ use crate::output;
 use crate::sandbox_page::{self, MetricsSource, SandboxMetrics};
 
 /// How old an answer may be that a scraper shares with another that came a moment before.
-const FRESH: Duration = Duration::from_secs(1);
+pub const FRESH: Duration = Duration::from_secs(1);
 
 /// Pages that took this much memory are worth being given back to the machine when they are gone.
 const MUCH: u64 = 4 << 20;
 
+/// Lists the pods of the node.
+pub type ListPods = Box<dyn FnMut() -> Result<Vec<Pod>, ReadError> + Send>;
+
 /// Asks the node's shims, for all scrapers together.
 pub struct Scraper {
-    inventory: Mutex<Inventory>,
+    list: Mutex<ListPods>,
     asker: Asker,
     pods: SingleFlight<PathBuf, PodAnswers>,
     bodies: SingleFlight<(PathBuf, MonitorQuestion), Option<Result<Bytes, NoAnswer>>>,
@@ -53,15 +56,12 @@ pub struct Gathered {
 }
 
 impl Scraper {
-    /// Asks at most `concurrency` pods at once, and waits `limit` for each answer.
-    pub fn new(inventory: Inventory, limit: Duration, concurrency: usize, pace: Pace, verbose: bool) -> Self {
+    /// Asks at most `concurrency` pods at once, and waits `limit` for all answers of a pod.
+    pub fn new(list: ListPods, survey: Survey, limit: Duration, concurrency: usize, verbose: bool) -> Self {
         Self {
-            inventory: Mutex::new(inventory),
+            list: Mutex::new(list),
             asker: Asker {
-                survey: Survey::new(limit, concurrency)
-                    .keeping_connections()
-                    .at_pace(pace)
-                    .measuring(),
+                survey: survey.keeping_connections().measuring(),
                 limit,
                 concurrency: ConcurrencyLimit::new(concurrency),
                 reader: Arc::default(),
@@ -82,8 +82,8 @@ impl Scraper {
 
     /// The pods of the node.
     fn list(&self) -> Result<Vec<Arc<Pod>>, ReadError> {
-        let mut inventory = self.inventory.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(inventory.pods()?.into_iter().map(Arc::new).collect())
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(list()?.into_iter().map(Arc::new).collect())
     }
 
     /// What the last scrape of everything found; `None` before the first.
@@ -129,7 +129,7 @@ impl Scraper {
             }
         };
         // What is not there by then is said to be missing.
-        let _ = tokio::time::timeout_at(deadline.into(), all).await;
+        let _ = tokio::time::timeout_at(deadline, all).await;
         let waited = started.elapsed();
         let gathered = self.compose(&pods, &round, selection, waited, asker.sandboxes);
         self.figures.took(waited);
@@ -176,7 +176,7 @@ impl Scraper {
                 *flight.found() = Some(body.map(Bytes::from).map_err(NoAnswer::from));
             },
         );
-        let ended = tokio::time::timeout_at(deadline.into(), flight.ended()).await;
+        let ended = tokio::time::timeout_at(deadline, flight.ended()).await;
         let body = flight.found().clone();
         drop(flight);
         self.rest();

@@ -2,16 +2,18 @@
 
 mod follow;
 mod show;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shimstat::node::{Container, Inventory, Wanted};
 use shimstat::survey::{AskError, Network, NotRunning, Origin, Sample, Statistics, Survey, Via};
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::cli::{EventFormat, EventSource, Events};
 use crate::context::Context;

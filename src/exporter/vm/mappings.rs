@@ -3,10 +3,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shimstat::node::processes::SandboxMemory;
 use shimstat::node::{HostProcesses, MachineKind, ProcessUsage};
+use tokio::time::Instant;
 
 /// A VMM with more resident memory is not walked: the kernel takes up to 40 ms for each GiB.
 const MOST_RESIDENT: u64 = 16 << 30;

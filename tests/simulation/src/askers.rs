@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shimstat::node::{Container, Pod};
+use shimstat::node::Container;
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::survey::{
     AskError, MonitorError, MonitorQuestion, Network, NotRunning, Sample, State, Statistics, Survey, Via,
@@ -13,12 +13,7 @@ use tokio::time::Instant;
 use crate::dice::Dice;
 use crate::record::{ASKERS, Record};
 use crate::sandbox::{Sandbox, What};
-
-/// A sandbox and the pod that it is to those who ask.
-pub struct Known {
-    pub sandbox: Arc<Sandbox>,
-    pub pod: Pod,
-}
+use crate::world::Known;
 
 pub struct Asker {
     pub number: u64,
@@ -225,9 +220,7 @@ impl Asker {
             let lost = self.dice.time(self.record.limit * 3);
             self.record
                 .note(ASKERS + self.number, "held up", lost.as_millis() as u64);
-            self.record.hold_up();
-            tokio::time::advance(lost).await;
-            self.record.hold_up();
+            self.record.lose(lost).await;
         }
     }
 

@@ -11,8 +11,11 @@
 //! - A rest after a call that was late.
 //! - No number that nobody sent.
 //! - In the end every lane is idle, and no connection and no task is left.
+//!
+//! The survey's own simulation is here ([`run`]). The exporter's gathering and the followers of `events` have theirs beside
+//! them in the program, on the same nodes ([`World`]).
 
-#![allow(clippy::restriction)] // A test may panic.
+#![allow(clippy::restriction)] // A test may panic and print.
 
 mod agent;
 mod askers;
@@ -26,7 +29,10 @@ mod run;
 mod sandbox;
 mod shim;
 mod wire;
+mod world;
 
 pub use dice::Dice;
-pub use record::{ASKERS, Event};
-pub use run::{Run, run};
+pub use record::{ASKERS, Event, Record};
+pub use run::{Run, in_simulated_time, keeps_promises, repeats_itself, run, run_many};
+pub use sandbox::{Sandbox, What};
+pub use world::{Known, World};

@@ -18,6 +18,16 @@ pub async fn serve(stream: DuplexStream, sandbox: Arc<Sandbox>, slot: Slot) {
     }
 }
 
+/// Where the guest does not answer, its families are missing and nothing is said of that, as in Kata's Go shim.
+fn page(sandbox: &Sandbox, guest_answers: bool) -> String {
+    let number = sandbox.number(What::Page, "");
+    let guest = match guest_answers {
+        true => format!("kata_guest_load {number}\n"),
+        false => String::new(),
+    };
+    format!("kata_shim_threads {number}\n{guest}")
+}
+
 async fn answer(mut stream: DuplexStream, sandbox: &Arc<Sandbox>, slot: &Slot) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
@@ -40,11 +50,11 @@ async fn answer(mut stream: DuplexStream, sandbox: &Arc<Sandbox>, slot: &Slot) {
         true => Some(sandbox.lock.lock().await),
         false => None,
     };
-    sandbox.wait(is_page).await;
+    let guest_answers = sandbox.wait(is_page).await;
     drop(lock);
     let mood = sandbox.mood();
     let body = match is_page {
-        true => format!("kata_shim_threads {}\n", sandbox.number(What::Page, "")),
+        true => page(sandbox, guest_answers),
         false => format!("{}\n", agent::url(sandbox.index)),
     };
     let invented = sandbox.invented();

@@ -64,8 +64,14 @@ impl Record {
         self.findings.lock().unwrap().push(format!("at {at:?}: {text}"));
     }
 
-    /// The program was not able to listen for a while.
-    pub fn hold_up(&self) {
+    /// The program is stopped, or the machine is busy with others: time goes by and nobody listens.
+    pub async fn lose(&self, time: Duration) {
+        self.hold_up();
+        tokio::time::advance(time).await;
+        self.hold_up();
+    }
+
+    fn hold_up(&self) {
         *self.held_up.lock().unwrap() = Some(Instant::now());
     }
 
@@ -100,6 +106,10 @@ impl Record {
 
     pub fn findings(&self) -> Vec<String> {
         std::mem::take(&mut *self.findings.lock().unwrap())
+    }
+
+    pub fn begun(&self) -> Instant {
+        self.begun
     }
 
     pub fn elapsed(&self) -> Duration {

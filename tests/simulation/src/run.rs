@@ -1,19 +1,10 @@
 //! One run: a node, those who ask about it, and what came of it.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use shimstat::survey::{AskError, NotRunning, State, Survey};
-use tokio::time::Instant;
-
-use crate::askers::{Asker, Known};
-use crate::connect::Node;
-use crate::dice::Dice;
-use crate::mood::{self, Mood, Moods};
-use crate::place;
-use crate::record::{Event, Record};
-use crate::sandbox::Sandbox;
+use crate::askers::Asker;
+use crate::record::Event;
+use crate::world::World;
 
 /// What came of a run.
 #[derive(Debug)]
@@ -26,138 +17,90 @@ pub struct Run {
     pub findings: Vec<String>,
 }
 
-/// Runs a seed.
+/// Runs a seed: a survey, and those who ask it.
 pub fn run(seed: u64) -> Run {
+    in_simulated_time(survey(seed))
+}
+
+/// Runs a future under a clock that goes on when nobody has anything to do.
+pub fn in_simulated_time<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
-    runtime.block_on(simulate(seed))
+    runtime.block_on(future)
 }
 
-async fn simulate(seed: u64) -> Run {
-    let mut dice = Dice::new(seed);
-    let limit = Duration::from_secs(dice.pick(&[1, 3, 10]));
-    let concurrency = 1 + dice.index(8);
-    let length = Duration::from_secs(10) + dice.time(Duration::from_secs(40));
-    let record = Arc::new(Record::new(limit, concurrency));
-    let mut sandboxes = Vec::new();
-    let mut moods = Vec::new();
-    for index in 0..=dice.index(place::SANDBOXES) {
-        let mut dice = dice.of(index as u64);
-        let plan = mood::plan(&mut dice, length);
-        let is_healthy = plan.len() == 1;
-        let containers = dice.index(place::CONTAINERS + 1);
-        let stops = (0..=containers)
-            .map(|_| dice.percent(15).then(|| Instant::now() + dice.time(length)))
-            .collect();
-        let mood = Arc::new(Moods::new(Mood::Well));
-        let sandbox = Sandbox::new(
-            index,
-            is_healthy,
-            containers,
-            stops,
-            mood.clone(),
-            record.clone(),
-            dice,
-        );
-        sandboxes.push(Arc::new(sandbox));
-        moods.push(tokio::spawn(change_moods(mood, plan)));
-    }
-    let node = Arc::new(Node(sandboxes.clone()));
-    let mut survey = Survey::through(node.clone(), limit, concurrency).reaching_guests_through(node.clone());
-    if dice.percent(50) {
+async fn survey(seed: u64) -> Run {
+    let mut world = World::new(seed);
+    let mut survey = world.survey();
+    if world.dice.percent(50) {
         survey = survey.keeping_connections();
     }
-    let known: Arc<Vec<Known>> = Arc::new(
-        sandboxes
-            .iter()
-            .map(|sandbox| Known {
-                sandbox: sandbox.clone(),
-                pod: place::pod(sandbox.is_kata, sandbox.index, sandbox.containers),
-            })
-            .collect(),
-    );
     let mut asking = Vec::new();
-    for number in 0..2 + dice.below(6) {
+    for number in 0..2 + world.dice.below(6) {
         let asker = Asker {
             number,
-            known: known.clone(),
+            known: world.known.clone(),
             survey: survey.clone(),
-            record: record.clone(),
-            dice: dice.of(1000 + number),
+            record: world.record.clone(),
+            dice: world.dice.of(1000 + number),
             asks: 0,
-            until: Instant::now() + length,
+            until: tokio::time::Instant::now() + world.length,
         };
         asking.push(tokio::spawn(asker.run()));
     }
-    // Whatever happens, it has an end.
-    let longest = length + limit * 1000;
-    let all = async {
-        for asker in asking {
-            if let Err(error) = asker.await {
-                record.finding(format!("an asker has panicked: {error}"));
-            }
-        }
-    };
-    if tokio::time::timeout(longest, all).await.is_err() {
-        record.finding("an asker does not come to an end".into());
-    }
-    settle(&record, &survey, &known).await;
+    world.all(asking).await;
+    world.settle(&survey).await;
     drop(survey);
-    for mood in moods {
-        let _ = mood.await;
-    }
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    if tasks > 0 {
-        record.finding(format!("{tasks} tasks are left"));
-    }
-    Run {
-        seed,
-        simulated: record.elapsed(),
-        events: record.events(),
-        findings: record.findings(),
-    }
+    world.end().await
 }
 
-/// Changes the mood of a sandbox as planned. In the end it is well.
-async fn change_moods(moods: Arc<Moods>, plan: Vec<(Duration, Mood)>) {
-    for (time, mood) in plan {
-        moods.set(mood);
-        tokio::time::sleep(time).await;
-    }
-    moods.set(Mood::Well);
-}
-
-/// All are well again, and have had their rest: then each answers, and nothing is left open.
-async fn settle(record: &Record, survey: &Survey, known: &[Known]) {
-    // What is in flight comes to its end.
-    tokio::time::sleep(Duration::from_secs(120) + record.limit * 4).await;
-    let rest = known.iter().map(|known| known.sandbox.rest()).max();
-    tokio::time::sleep(rest.unwrap_or_default() * 2 + Duration::from_secs(120)).await;
-    survey.rest();
-    let left_open = record.connections.load(Ordering::Relaxed);
-    if left_open > 0 {
-        record.finding(format!(
-            "{left_open} connections are open where nothing is in flight"
-        ));
-    }
-    for known in known {
-        for container in known.pod.all() {
-            match survey.ask(container, State).await {
-                Ok(_) | Err(AskError::NotRunning(NotRunning::Stopped(_))) => {}
-                Err(error) => record.finding(format!(
-                    "sandbox {} is well, and its lane is not idle: {error}",
-                    known.sandbox.index
-                )),
-            }
+/// Runs seeds and prints what came of them. `false`: some have findings.
+pub fn run_many(first: u64, count: u64, run: impl Fn(u64) -> Run) -> bool {
+    let begun = Instant::now();
+    let (mut simulated, mut events, mut broken) = (Duration::ZERO, 0, 0);
+    for seed in first..first + count {
+        let run = run(seed);
+        simulated += run.simulated;
+        events += run.events.len();
+        broken += u64::from(!run.findings.is_empty());
+        for finding in run.findings {
+            println!("seed {seed}: {finding}");
         }
     }
-    survey.rest();
-    let left_open = record.connections.load(Ordering::Relaxed);
-    if left_open > 0 {
-        record.finding(format!("{left_open} connections are open in the end"));
-    }
+    println!(
+        "seeds {first} to {}: {:.0} hours simulated in {:.0} s, {events} events, {broken} seeds with findings",
+        first + count - 1,
+        simulated.as_secs_f64() / 3600.0,
+        begun.elapsed().as_secs_f64()
+    );
+    broken == 0
+}
+
+/// For tests: the seeds from 1 on, or those that `SIMULATION_SEEDS="FIRST COUNT"` says.
+pub fn keeps_promises(count: u64, run: impl Fn(u64) -> Run) {
+    let (first, count) = match std::env::var("SIMULATION_SEEDS") {
+        Ok(seeds) => {
+            let (first, count) = seeds.split_once(' ').expect("FIRST COUNT");
+            (first.parse().unwrap(), count.parse().unwrap())
+        }
+        Err(_) => (1, count),
+    };
+    assert!(run_many(first, count, run), "promises were not kept: see above");
+}
+
+/// For tests: a seed tells the same each time.
+pub fn repeats_itself(seed: u64, run: impl Fn(u64) -> Run) {
+    let (one, other) = (run(seed), run(seed));
+    assert!(one.events.len() > 10, "seed {seed}: {:?}", one.events);
+    let first_difference = one
+        .events
+        .iter()
+        .zip(&other.events)
+        .find(|(one, other)| one != other);
+    assert_eq!(first_difference, None, "seed {seed}");
+    assert_eq!(one.events.len(), other.events.len(), "seed {seed}");
+    assert_eq!(one.simulated, other.simulated);
 }

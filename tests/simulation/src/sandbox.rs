@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use shimstat::node::Pod;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
@@ -32,8 +33,8 @@ pub struct Sandbox {
     pub containers: usize,
     /// When each container stops, the sandbox first.
     pub stops: Vec<Option<Instant>>,
-    pub moods: Arc<Moods>,
-    pub lock: AsyncMutex<()>,
+    pub(crate) moods: Arc<Moods>,
+    pub(crate) lock: AsyncMutex<()>,
     pub record: Arc<Record>,
     pub dice: Mutex<Dice>,
     live: Mutex<Live>,
@@ -94,7 +95,7 @@ pub type Slot = Arc<Mutex<Option<Pending>>>;
 
 impl Sandbox {
     #[allow(clippy::too_many_arguments)]
-    pub fn new(
+    pub(crate) fn new(
         index: usize,
         is_healthy: bool,
         containers: usize,
@@ -133,7 +134,12 @@ impl Sandbox {
         place::id(self.is_kata, self.index, number)
     }
 
-    pub fn mood(&self) -> Mood {
+    /// The pod that it is, as somebody finds it who has not seen it before.
+    pub fn pod(&self) -> Pod {
+        place::pod(self.is_kata, self.index, self.containers)
+    }
+
+    pub(crate) fn mood(&self) -> Mood {
         self.moods.now()
     }
 
@@ -201,7 +207,8 @@ impl Sandbox {
         }
         if name == "Stats" {
             match live.last_state.take() {
-                Some(state) if state.id == id && state.is_running => {}
+                // runc's shim has the last statistics of a task that has stopped, and needs no guest for them.
+                Some(state) if state.id == id && (state.is_running || !self.is_kata) => {}
                 _ => self.record.finding(format!(
                     "sandbox {}: Stats of {id} where State did not answer",
                     self.index

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Work that is under way, or just done. Whoever wants the same joins it: two scrapers that come at once cost each
 /// sandbox one call.
@@ -19,7 +20,9 @@ pub struct SingleFlight<K, V> {
 #[derive(Debug)]
 pub struct Flight<V> {
     found: Mutex<V>,
-    ended: watch::Sender<Option<Instant>>,
+    ended: OnceLock<Instant>,
+    /// Wakes those who wait for the end, in the order in which they came.
+    end: Notify,
 }
 
 impl<K: Eq + Hash, V: Send + 'static> SingleFlight<K, V> {
@@ -53,13 +56,15 @@ impl<K: Eq + Hash, V: Send + 'static> SingleFlight<K, V> {
         }
         let flight = Arc::new(Flight {
             found: Mutex::new(nothing),
-            ended: watch::Sender::new(None),
+            ended: OnceLock::new(),
+            end: Notify::new(),
         });
         flights.insert(key, Arc::downgrade(&flight));
         let (work, landing) = (work(flight.clone()), flight.clone());
         tokio::spawn(async move {
             work.await;
-            landing.ended.send_replace(Some(Instant::now()));
+            landing.ended.get_or_init(Instant::now);
+            landing.end.notify_waiters();
         });
         flight
     }
@@ -84,12 +89,15 @@ impl<V> Flight<V> {
 
     /// Waits for the end.
     pub async fn ended(&self) {
-        // The sender is in `self`, so the wait does not fail.
-        let _ = self.ended.subscribe().wait_for(Option::is_some).await;
+        // From here on an end wakes it, so none is missed between the look and the wait.
+        let end = self.end.notified();
+        if self.ended.get().is_none() {
+            end.await;
+        }
     }
 
     fn is_fresh(&self, fresh: Duration) -> bool {
-        self.ended.borrow().is_none_or(|ended| ended.elapsed() <= fresh)
+        self.ended.get().is_none_or(|ended| ended.elapsed() <= fresh)
     }
 }
 
@@ -97,14 +105,6 @@ impl<V> Flight<V> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
-
-    fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap()
-            .block_on(future)
-    }
 
     const FRESH: Duration = Duration::from_millis(200);
 
@@ -145,57 +145,51 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_under_way_or_just_done_is_joined() {
-        block_on(async {
-            let counter = Counter::new();
-            let first = counter.join("a", Duration::from_millis(20));
-            let second = counter.join("a", Duration::ZERO);
-            let other = counter.join("b", Duration::ZERO);
-            assert!(Arc::ptr_eq(&first, &second));
-            first.ended().await;
-            second.ended().await;
-            other.ended().await;
-            assert_eq!((*second.found(), counter.begun()), (2, 2));
-            let third = counter.join("a", Duration::ZERO);
-            assert!(Arc::ptr_eq(&first, &third), "just done, and still held");
-            tokio::time::sleep(FRESH * 2).await;
-            let late = counter.join("a", Duration::ZERO);
-            assert!(!Arc::ptr_eq(&first, &late), "too long ago");
-            late.ended().await;
-            assert_eq!(counter.begun(), 3);
-        });
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_or_just_done_is_joined() {
+        let counter = Counter::new();
+        let first = counter.join("a", Duration::from_millis(20));
+        let second = counter.join("a", Duration::ZERO);
+        let other = counter.join("b", Duration::ZERO);
+        assert!(Arc::ptr_eq(&first, &second));
+        first.ended().await;
+        second.ended().await;
+        other.ended().await;
+        assert_eq!((*second.found(), counter.begun()), (2, 2));
+        let third = counter.join("a", Duration::ZERO);
+        assert!(Arc::ptr_eq(&first, &third), "just done, and still held");
+        tokio::time::sleep(FRESH * 2).await;
+        let late = counter.join("a", Duration::ZERO);
+        assert!(!Arc::ptr_eq(&first, &late), "too long ago");
+        late.ended().await;
+        assert_eq!(counter.begun(), 3);
     }
 
-    #[test]
-    fn what_nobody_holds_is_done_anew_unless_it_is_under_way() {
-        block_on(async {
-            let counter = Counter::new();
-            drop(counter.join("a", Duration::from_millis(50)));
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            let flight = counter.join("a", Duration::ZERO);
-            assert_eq!(*flight.found(), 1, "so far");
-            flight.ended().await;
-            assert_eq!(counter.begun(), 1);
-            assert!(!counter.shared.is_idle());
-            drop(flight);
-            tokio::task::yield_now().await;
-            assert!(counter.shared.is_idle());
-            counter.join("a", Duration::ZERO).ended().await;
-            assert_eq!(counter.begun(), 2);
-        });
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_holds_is_done_anew_unless_it_is_under_way() {
+        let counter = Counter::new();
+        drop(counter.join("a", Duration::from_millis(50)));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let flight = counter.join("a", Duration::ZERO);
+        assert_eq!(*flight.found(), 1, "so far");
+        flight.ended().await;
+        assert_eq!(counter.begun(), 1);
+        assert!(!counter.shared.is_idle());
+        drop(flight);
+        tokio::task::yield_now().await;
+        assert!(counter.shared.is_idle());
+        counter.join("a", Duration::ZERO).ended().await;
+        assert_eq!(counter.begun(), 2);
     }
 
-    #[test]
-    fn what_does_not_fit_is_begun_beside_it() {
-        block_on(async {
-            let counter = Counter::new();
-            let first = counter.join("a", Duration::from_millis(10));
-            let second = counter.join_if("a", Duration::ZERO, false);
-            assert!(!Arc::ptr_eq(&first, &second));
-            second.ended().await;
-            first.ended().await;
-            assert_eq!(counter.begun(), 2);
-        });
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_fit_is_begun_beside_it() {
+        let counter = Counter::new();
+        let first = counter.join("a", Duration::from_millis(10));
+        let second = counter.join_if("a", Duration::ZERO, false);
+        assert!(!Arc::ptr_eq(&first, &second));
+        second.ended().await;
+        first.ended().await;
+        assert_eq!(counter.begun(), 2);
     }
 }
