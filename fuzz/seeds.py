@@ -77,6 +77,19 @@ add("proc_tables", "mountinfo", 3, b"30 25 0:26 / /sys/fs/cgroup\\040x rw,nosuid
 add("proc_tables", "limits", 3, b"Limit Soft Hard Units\nMax open files            1024                 1048576              files     \n")
 add("proc_tables", "files", 2, b"usage_usec 5\nuser_usec 3\n\0max\n\0some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n\0"
     b"8:0 rbytes=1 wbytes=2 rios=3 wios=4\n\x008:0 Read 5\n8:0 Write 6\nTotal 11\n")
+mapping = b"""\
+7f1c4a000000-7f1c6a000000 %b 00000000 00:01 1027                       %b
+Size:             524288 kB
+Rss:                2048 kB
+Pss:                1024 kB
+Anonymous:           512 kB
+Shared_Hugetlb:        0 kB
+Private_Hugetlb:    4096 kB
+VmFlags: rd wr sh mr mw me ms
+"""
+add("smaps", "shared", 3, *(mapping % (b"rw-s", name) for name in [b"/memfd:ram (deleted)", b"/dev/shm/x", b"/usr/lib/x.so"]))
+add("smaps", "own", 5, *(mapping % (b"rw-p", name) for name in [b"", b"[heap]", b"[anon:x]", b"[anon: glibc: x]"]))
+add("smaps", "code", 2, mapping % (b"r-xp", b"/usr/bin/qemu"))
 for recorded in ["kata-3.30-go", "kata-3.30-rs"]:
     page = (PROMTEXT / recorded / "metrics.txt").read_bytes()
     for start in range(0, len(page), 700):

@@ -3,10 +3,11 @@
 # checks that memory, descriptors and threads stay flat, that no scrape fails, and that each page has every container that
 # was there all the time.
 #
-#   tests/faults/soak.sh MINUTES [CONTAINERS [SCRAPERS]]     20 containers and 10 scrapers are the default
-#   tests/faults/soak.sh 60 200 50                           the hour: docs/soak.md has what came out
+#   tests/faults/soak.sh MINUTES [CONTAINERS [SCRAPERS [INTERVAL]]]
+#       20 containers, 10 scrapers and 2 seconds between two scrapes of one of them are the default
+#   tests/faults/soak.sh 60 200 50 10                        the hour: docs/soak.md has what came out
 . "$(dirname "$0")/lib.sh"
-minutes=${1:?usage: soak.sh MINUTES [CONTAINERS [SCRAPERS]]} containers=${2:-20} scrapers=${3:-10}
+minutes=${1:?usage: soak.sh MINUTES [CONTAINERS [SCRAPERS [INTERVAL]]]} containers=${2:-20} scrapers=${3:-10} interval=${4:-2}
 node_start tmux=tmux
 echo "starting $containers containers"
 steady=()
@@ -46,7 +47,7 @@ top=$(tmux -S "$dir/tmux" list-panes -F '#{pane_pid}')
 started=("$top" "${started[@]}")
 echo "monitor $monitor at $place, events $events, top $top"
 status=0
-python3 tests/faults/soak.py "$minutes" "$scrapers" "$place" "$dir/events.log" "monitor=$monitor" "events=$events" "top=$top" \
+python3 tests/faults/soak.py "$minutes" "$scrapers" "$interval" "$place" "$dir/events.log" "monitor=$monitor" "events=$events" "top=$top" \
     "${steady[@]}" || status=$?
 tmux -S "$dir/tmux" capture-pane -p 2>/dev/null | head -n 3 || true
 echo "$(grep -c . "$dir/ids") containers were started in all"

@@ -1,5 +1,6 @@
 //! Decoders of this module that nobody outside has a use for, for fuzz targets.
 
+use super::processes::memory;
 use super::{ended, hypervisor, init_process, mountinfo, proc_fs, spec};
 use crate::shim::address::Endpoint;
 
@@ -19,6 +20,12 @@ pub fn bundle_files(bytes: &[u8]) {
     if let Ok(state) = serde_json::from_slice(bytes) {
         let _ = (hypervisor::from_go(&state), hypervisor::from_rust(&state));
     }
+}
+
+/// Sorts the mappings of an `smaps` file: the guest's memory in all, and the process's share of the rest, in bytes.
+pub fn smaps(text: &str, is_vmm: bool) -> (u64, u64) {
+    let (guest, rest) = memory::sort_mappings(text, is_vmm);
+    (guest.total(), rest)
 }
 
 /// Reads the tables of `/proc`.

@@ -200,7 +200,7 @@ fn guest_by_status(vmm: &ProcessUsage) -> Option<GuestMemory> {
 }
 
 /// What of a process's mappings is guest memory, and the process's share of the rest, in bytes.
-fn sort_mappings(smaps: &str, is_vmm: bool) -> (GuestMemory, u64) {
+pub(in crate::node) fn sort_mappings(smaps: &str, is_vmm: bool) -> (GuestMemory, u64) {
     let mut guest = GuestMemory::default();
     let mut rest = 0_u64;
     for (header, fields) in mappings(smaps) {

@@ -8,7 +8,7 @@ mod host;
 mod io;
 mod kata_families;
 mod links;
-mod memory;
+pub(super) mod memory;
 mod overhead;
 mod refresh;
 mod role_times;
