@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Compares promtext with the reader of Prometheus's Python client (pip install prometheus_client), on all that the fuzz
-target metrics_text has found: fuzz/differential.py [DIRECTORY]
+"""Compares promtext with two other readers, on all that the fuzz target metrics_text has found: that of Prometheus's Python
+client (pip install prometheus_client), and Prometheus's own text parser (promtool): fuzz/differential.py [DIRECTORY]
 
+promtool has to read each page that promtext writes; it does not tell what it has read, so the numbers are the client's.
 Each file is merged alone. Whatever the page has, the client must read in the same way from the file itself, line by line;
 and what the client reads in the file and the page lacks is counted, with the reasons for which promtext may drop it."""
 
@@ -46,6 +47,10 @@ for path in sorted(DIRECTORY.iterdir()):
     scratch.write_bytes(body)
     page = subprocess.run([merge, scratch], stdout=subprocess.PIPE, check=True).stdout.decode()
     files += 1
+    # 0 and 3: it was read, and there may be advice about names and help.
+    promtool = subprocess.run(["promtool", "check", "metrics"], input=page.encode(), capture_output=True)
+    if promtool.returncode not in (0, 3):
+        faults.append(f"{path.name}: promtool does not read the page: {promtool.stderr.decode().strip()}")
     try:
         ours = [one for line in page.split("\n") if line and not line.startswith("#") for one in samples(line + "\n")]
     except Exception as error:
@@ -79,7 +84,7 @@ for path in sorted(DIRECTORY.iterdir()):
             dropped["we drop it: a name that is none"] += 1
         else:
             dropped["we drop it: the client is more lenient, or the family's type does not allow it"] += 1
-print(f"{files} files: {read} samples of ours read alike by the client; {refused} lines that it refuses")
+print(f"{files} files, all pages read by promtool unless it says so below: {read} samples of ours read alike by the client; {refused} lines that it refuses")
 for reason, count in dropped.items():
     print(f"{count} differ: {reason}")
 for fault in faults[:20]:

@@ -17,8 +17,8 @@ page=$(curl --silent --fail --max-time 20 http://127.0.0.1:8090/metrics)
 grep '^kata_monitor_build_info' <<<"$page"
 grep '^kata_monitor_scrape_failed_count 0$' <<<"$page"
 pid=$(systemctl show --property MainPID --value kata-runtime-monitor.service)
-# CAP_DAC_OVERRIDE (1), CAP_DAC_READ_SEARCH (2), CAP_SYS_PTRACE (19); a system call filter; no new privileges.
-grep -P '^CapEff:\t0000000000080006$' "/proc/$pid/status"
+# CAP_DAC_OVERRIDE (1), CAP_SYS_PTRACE (19); a system call filter; no new privileges.
+grep -P '^CapEff:\t0000000000080002$' "/proc/$pid/status"
 grep -P '^Seccomp:\t2$' "/proc/$pid/status"
 grep -P '^NoNewPrivs:\t1$' "/proc/$pid/status"
 [ -z "$(ls -A "/proc/$pid/root/root")" ]

@@ -1,24 +1,27 @@
 //! What every command works with.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 
 use go_duration as duration;
 use shimstat::node::processes::ShimTime;
-use shimstat::node::{Bundle, Container, Id, Inventory, Node, usual_places};
+use shimstat::node::{Bundle, Container, Id, Inventory, Node};
 use shimstat::survey::Survey;
 
 use crate::cli::Global;
 use crate::exit::{Failure, PLACES};
-use crate::local_path::is_local;
 use crate::output;
+use crate::state_dirs::StateDirs;
+use crate::output;
+use crate::state_dirs::StateDirs;
 
 /// How many shims are asked at once. An answer takes about a millisecond; slow ones make room for others.
 pub const CONCURRENCY: usize = 256;
 
+#[derive(Clone)]
 pub struct Context {
     pub node: Node,
+    state_dirs: Arc<StateDirs>,
     /// How long to wait for each answer.
     pub timeout: Duration,
     pub verbose: bool,
@@ -32,8 +35,10 @@ impl Context {
             Id::parse(namespace).map_err(|e| Failure::usage(format!("--namespace {namespace:?}: {e}"))
                     .and("it is one of containerd's, such as k8s.io; for Kubernetes': kata-runtime list --pod-namespace"))?;
         }
+        let state_dirs = StateDirs::new(global.state_dirs);
         Ok(Self {
-            node: node(global.state_dirs, namespace, global.timeout)?,
+            node: state_dirs.node(namespace, global.timeout)?,
+            state_dirs: Arc::new(state_dirs),
             timeout: global.timeout,
             verbose: global.verbose,
         })
@@ -46,9 +51,15 @@ impl Context {
     }
 
     /// All tasks with what their bundles say; fails where [`bundles`](Self::bundles) does.
-    pub fn read(&self, inventory: &mut Inventory) -> Result<Vec<Arc<Container>>, Failure> {
+    pub async fn read(&self, inventory: &mut Inventory) -> Result<Vec<Arc<Container>>, Failure> {
+        self.expect_an_answer().await?;
         self.check_that_the_node_is_there()?;
         Ok(inventory.read()?)
+    }
+
+    /// Fails where the state directories do not answer in time: reading them would never end.
+    pub async fn expect_an_answer(&self) -> Result<(), Failure> {
+        self.state_dirs.answer(&self.node, self.timeout).await
     }
 
     fn check_that_the_node_is_there(&self) -> Result<(), Failure> {
@@ -120,41 +131,4 @@ fn rounded(time: Duration) -> String {
     duration::show(Duration::from_micros(
         u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
     ))
-}
-
-/// The node, where its directories answer in time. On a mount whose server is gone, looking at them never ends, and nothing
-/// interrupts it: so another thread looks first.
-fn node(state_dirs: Vec<PathBuf>, namespace: Option<String>, limit: Duration) -> Result<Node, Failure> {
-    let shown = match &state_dirs[..] {
-        [] => "the usual state directories".to_string(),
-        given => {
-            let given: Vec<_> = given.iter().map(|path| path.to_string_lossy()).collect();
-            given.join(", ")
-        }
-    };
-    // A thread costs a tenth of a short question.
-    let is_local = match &state_dirs[..] {
-        // Each user's directory is a mount, and has what that user has mounted there.
-        [] => is_local(Path::new("/run/user")) && usual_places().all(|(path, _)| is_local(&path)),
-        given => given.iter().all(|path| is_local(path)),
-    };
-    if is_local {
-        return Ok(Node::new(state_dirs, namespace));
-    }
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let look = move || {
-        let node = Node::new(state_dirs, namespace);
-        node.is_there();
-        let _ = sender.send(node);
-    };
-    let failed = |text: String| Failure::new(format!("no containers: {shown}: {text}")).and(PLACES);
-    std::thread::Builder::new()
-        .spawn(look)
-        .map_err(|error| failed(format!("cannot be looked at: {error}")))?;
-    receiver.recv_timeout(limit).map_err(|_| {
-        failed(format!(
-            "has not answered for {}: it may be on a mount whose server is gone",
-            duration::show(limit)
-        ))
-    })
 }

@@ -21,6 +21,7 @@ mod output;
 mod readings;
 mod sandbox_page;
 mod show;
+mod state_dirs;
 mod ticks;
 
 use std::process::ExitCode;

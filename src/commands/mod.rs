@@ -21,7 +21,7 @@ use crate::exporter;
 
 pub fn run(cli: Cli) -> Result<(), Failure> {
     let Some(command) = cli.command else {
-        return ask(cli.global, async |node| overview::run(node));
+        return ask(cli.global, async |node| overview::run(node).await);
     };
     match command {
         Command::Events(arguments) => ask(cli.global, async |node| events::run(node, &arguments).await),

@@ -11,8 +11,8 @@ use crate::show::name::label;
 use crate::show::table::{Align, Table};
 use crate::show::text::escape;
 
-pub fn run(context: &Context) -> Result<(), Failure> {
-    let containers = context.read(&mut Inventory::new(context.node.clone()))?;
+pub async fn run(context: &Context) -> Result<(), Failure> {
+    let containers = context.read(&mut Inventory::new(context.node.clone())).await?;
     output::answer(text(context, &pods(&containers)).as_bytes())?;
     // Such a container is counted as one in no sandbox, which it may not be.
     match context.tell_unread(&containers) {

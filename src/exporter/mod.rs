@@ -57,6 +57,7 @@ pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> 
         context.verbose || flags.is_verbose(),
     );
     let routes = Arc::new(Routes::new(
+        context.clone(),
         scraper,
         Selection::new(arguments.profile, &arguments.families),
     ));

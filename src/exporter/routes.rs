@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::pages;
 use super::profile::Selection;
 use super::scrape::Scraper;
+use crate::context::Context;
 
 /// Without word from the scraper: Prometheus's own default.
 const USUAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,14 +21,19 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// Answers requests.
 pub struct Routes {
+    context: Context,
     scraper: Scraper,
     /// What is served at all.
     selection: Selection,
 }
 
 impl Routes {
-    pub fn new(scraper: Scraper, selection: Selection) -> Self {
-        Self { scraper, selection }
+    pub fn new(context: Context, scraper: Scraper, selection: Selection) -> Self {
+        Self {
+            context,
+            scraper,
+            selection,
+        }
     }
 
     pub async fn answer(&self, request: Request) -> Response {
@@ -36,12 +42,22 @@ impl Routes {
             "/" if html => Response::html(pages::landing_html(self.scraper.last().as_deref())),
             "/" => text(StatusCode::OK, pages::landing_text()),
             "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/sandboxes" => self.sandboxes(html),
             // Nobody is asked for what is not sent.
             "/metrics" if request.is_head() => Response::metrics(""),
-            "/metrics" => self.metrics(&request).await,
-            "/agent-url" => self.agent_url(&request).await,
+            "/sandboxes" | "/metrics" | "/agent-url" => self.answer_of_node(&request).await,
             _ => text(StatusCode::NOT_FOUND, "there is nothing here: see /\n"),
+        }
+    }
+
+    async fn answer_of_node(&self, request: &Request) -> Response {
+        if let Err(failure) = self.context.expect_an_answer().await {
+            let why = failure.lines().join("\n");
+            return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n"));
+        }
+        match request.path() {
+            "/sandboxes" => self.sandboxes(request.accepts_html()),
+            "/metrics" => self.metrics(request).await,
+            _ => self.agent_url(request).await,
         }
     }
 

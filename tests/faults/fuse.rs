@@ -1,14 +1,20 @@
 //! A state directory on a mount that is dead: a FUSE filesystem whose server never answers.
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::mock::finish;
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+use test_needs::needs;
+
+use crate::exporter::Monitor;
+use crate::mock::{self, Node, finish};
+use crate::tmux::Tmux;
 
 /// A mount on which everything waits, until this is dropped.
 struct DeadMount {
@@ -87,4 +93,96 @@ cells! {
     all: ["events", "--all"];
     list: ["list"];
     metrics: ["metrics", "sick"];
+}
+
+/// A container whose shim's socket is elsewhere, as it is in real life: it goes on answering.
+fn node() -> (Node, TempDir) {
+    let (node, sockets) = (Node::new(), tempfile::tempdir().unwrap());
+    let (bundle, _) = node.bundle("default", "sick", &[]);
+    let socket = sockets.path().join("shim.sock");
+    fs::write(bundle.join("address"), format!("unix://{}", socket.display())).unwrap();
+    mock::serve(&socket, mock::healthy);
+    (node, sockets)
+}
+
+#[test]
+fn monitor_goes_on_when_its_state_directory_dies_and_after_that() {
+    let (node, _sockets) = node();
+    let mut monitor =
+        Monitor::start(node.command(&["--timeout", "500ms", "monitor", "--listen-address", "127.0.0.1:0"]));
+    assert_eq!(monitor.get("/metrics").status, 200);
+    let Some(mount) = DeadMount::at(node.state_dir()) else {
+        eprintln!("skipped: this machine has no /dev/fuse, or this user may not mount");
+        return;
+    };
+    for path in ["/metrics", "/sandboxes", "/metrics"] {
+        let answer = monitor.get(path);
+        assert_eq!(answer.status, 500);
+        assert!(
+            answer.text().contains("has not answered for 500ms"),
+            "{}",
+            answer.text()
+        );
+    }
+    assert_eq!(monitor.get("/healthz").status, 200);
+    drop(mount);
+    assert_eq!(monitor.get("/metrics").status, 200);
+    let _mount = DeadMount::at(node.state_dir()).unwrap();
+    assert_eq!(monitor.get("/metrics").status, 500);
+    monitor.signal(Signal::SIGTERM);
+    assert_eq!(monitor.ended().0, Some(0));
+}
+
+#[test]
+fn top_goes_on_when_its_state_directory_dies() {
+    needs!("tmux");
+    let (node, _sockets) = node();
+    let program = env!("CARGO_BIN_EXE_kata-runtime");
+    let state = node.state_dir().display();
+    let tmux = Tmux::start(
+        (120, 24),
+        &format!("{program} --state {state} --timeout 500ms top --interval 300ms"),
+    );
+    tmux.wait_for("the container", |screen| {
+        screen.iter().any(|line| line.contains("sick"))
+    });
+    let Some(_mount) = DeadMount::at(node.state_dir()) else {
+        return;
+    };
+    tmux.wait_for("what is the matter", |screen| {
+        screen.iter().any(|line| line.contains("has not answered"))
+    });
+    tmux.keys(&["q"]);
+    tmux.wait_for("the end", |screen| screen.iter().any(|line| line == "status=0"));
+}
+
+#[test]
+fn a_stream_goes_on_when_its_state_directory_dies() {
+    let (node, _sockets) = node();
+    let mut command = node.command(&["--timeout", "300ms", "events", "--all", "--interval", "100ms"]);
+    let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    command.args(["--format", "json"]);
+    command
+        .stdout(stdout.try_clone().unwrap())
+        .stderr(stderr.try_clone().unwrap());
+    let mut child = command.spawn().unwrap();
+    let wait = |what: &str, is_so: &dyn Fn() -> bool| {
+        let patience = std::time::Instant::now() + Duration::from_secs(20);
+        while !is_so() {
+            assert!(std::time::Instant::now() < patience, "waited in vain: {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let length = |file: &File| file.metadata().unwrap().len();
+    wait("an event", &|| length(&stdout) > 0);
+    let Some(_mount) = DeadMount::at(node.state_dir()) else {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        return;
+    };
+    wait("what is the matter", &|| length(&stderr) > 0);
+    let before = length(&stdout);
+    wait("more events", &|| length(&stdout) > before);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -1,5 +1,5 @@
-"""Scrapes, samples and judges for soak.sh. Arguments: minutes, scrapers, seconds between two scrapes of one of them, address,
-the stream's output, NAME=PID…, ids."""
+"""Scrapes, samples and judges for soak.sh. Arguments: minutes, scrapers, the interval of the stream in seconds, address, the
+stream's output, NAME=PID…, ids."""
 
 import collections
 import gzip
@@ -13,10 +13,12 @@ import threading
 import time
 import urllib.request
 
-MINUTES, SCRAPERS, INTERVAL = float(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+MINUTES, SCRAPERS, PACE = float(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 PLACE, STREAM = sys.argv[4:6]
 PIDS = {name: int(pid) for name, pid in (word.split("=") for word in sys.argv[6:] if "=" in word)}
 STEADY = [word for word in sys.argv[6:] if "=" not in word]
+# Scrapers come ten at once, the tens spread over this time, and then as often.
+INTERVAL, AT_ONCE = 2 * PACE, 10
 UP = re.compile(rb'[{,]id="([^"]*)"[^}]*} 1$', re.M)
 
 
@@ -49,10 +51,11 @@ class Scrapes:
 
     def run(self, number, end):
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        time.sleep(INTERVAL * number / SCRAPERS)
-        while time.monotonic() < end:
+        next_time = time.monotonic() + INTERVAL * (number // AT_ONCE * AT_ONCE) / SCRAPERS
+        while next_time < end:
+            time.sleep(max(0, next_time - time.monotonic()))
             self.one(opener)
-            time.sleep(INTERVAL)
+            next_time = max(next_time + INTERVAL, time.monotonic())
 
 
 def sample(pid):
@@ -102,9 +105,9 @@ def main():
             lines += 1
             if line.endswith("}\n"):  # the last may be half of one
                 seen[json.loads(line)["id"]] += 1
-    absent = [one for one in STEADY if seen[one] < MINUTES * 60 / 4]
+    absent = [one for one in STEADY if seen[one] < MINUTES * 60 / PACE / 4]
     if absent:
-        failures.append(f"the stream has fewer than one event in 4 s of {len(absent)} containers")
+        failures.append(f"the stream has fewer than one event in {4 * PACE:.0f} s of {len(absent)} containers")
     print(f"\n{scrapes.good} good scrapes, {sum(scrapes.problems.values())} others; the slowest took {scrapes.slowest:.2f} s; "
           f"{lines} lines of the stream about {len(seen)} containers; load {open('/proc/loadavg').read().split()[0]}")
     for failure in failures:

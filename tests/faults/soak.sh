@@ -3,11 +3,11 @@
 # checks that memory, descriptors and threads stay flat, that no scrape fails, and that each page has every container that
 # was there all the time.
 #
-#   tests/faults/soak.sh MINUTES [CONTAINERS [SCRAPERS [INTERVAL]]]
-#       20 containers, 10 scrapers and 2 seconds between two scrapes of one of them are the default
+#   tests/faults/soak.sh MINUTES [CONTAINERS [SCRAPERS [PACE]]]     20 containers, 10 scrapers and 1 second are the default:
+#       `events` and `top` ask every PACE seconds, each scraper in twice the time
 #   tests/faults/soak.sh 60 200 50 10                        the hour: docs/soak.md has what came out
 . "$(dirname "$0")/lib.sh"
-minutes=${1:?usage: soak.sh MINUTES [CONTAINERS [SCRAPERS [INTERVAL]]]} containers=${2:-20} scrapers=${3:-10} interval=${4:-2}
+minutes=${1:?usage: soak.sh MINUTES [CONTAINERS [SCRAPERS [PACE]]]} containers=${2:-20} scrapers=${3:-10} pace=${4:-1}
 node_start tmux=tmux
 echo "starting $containers containers"
 steady=()
@@ -37,17 +37,17 @@ churn() {
     done
 }
 node_background "$dir/churn.log" churn
-node_background "$dir/events.log" "$KATA_RUNTIME" --state "$state" events --all --interval 1s --format json
+node_background "$dir/events.log" "$KATA_RUNTIME" --state "$state" events --all --interval ${pace}s --format json
 events=$pid
 node_background "$dir/monitor.log" "$KATA_RUNTIME" --state "$state" monitor --listen-address 127.0.0.1:0
 monitor=$pid
 place=$(node_listening "$dir/monitor.log")
-tmux -S "$dir/tmux" -f /dev/null new-session -d -x 140 -y 40 "exec '$KATA_RUNTIME' --state '$state' top --interval 1s"
+tmux -S "$dir/tmux" -f /dev/null new-session -d -x 140 -y 40 "exec '$KATA_RUNTIME' --state '$state' top --interval ${pace}s"
 top=$(tmux -S "$dir/tmux" list-panes -F '#{pane_pid}')
 started=("$top" "${started[@]}")
 echo "monitor $monitor at $place, events $events, top $top"
 status=0
-python3 tests/faults/soak.py "$minutes" "$scrapers" "$interval" "$place" "$dir/events.log" "monitor=$monitor" "events=$events" "top=$top" \
+python3 tests/faults/soak.py "$minutes" "$scrapers" "$pace" "$place" "$dir/events.log" "monitor=$monitor" "events=$events" "top=$top" \
     "${steady[@]}" || status=$?
 tmux -S "$dir/tmux" capture-pane -p 2>/dev/null | head -n 3 || true
 echo "$(grep -c . "$dir/ids") containers were started in all"

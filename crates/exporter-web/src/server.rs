@@ -41,8 +41,9 @@ const HTTP2_WINDOW: u32 = 65_535;
 /// A thousand sandboxes are a page of 118 MB, made from 60 MB that are held meanwhile.
 const MAX_LARGE_ANSWERS: usize = 8;
 
-/// How long answers that are being sent may take once the server is told to stop.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// How long answers that are being made or sent may take once the server is told to stop. Most take less than a second;
+/// what waits for somebody who hangs is not worth waiting for.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// After an accept that failed, for example because descriptors are used up.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -193,7 +194,7 @@ impl Server {
     }
 
     /// Answers requests until SIGTERM or SIGINT; then, no connection is accepted any more, and what is being answered
-    /// has ten seconds to be taken. A second signal ends it at once.
+    /// has three seconds to be taken. A second signal ends it at once.
     pub async fn run<A, F>(self, answer: A) -> Result<(), Error>
     where
         A: Fn(Request) -> F + Send + Sync + 'static,

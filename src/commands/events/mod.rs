@@ -178,7 +178,7 @@ impl<'a> Run<'a> {
     /// All running containers and new ones, until the user interrupts.
     async fn all(mut self, inventory: &mut Inventory) -> Result<(), Failure> {
         let mut followed = HashMap::new();
-        self.look(inventory, &mut followed)?;
+        self.look(inventory, &mut followed).await?;
         if followed.is_empty() {
             self.context.tell_none();
         }
@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
                 // `self` holds a sender, so the channel stays open.
                 Some((subject, news)) = self.news.recv() => self.tell(&subject, news)?,
                 _ = looks.tick() => {
-                    let failure = self.look(inventory, &mut followed).err();
+                    let failure = self.look(inventory, &mut followed).await.err();
                     if failure != said && let Some(failure) = &failure {
                         output::report(failure);
                     }
@@ -203,12 +203,12 @@ impl<'a> Run<'a> {
     }
 
     /// Follows the containers that are new since the last look.
-    fn look(
+    async fn look(
         &mut self,
         inventory: &mut Inventory,
         followed: &mut HashMap<PathBuf, Arc<Container>>,
     ) -> Result<(), Failure> {
-        let containers = self.context.read(inventory)?;
+        let containers = self.context.read(inventory).await?;
         let mut new = Vec::new();
         let mut there = HashMap::with_capacity(containers.len());
         for container in containers {

@@ -32,7 +32,7 @@ pub async fn run(
     let mut said = None;
     loop {
         ticks.tick().await;
-        let containers = match context.read(&mut inventory) {
+        let containers = match context.read(&mut inventory).await {
             Ok(containers) => containers,
             Err(failure) => {
                 if said.as_ref() != Some(&failure) {

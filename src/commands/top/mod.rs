@@ -18,9 +18,10 @@ mod tree;
 mod view;
 
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shimstat::node::Inventory;
+use shimstat::node::{Container, Inventory};
 
 use self::asking::Asking;
 use self::guests::Guests;
@@ -60,6 +61,7 @@ pub async fn run(context: &Context, arguments: &Top) -> Result<(), Failure> {
         .keeping_connections()
         .at_pace(arguments.pacing.pace());
     let watch = Watch {
+        context,
         model,
         inventory,
         guests: Guests::new(survey.clone()),
@@ -96,7 +98,8 @@ fn check_terminal() -> Result<(), Failure> {
 }
 
 /// The running view.
-struct Watch {
+struct Watch<'a> {
+    context: &'a Context,
     model: Model,
     inventory: Inventory,
     asking: Asking,
@@ -108,7 +111,7 @@ struct Watch {
     draw_at: Option<Instant>,
 }
 
-impl Watch {
+impl Watch<'_> {
     /// Runs until the user quits (`None`), a signal ends it, or the terminal fails.
     async fn run(mut self, mut signals: Signals) -> io::Result<Option<Signal>> {
         let mut ticks = Ticks::every(self.model.interval);
@@ -131,14 +134,14 @@ impl Watch {
                         return Ok(None);
                     }
                     for key in keys.feed(&bytes) {
-                        if self.press(key)? {
+                        if self.press(key).await? {
                             return Ok(None);
                         }
                     }
                 }
                 () = tokio::time::sleep(ESCAPE_TIME), if keys.is_waiting() => {
                     if let Some(key) = keys.settle()
-                        && self.press(key)?
+                        && self.press(key).await?
                     {
                         return Ok(None);
                     }
@@ -146,13 +149,13 @@ impl Watch {
                 () = self.asking.complete() => self.draw_soon(Duration::ZERO),
                 () = self.guests.next() => self.draw_soon(Duration::ZERO),
                 () = sleep_until(self.draw_at), if self.draw_at.is_some() => self.draw(),
-                () = ticks.tick(), if !self.model.paused => self.tick(),
+                () = ticks.tick(), if !self.model.paused => self.tick().await,
             }
         }
     }
 
     /// Does what a key means. Returns whether to quit.
-    fn press(&mut self, key: Key) -> io::Result<bool> {
+    async fn press(&mut self, key: Key) -> io::Result<bool> {
         let Some(action) = input::action(self.model.mode, key) else {
             return Ok(false);
         };
@@ -160,7 +163,7 @@ impl Watch {
             Some(Request::Quit) => return Ok(true),
             Some(Request::Suspend) => self.suspend()?,
             Some(Request::Redraw) => self.screen.refresh(),
-            Some(Request::Ask) => self.tick(),
+            Some(Request::Ask) => self.tick().await,
             None => {}
         }
         self.draw_soon(Duration::ZERO);
@@ -174,10 +177,10 @@ impl Watch {
     }
 
     /// Reads the node, and asks every container that has answered the last time.
-    fn tick(&mut self) {
+    async fn tick(&mut self) {
         self.take_answers();
         self.note();
-        match self.inventory.read() {
+        match self.read().await {
             Ok(containers) => {
                 self.model.fault = None;
                 self.model.update(containers);
@@ -185,11 +188,16 @@ impl Watch {
                 self.guests
                     .keep(&self.model.tree.pods().map(|pod| &pod.key).collect());
             }
-            Err(error) => self.model.fault = Some(error.to_string()),
+            Err(failure) => self.model.fault = failure.lines().first().cloned(),
         }
         self.noted = false;
         self.asking.ask(self.model.tree.containers());
         self.draw_soon(PATIENCE);
+    }
+
+    async fn read(&mut self) -> Result<Vec<Arc<Container>>, Failure> {
+        self.context.expect_an_answer().await?;
+        Ok(self.inventory.read()?)
     }
 
     fn take_answers(&mut self) {

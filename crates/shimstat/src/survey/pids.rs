@@ -79,9 +79,13 @@ impl HostPids {
     }
 }
 
-/// Whether a process is not in a namespace below this one, such as one of containerd in a container. `true` where that
-/// cannot be told: a shim's socket was often made by a process that has ended.
+/// Whether a shim is not in a namespace below this one, such as one of containerd in a container. `true` where that cannot
+/// be told: a shim's socket was often made by a process that has ended, and its pid may be a container's by now.
 fn is_in_this_namespace(pid: i32) -> bool {
+    let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    if !name.starts_with(b"containerd-shim") {
+        return true;
+    }
     let namespace =
         |process: &str| -> Option<PathBuf> { fs::read_link(format!("/proc/{process}/ns/pid")).ok() };
     match (namespace("self"), namespace(&pid.to_string())) {
@@ -110,5 +114,27 @@ mod tests {
         assert_eq!(pids.are_allowed(), None);
         pids.note_look(true);
         assert_eq!(pids.are_allowed(), Some(true));
+    }
+
+    /// A container's process, in a namespace of its own, may have the pid of the process that made a shim's socket.
+    #[test]
+    fn a_process_that_is_no_shim_tells_nothing() {
+        let mut unshare = std::process::Command::new("unshare")
+            .args(["--pid", "--fork", "--kill-child", "sleep", "60"])
+            .spawn()
+            .unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+        let child = loop {
+            match fs::read_to_string(&children).unwrap().trim().parse() {
+                Ok(child) => break Some(child),
+                // Not root.
+                Err(_) if unshare.try_wait().unwrap().is_some() => break None,
+                Err(_) => std::thread::yield_now(),
+            }
+        };
+        let is_ours = child.map(|child| HostPids::default().note(Some(child)));
+        let _ = unshare.kill();
+        unshare.wait().unwrap();
+        assert_ne!(is_ours, Some(false));
     }
 }
