@@ -9,9 +9,8 @@ use shimstat::node::{Bundle, Container, Id, Inventory, Node};
 use shimstat::survey::Survey;
 
 use crate::cli::Global;
+use crate::descriptors;
 use crate::exit::{Failure, PLACES};
-use crate::output;
-use crate::state_dirs::StateDirs;
 use crate::output;
 use crate::state_dirs::StateDirs;
 
@@ -78,11 +77,19 @@ impl Context {
 
     /// A survey of the node. With `--verbose` it measures what answering costs.
     pub fn survey(&self) -> Survey {
-        let survey = Survey::new(self.timeout, CONCURRENCY);
+        let survey = self.survey_of(CONCURRENCY);
         match self.verbose {
             true => survey.measuring(),
             false => survey,
         }
+    }
+
+    /// A survey that asks so many at once, as far as there are descriptors for it, and keeps no more connections than leave
+    /// room for others.
+    pub fn survey_of(&self, concurrency: usize) -> Survey {
+        let limit = descriptors::limit();
+        Survey::new(self.timeout, concurrency.min(limit / 4))
+            .keeping_below(i32::try_from(limit / 2).unwrap_or(i32::MAX))
     }
 
     /// Writes to stderr what asking and answering has cost so far, with `--verbose`.

@@ -17,6 +17,20 @@ pub fn allow_many() {
     }
 }
 
+/// The limit on open files.
+pub fn limit() -> usize {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: it is given a pointer to a structure that is its to write.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } {
+        0 => usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX),
+        // Linux's own, for the first process.
+        _ => 1024,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,7 +22,6 @@ use std::sync::Arc;
 
 use exporter_web::Server;
 use shimstat::node::Inventory;
-use shimstat::survey::Survey;
 
 use self::profile::Selection;
 use self::routes::Routes;
@@ -48,7 +47,9 @@ pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> 
     }
     keep_a_thread().await?;
     let mut inventory = Inventory::new(context.node.clone());
-    let survey = Survey::new(context.timeout, arguments.max_concurrent).at_pace(arguments.pacing.pace());
+    let survey = context
+        .survey_of(arguments.max_concurrent)
+        .at_pace(arguments.pacing.pace());
     let scraper = Scraper::new(
         Box::new(move || inventory.pods()),
         survey,

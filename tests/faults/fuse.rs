@@ -14,7 +14,7 @@ use test_needs::needs;
 
 use crate::exporter::Monitor;
 use crate::mock::{self, Node, finish};
-use crate::tmux::Tmux;
+use crate::tmux::{Tmux, cells};
 
 /// A mount on which everything waits, until this is dropped.
 struct DeadMount {
@@ -101,6 +101,12 @@ fn node() -> (Node, TempDir) {
     let (bundle, _) = node.bundle("default", "sick", &[]);
     let socket = sockets.path().join("shim.sock");
     fs::write(bundle.join("address"), format!("unix://{}", socket.display())).unwrap();
+    // Which shim it is, so that nothing more has to be read.
+    fs::write(
+        bundle.join("shim-binary-path"),
+        "/usr/bin/containerd-shim-runc-v2",
+    )
+    .unwrap();
     mock::serve(&socket, mock::healthy);
     (node, sockets)
 }
@@ -143,8 +149,10 @@ fn top_goes_on_when_its_state_directory_dies() {
         (120, 24),
         &format!("{program} --state {state} --timeout 500ms top --interval 300ms"),
     );
-    tmux.wait_for("the container", |screen| {
-        screen.iter().any(|line| line.contains("sick"))
+    tmux.wait_for("numbers", |screen| {
+        cells(screen, "sick")
+            .get(1)
+            .is_some_and(|memory| memory.starts_with(|c: char| c.is_ascii_digit()))
     });
     let Some(_mount) = DeadMount::at(node.state_dir()) else {
         return;

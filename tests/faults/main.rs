@@ -5,6 +5,7 @@
 #![cfg(feature = "top")]
 
 mod commands;
+mod descriptors;
 #[path = "../support/exporter.rs"]
 mod exporter;
 mod fuse;

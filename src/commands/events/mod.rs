@@ -39,9 +39,11 @@ pub async fn run(context: &Context, arguments: &Events) -> Result<(), Failure> {
         interrupt::ends_quietly();
     }
     let mut inventory = Inventory::new(context.node.clone());
-    let run = Run::new(context, arguments)?;
     if arguments.all {
         descriptors::allow_many();
+    }
+    let run = Run::new(context, arguments)?;
+    if arguments.all {
         if arguments.stats {
             run.all_once().await
         } else {

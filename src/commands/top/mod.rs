@@ -236,6 +236,10 @@ impl Watch<'_> {
     /// Reads the processes around the selected line: at each tick, and when another line is selected.
     fn look_at_host(&mut self, ticked: bool) {
         let model = &mut self.model;
+        // Its bundle cannot be read now.
+        if model.fault.is_some() {
+            return;
+        }
         let (lines, place) = model.lines();
         let line = lines.get(place).filter(|_| model.details);
         let before = model.host.take();

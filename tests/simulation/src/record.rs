@@ -66,13 +66,9 @@ impl Record {
 
     /// The program is stopped, or the machine is busy with others: time goes by and nobody listens.
     pub async fn lose(&self, time: Duration) {
-        self.hold_up();
+        // Noted before: others are woken first.
+        *self.held_up.lock().unwrap() = Some(Instant::now() + time);
         tokio::time::advance(time).await;
-        self.hold_up();
-    }
-
-    fn hold_up(&self) {
-        *self.held_up.lock().unwrap() = Some(Instant::now());
     }
 
     /// Whether the program was held up at any time since then.

@@ -1,6 +1,7 @@
 //! Connections to a shim's sockets, and what makes them: real sockets, or a simulation's.
 
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -16,6 +17,11 @@ use super::socket;
 pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {
     /// The pid of the process that listens there; `None` where that is not known.
     fn peer_pid(&self) -> Option<i32>;
+
+    /// Its descriptor; `None` where it has none.
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
 }
 
 /// A connection of any kind.
@@ -52,6 +58,10 @@ struct Socket(UnixStream);
 impl Stream for Socket {
     fn peer_pid(&self) -> Option<i32> {
         self.0.peer_cred().ok()?.pid()
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        Some(self.0.as_raw_fd())
     }
 }
 

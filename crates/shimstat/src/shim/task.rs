@@ -4,6 +4,8 @@
 //! The generated clients know one generation of the service each, and `ttrpc`'s own client forgets a call once its
 //! time is over: a caller that must not ask a hung shim again needs to hear when the old call has ended.
 
+use std::os::fd::RawFd;
+
 use containerd_shim_protos::api::{StateRequest, StateResponse, StatsRequest, StatsResponse};
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
@@ -84,6 +86,7 @@ enum ShimClient {
 pub(crate) struct TaskConnection {
     client: ShimClient,
     peer_pid: Option<i32>,
+    descriptor: Option<RawFd>,
     address: Address,
     version: TaskVersion,
     /// Whether it has answered a call of that generation. What it does not know then is the method.
@@ -94,7 +97,7 @@ impl TaskConnection {
     /// Connects to a shim. Put a deadline around it.
     pub async fn connect(endpoint: &Endpoint, connect: &dyn Connect) -> Result<Self, ShimError> {
         let stream = connect.connect(&endpoint.address).await?;
-        let peer_pid = stream.peer_pid();
+        let (peer_pid, descriptor) = (stream.peer_pid(), stream.descriptor());
         let client = match endpoint.protocol {
             #[cfg(feature = "grpc")]
             Protocol::Grpc => {
@@ -105,6 +108,7 @@ impl TaskConnection {
             Protocol::Ttrpc => ShimClient::Ttrpc(ttrpc::Client::new(stream)),
         };
         Ok(Self {
+            descriptor,
             peer_pid,
             client,
             address: endpoint.address.clone(),
@@ -117,6 +121,11 @@ impl TaskConnection {
     /// `None` where that cannot be told.
     pub fn peer_pid(&self) -> Option<i32> {
         self.peer_pid
+    }
+
+    /// The descriptor of its socket, where it has one.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.descriptor
     }
 
     /// Asks for a task's state. It needs no guest, so a shim that does not answer this is stuck.

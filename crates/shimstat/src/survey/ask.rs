@@ -1,6 +1,7 @@
 //! A survey: lanes to shims, what is known of guests, and how many are asked at once.
 
 use std::collections::HashMap;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -63,6 +64,7 @@ impl Survey {
             terms: Terms {
                 limit,
                 keep_connections: false,
+                keep_below: RawFd::MAX,
                 connect,
                 guests: Arc::new(GuestSockets::default()),
                 pids: HostPids::default(),
@@ -103,6 +105,12 @@ impl Survey {
     /// Keeps the connections to shims for the next questions.
     pub fn keeping_connections(mut self) -> Self {
         self.terms.keep_connections = true;
+        self
+    }
+
+    /// Keeps none whose descriptor is this or above, so that there are descriptors left for other connections.
+    pub fn keeping_below(mut self, descriptor: RawFd) -> Self {
+        self.terms.keep_below = descriptor;
         self
     }
 
@@ -297,8 +305,7 @@ impl Survey {
 
     /// The guest that a container runs in; `None` where it is not Kata's.
     pub(super) fn guest(&self, container: &Container) -> Option<Arc<Guest>> {
-        // Most containers are runc's, and nothing else has to be read of them.
-        if container.bundle.names_runcs_shim() {
+        if container.answerer() == Answerer::RuncShim {
             return None;
         }
         let key = container.sandbox_bundle().path;

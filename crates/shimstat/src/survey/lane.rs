@@ -364,9 +364,11 @@ impl Visit {
         {
             meter.stop(running);
         }
-        if !self.lane.terms.keep_connections {
-            *self.kept = None;
-        }
+        let terms = &self.lane.terms;
+        let is_kept = |kept: &TaskConnection| {
+            terms.keep_connections && kept.descriptor().is_none_or(|it| it < terms.keep_below)
+        };
+        self.kept.take_if(|kept| !is_kept(kept));
         // Free before the answer is out: whoever hears it finds the lane free.
         drop(self.kept);
         let _ = self.asked.send(reply);

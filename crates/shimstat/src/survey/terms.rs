@@ -1,5 +1,6 @@
 //! What all that a survey asks has in common.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub(super) struct Terms {
     pub limit: Duration,
     /// Whether connections are kept for the next question.
     pub keep_connections: bool,
+    /// Which of them: those with a descriptor below this.
+    pub keep_below: RawFd,
     pub connect: Arc<dyn Connect>,
     pub guests: Arc<dyn ConnectGuest>,
     pub pids: HostPids,

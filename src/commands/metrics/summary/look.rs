@@ -73,7 +73,7 @@ impl Look {
             ) => Some(error),
             _ => None,
         });
-        let machine = hypervisor::virtual_machine(sandbox.id());
+        let mut machine = hypervisor::virtual_machine(sandbox.id());
         let scraped = match silent {
             // Its monitor would only make the shim wait for more.
             Some(error) => Err(format!("{error}, and its monitor was not asked")),
@@ -98,11 +98,9 @@ impl Look {
         let task_pid = state.and_then(|state| Some(state.ok()?.pid));
         let taken = Instant::now();
         let processes = host_processes(machine.as_ref(), shim_pid, task_pid);
-        let mut machine = machine;
-        let vm = match &mut machine {
-            Some(machine) => VmLook::take(machine, &processes, task_pid).await,
-            None => None,
-        };
+        let vm = machine
+            .as_mut()
+            .and_then(|machine| VmLook::take(machine, &processes, task_pid));
         Ok(Self {
             processes: (taken, processes),
             machine,

@@ -95,7 +95,9 @@ pub struct VmLook {
 impl VmLook {
     /// Looks at the machine whose processes these are, and notes of what kind it is; `None` where it has no VMM on this
     /// host.
-    pub async fn take(
+    ///
+    /// Takes up to 40 ms for each GiB where the guest's memory is told by the mappings alone. Nobody else waits meanwhile.
+    pub fn take(
         machine: &mut VirtualMachine,
         processes: &[HostProcesses],
         task_pid: Option<u32>,
@@ -105,13 +107,9 @@ impl VmLook {
         let taken = Instant::now();
         let usage = VmUsage::read(machine, processes, task_pid, CgroupMounts::host().ok())?;
         let kind = machine.kind;
-        let mapped = if usage.memory.guest.is_none() && kind.shows_memory() {
-            let processes = processes.to_vec();
-            let read = move || SandboxMemory::read_mappings(&processes, kind, MOST_RESIDENT).ok();
-            tokio::task::spawn_blocking(read).await.ok().flatten()
-        } else {
-            None
-        };
+        let mapped = (usage.memory.guest.is_none() && kind.shows_memory())
+            .then(|| SandboxMemory::read_mappings(processes, kind, MOST_RESIDENT).ok())
+            .flatten();
         Some(Self {
             taken,
             usage,
