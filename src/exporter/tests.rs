@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_millis(1);
 
 #[test]
 fn promises_are_kept_in_hundreds_of_runs() {
-    keeps_promises(200, run);
+    keeps_promises(100, run);
 }
 
 #[test]
