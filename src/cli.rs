@@ -78,14 +78,56 @@ pub struct Global {
     pub verbose: bool,
 }
 
+/// A command's arguments are built once it is known that it was called: building those of all took an eighth of `events`.
 #[derive(Subcommand, Debug)]
+#[command(defer = true)]
 pub enum Command {
+    /// Print statistics of containers, once or as a stream
+    ///
+    /// An event is printed for each container at once, and then at every interval
+    /// until they have stopped. The JSON is that of `runc events`; a stream also
+    /// has events of the types oom (a process was OOM-killed) and exit.
+    #[command(verbatim_doc_comment, after_long_help = examples!("  kata-runtime events --stats 5779b2366f47
+      One event of the container whose id starts with this
+  kata-runtime events --interval 1s --format json shop/web-0/nginx
+      A stream of a pod's container, one line per event
+  kata-runtime events --all --stats -o table --sort -memory
+      Everything that runs, the largest first"))]
     Events(Events),
+    /// List the sandboxes on this node with their containers, then the other containers
+    #[command(after_long_help = examples!("  kata-runtime list --pod shop/web-0
+      A pod's sandbox and its containers
+  kata-runtime list --runtime kata --quiet
+      The ids of all containers that Kata runs
+  kata-runtime list --format json | jq '.[] | select(.status != \"running\")'
+      Everything that does not run"))]
     List(List),
+    /// Print the Prometheus metrics of a sandbox, as its monitor serves them
+    ///
+    /// Only Kata's sandboxes have a monitor. A container leads to its sandbox.
+    #[command(verbatim_doc_comment, after_long_help = examples!("  kata-runtime metrics shop/web-0
+      The metrics of a pod's sandbox
+  kata-runtime metrics --format table --filter kata_guest_ 5779b2366f47
+      Those of its guest, as a table
+  kata-runtime metrics --summary --interval 5s shop/web-0
+      What the sandbox costs beyond its containers, over five seconds"))]
     Metrics(Metrics),
+    /// Serve the metrics of all sandboxes and containers on this node to Prometheus
+    #[command(after_long_help = examples!("  kata-runtime monitor
+      Serves http://127.0.0.1:8090/metrics
+  kata-runtime monitor --listen-address :8090 --web.config.file web.yml
+      Serves every address of this machine, with TLS and passwords
+  kata-runtime monitor --profile lean --families kata_guest_load,-container_oom_
+      Serves what alerts need, with the guests' load and without OOM kills"))]
     Monitor(Monitor),
     #[cfg(feature = "top")]
+    /// Watch all containers on this node, live in the terminal
+    #[command(after_long_help = examples!("  kata-runtime top --interval 1s
+      Looks every second; press ? for what the keys and columns are"))]
     Top(Top),
+    /// Print a script that completes commands, options and names in a shell
+    #[command(after_long_help = examples!("  source <(kata-runtime completion bash)
+      Completes in this bash"))]
     Completion(Completion),
     #[command(name = "__complete", hide = true)]
     Complete(Complete),
@@ -94,10 +136,7 @@ pub enum Command {
     Man(ManPages),
 }
 
-/// Print a script that completes commands, options and names in a shell
 #[derive(Args, Debug)]
-#[command(after_long_help = examples!("  source <(kata-runtime completion bash)
-      Completes in this bash"))]
 pub struct Completion {
     #[arg(value_enum)]
     pub shell: Shell,
@@ -140,18 +179,7 @@ impl Pacing {
     }
 }
 
-/// Print statistics of containers, once or as a stream
-///
-/// An event is printed for each container at once, and then at every interval
-/// until they have stopped. The JSON is that of `runc events`; a stream also
-/// has events of the types oom (a process was OOM-killed) and exit.
 #[derive(Args, Debug)]
-#[command(verbatim_doc_comment, after_long_help = examples!("  kata-runtime events --stats 5779b2366f47
-      One event of the container whose id starts with this
-  kata-runtime events --interval 1s --format json shop/web-0/nginx
-      A stream of a pod's container, one line per event
-  kata-runtime events --all --stats -o table --sort -memory
-      Everything that runs, the largest first"))]
 pub struct Events {
     /// Time between two events, such as 500ms, 3s or 1h2m; at least 100ms
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = interval, allow_hyphen_values = true)]
@@ -206,17 +234,16 @@ impl EventFormat {
     }
 }
 
-/// What a table shows, and in which order.
+// What a table shows, and in which order. (As a doc comment it would be the help of the commands that have it.)
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Options of tables")]
 pub struct TableOptions {
-    /// Only these columns, in this order: their headings, with a dash for a blank (pod,pod-uid)
+    /// In a table: only these columns, in this order: their headings, with a dash for a blank (pod,pod-uid)
     #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
     pub columns: Vec<String>,
-    /// Sort the rows by a column, or by -COLUMN with the largest first
+    /// In a table: sort the rows by a column, or by -COLUMN with the largest first
     #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
     pub sort: Option<String>,
-    /// Print no headings
+    /// In a table: print no headings
     #[arg(long)]
     pub no_headers: bool,
 }
@@ -229,14 +256,7 @@ pub enum EventSource {
     Guest,
 }
 
-/// List the sandboxes on this node with their containers, then the other containers
 #[derive(Args, Debug)]
-#[command(after_long_help = examples!("  kata-runtime list --pod shop/web-0
-      A pod's sandbox and its containers
-  kata-runtime list --runtime kata --quiet
-      The ids of all containers that Kata runs
-  kata-runtime list --format json | jq '.[] | select(.status != \"running\")'
-      Everything that does not run"))]
 pub struct List {
     /// Print full ids only, one per line; no shim is asked
     #[arg(short, long)]
@@ -284,16 +304,7 @@ pub enum ListFormat {
     Wide,
 }
 
-/// Print the Prometheus metrics of a sandbox, as its monitor serves them
-///
-/// Only Kata's sandboxes have a monitor. A container leads to its sandbox.
 #[derive(Args, Debug)]
-#[command(verbatim_doc_comment, after_long_help = examples!("  kata-runtime metrics shop/web-0
-      The metrics of a pod's sandbox
-  kata-runtime metrics --format table --filter kata_guest_ 5779b2366f47
-      Those of its guest, as a table
-  kata-runtime metrics --summary --interval 5s shop/web-0
-      What the sandbox costs beyond its containers, over five seconds"))]
 pub struct Metrics {
     /// Ask even where that may kill the sandbox
     ///
@@ -334,14 +345,7 @@ pub enum MetricsFormat {
     Csv,
 }
 
-/// Serve the metrics of all sandboxes and containers on this node to Prometheus
 #[derive(Args, Debug)]
-#[command(after_long_help = examples!("  kata-runtime monitor
-      Serves http://127.0.0.1:8090/metrics
-  kata-runtime monitor --listen-address :8090 --web.config.file web.yml
-      Serves every address of this machine, with TLS and passwords
-  kata-runtime monitor --profile lean --families kata_guest_load,-container_oom_
-      Serves what alerts need, with the guests' load and without OOM kills"))]
 pub struct Monitor {
     /// Where to listen: HOST:PORT, :PORT for every address, or unix:///PATH; may be repeated
     ///
@@ -390,11 +394,8 @@ pub enum Profile {
     Lean,
 }
 
-/// Watch all containers on this node, live in the terminal
 #[cfg(feature = "top")]
 #[derive(Args, Debug)]
-#[command(after_long_help = examples!("  kata-runtime top --interval 1s
-      Looks every second; press ? for what the keys and columns are"))]
 pub struct Top {
     /// Time between two looks, such as 500ms, 2s or 1m; at least 100ms
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = interval, allow_hyphen_values = true)]

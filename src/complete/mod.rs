@@ -208,7 +208,7 @@ mod tests {
         assert!(!all.contains(&"__complete".into()), "it is not for people");
         assert_eq!(complete(&["ev"]), ["events"]);
         assert_eq!(complete(&["--time"]), ["--timeout"]);
-        assert_eq!(complete(&["events", "--sta"]), ["--stats", "--state"]);
+        assert_eq!(complete(&["events", "--sta"]), ["--state", "--stats"]);
         let formats = ["pretty", "json", "table", "wide", "csv"];
         assert_eq!(complete(&["events", "--format", ""]), formats);
         assert_eq!(complete(&["events", "-o", ""]), formats);
