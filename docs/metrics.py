@@ -200,7 +200,7 @@ Source: this program; the process's own figures are from `/proc/self`. Of `kata_
 virtual machines; of `kata_monitor_container_*` those of containers, with `sandbox_id`. The reasons are
 [a table](errors.md#reasons-of-the-exporter).
 """)
-table(known(pair for path in sorted(EXPORTER.glob("*.rs")) for pair in families(path, "kata_monitor_")))
+table(known(pair for path in sorted(set(EXPORTER.glob("*.rs")) - {EXPORTER / "tests.rs"}) for pair in families(path, "kata_monitor_")))
 
 for name, kind, help_ in help_lines(GOLDEN):
     if everything.get(name) != (kind, help_):
