@@ -303,17 +303,23 @@ fn risk_below(rust_root: &Path, go_root: &Path, id: &str, socket: &Address) -> R
 /// Rust shim's. The same socket has many names: `/var/run` is a link to `/run`, and a directory can be mounted twice.
 fn rust_state_dir(rust_root: &Path, id: &str, socket: &Path) -> Option<PathBuf> {
     let own = rust_root.join(id);
-    if socket.starts_with(&own) || same_file(socket, &own.join(SOCKET)) {
+    if socket.starts_with(&own) {
+        return Some(own);
+    }
+    // Before each question: where there is no such directory, no socket needs to be resolved to know that it is not in it.
+    let root = fs::canonicalize(rust_root).ok()?;
+    let has_own = own.exists();
+    if has_own && same_file(socket, &own.join(SOCKET)) {
         return Some(own);
     }
     let real = match fs::canonicalize(socket) {
         Ok(real) => real,
         Err(_) => fs::canonicalize(socket.parent()?).ok()?,
     };
-    if real.ancestors().any(|directory| same_file(directory, &own)) {
+    if has_own && real.ancestors().any(|directory| same_file(directory, &own)) {
         return Some(own);
     }
-    let below = real.strip_prefix(fs::canonicalize(rust_root).ok()?).ok()?;
+    let below = real.strip_prefix(root).ok()?;
     Some(rust_root.join(below.components().next()?))
 }
 
