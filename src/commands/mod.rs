@@ -45,6 +45,8 @@ fn ask(global: Global, question: impl AsyncFnOnce(&Context) -> Result<(), Failur
         .enable_time()
         // An exporter keeps its thread for reads that may wait: where there are no more to be had later, tokio would end
         // the process.
+        // Those that are kept would become more with each moment in which none is idle.
+        .max_blocking_threads(16)
         .thread_keep_alive(Duration::from_secs(u64::from(u32::MAX)))
         .build()
         .map_err(|error| Failure::new(format!("start: {error}")).and(RESOURCES))?;
