@@ -21,7 +21,10 @@ pub struct History(VecDeque<Option<f64>>);
 
 impl History {
     pub fn push(&mut self, value: Option<f64>) {
-        if self.0.len() == HISTORY {
+        if self.0.is_empty() {
+            // At once: growing by doubling takes more in the end, and looks like a leak until it is full.
+            self.0.reserve_exact(HISTORY);
+        } else if self.0.len() == HISTORY {
             self.0.pop_front();
         }
         self.0.push_back(value);
