@@ -96,9 +96,10 @@ impl Context {
     pub fn note_cost(&self, survey: &Survey) {
         let Some(cost) = survey.induced_cost() else { return };
         let mut text = format!(
-            "cost: shims used {} of CPU to answer {} questions",
+            "cost: shims used {} of CPU to answer {} question{}",
             rounded(cost.cpu),
-            cost.measured
+            cost.measured,
+            if cost.measured == 1 { "" } else { "s" }
         );
         if cost.unmeasured > 0 {
             text += &format!(

@@ -33,7 +33,7 @@ fn comparable(mut data: Value, keys: &Map<String, Value>) -> Value {
 fn its_files_say_what_the_shim_says() {
     for_each_containerd(|containerd| {
         let work = "dd if=/dev/zero of=/f bs=64k count=64 conv=fsync 2>/dev/null; i=0; \
-                    while [ $i -lt 20000 ]; do i=$((i+1)); done; exec sleep 1000";
+                    while [ $i -lt 200000 ]; do i=$((i+1)); done; exec sleep 1000";
         let options = ["--memory-limit", "67108864", "--cpus", "0.5"];
         let task = containerd.run_container(&options, &["sh", "-c", work]);
         let program = format!("/proc/{}/comm", task.pid());

@@ -209,6 +209,7 @@ impl Machine {
     }
 
     /// The same as words for a shell.
+    #[cfg(feature = "top")]
     pub fn shell_command(&self, arguments: &str) -> String {
         let root = self.root.path().display();
         let program = env!("CARGO_BIN_EXE_kata-runtime");
