@@ -38,7 +38,7 @@ ELSEWHERE = {
     "kata-runtime monitor": ("examples/demo.sh", "monitor --listen-address"),
     "tests/run.sh": (".ci/run", "tests/run.sh"),
     "cargo build --release --package kata-runtime --package sandbox-shim": ("examples/demo.sh", "cargo build"),
-    "KATA_RUNTIME=target/release/kata-runtime SHIMS=target/release tests/faults/soak.sh 60 200 50":
+    "KATA_RUNTIME=target/release/kata-runtime SHIMS=target/release tests/faults/soak.sh 60 200 50 10":
         (".ci/run", "tests/faults/soak.sh"),
     "apt install containerd runc": ("examples/demo.sh", "ctd_need cc=gcc containerd=containerd runc=runc"),
     "ctr image pull docker.io/library/busybox:latest": "needs a container registry; docs/node.sh imports that image",
