@@ -11,9 +11,8 @@ use protobuf::Message;
 use serde_json::{Value, json};
 use ttrpc::proto::{MessageHeader, Request, Response};
 
-use crate::conformance::{self, Lack};
+use crate::conformance::{self, CGROUP_V1, CGROUP_V2, Lack};
 use crate::exporter::Monitor;
-use crate::monitor::contract::{V1_LACKS, V2_LACKS};
 use crate::support::{eventually, fresh_id, is_cgroup_v2, kata_runtime};
 
 /// What a container has no numbers for that has a limit of memory alone, and no link.
@@ -150,7 +149,7 @@ fn a_container_without_a_shim_is_asked_of_its_cgroup() {
         .arg(node.dir.path())
         .args(["monitor", "--listen-address", "127.0.0.1:0"]);
     let page = Monitor::start(exporter).scrape();
-    let of_version: &[Lack] = if is_cgroup_v2() { &V2_LACKS } else { &V1_LACKS };
+    let of_version: &[Lack] = if is_cgroup_v2() { &CGROUP_V2 } else { &CGROUP_V1 };
     conformance::check(&page, &id, &[of_version, &PLAIN].concat(), true);
 
     let before = usage();

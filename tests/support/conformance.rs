@@ -72,6 +72,27 @@ const MACHINES: [Lack; 3] = [
     ("container_hugetlb_", "no huge pages"),
 ];
 
+/// A container of runc's on cgroup v1.
+#[allow(dead_code)] // Not all tests have such a container.
+pub const CGROUP_V1: [Lack; 1] = [("container_pressure_", "cgroup v1 has no pressure files")];
+
+/// A container of runc's on cgroup v2.
+#[allow(dead_code)] // Not all tests have such a container.
+pub const CGROUP_V2: [Lack; 3] = [
+    (
+        "container_hugetlb_max_usage_bytes",
+        "cgroup v2 has no such file; cAdvisor says 0",
+    ),
+    (
+        "container_memory_failcnt",
+        "cgroup v2 has no such file; cAdvisor says 0",
+    ),
+    (
+        "container_memory_kernel_usage",
+        "cAdvisor has it on cgroup v1 alone, and says 0",
+    ),
+];
+
 /// What only a look at the container on its own machine tells: of one in a guest, or elsewhere.
 #[allow(dead_code)] // Not all tests have such a container.
 pub const OUT_OF_SIGHT: [Lack; 9] = [

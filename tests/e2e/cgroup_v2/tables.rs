@@ -292,7 +292,7 @@ fn with_zeros(numbers: &Numbers, names: &[String]) -> Numbers {
     names.iter().map(zero).collect()
 }
 
-/// Equal to both, but for the last digit of a quotient; or between them where they are not equal.
+/// Between both readings, or equal to them except for rounding in the last digit.
 fn is_between(number: f64, (one, other): (f64, f64)) -> bool {
     let slack = if one.is_finite() { one.abs() * 1e-12 } else { 0.0 };
     number == one || (one.min(other) - slack..=one.max(other) + slack).contains(&number)

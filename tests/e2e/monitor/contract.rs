@@ -7,27 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use super::{IDLE, SHARED, monitor};
-use crate::conformance::{self, Lack};
+use crate::conformance::{self, CGROUP_V1, CGROUP_V2};
 use crate::exporter::Page;
 use crate::support::{Containerd, Task, eventually, for_each_containerd, is_cgroup_v2};
 use crate::wire::wire;
-
-pub const V1_LACKS: [Lack; 1] = [("container_pressure_", "cgroup v1 has no pressure files")];
-
-pub const V2_LACKS: [Lack; 3] = [
-    (
-        "container_hugetlb_max_usage_bytes",
-        "cgroup v2 has no such file; cAdvisor says 0",
-    ),
-    (
-        "container_memory_failcnt",
-        "cgroup v2 has no such file; cAdvisor says 0",
-    ),
-    (
-        "container_memory_kernel_usage",
-        "cAdvisor has it on cgroup v1 alone, and says 0",
-    ),
-];
 
 fn number(page: &Page, name: &str, task: &Task) -> u64 {
     let value = page.value(name, &[("id", &task.id)]);
@@ -94,7 +77,7 @@ fn a_container_of_runcs_has_the_names_of_the_conformance_list(containerd: &Conta
     conformance::check(
         &page,
         &task.id,
-        if is_cgroup_v2() { &V2_LACKS } else { &V1_LACKS },
+        if is_cgroup_v2() { &CGROUP_V2 } else { &CGROUP_V1 },
         true,
     );
 

@@ -1,6 +1,6 @@
 //! `monitor` on containers of real containerds, scraped by a real Prometheus.
 
-pub mod contract;
+mod contract;
 mod usage;
 
 use std::collections::BTreeSet;
