@@ -2,6 +2,7 @@
 stream's output, NAME=PID…, ids."""
 
 import collections
+import glob
 import gzip
 import http.client
 import json
@@ -105,6 +106,14 @@ def main():
             lines += 1
             if line.endswith("}\n"):  # the last may be half of one
                 seen[json.loads(line)["id"]] += 1
+    # Each of the three asks one thing at a time.
+    at_once = collections.Counter()
+    for path in glob.glob("/run/vc/sbs/*/calls"):
+        with open(path) as calls:
+            at_once[max((int(line.split()[0]) for line in calls if line.endswith(" at once\n")), default=0)] += 1
+    print(f"\nquestions to one sandbox at once, at most: {', '.join(f'{most} to {count}' for most, count in sorted(at_once.items()))}")
+    if not at_once or max(at_once) > len(PIDS):
+        failures.append(f"sandboxes were asked {max(at_once, default=0)} things at once")
     absent = [one for one in STEADY if seen[one] < MINUTES * 60 / PACE / 4]
     if absent:
         failures.append(f"the stream has fewer than one event in {4 * PACE:.0f} s of {len(absent)} containers")

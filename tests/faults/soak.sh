@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the exporter with scrapers, a stream of all containers and `top` in tmux for some time, while pods come and go, and
-# checks that memory, descriptors and threads stay flat, that no scrape fails, and that each page has every container that
-# was there all the time.
+# checks that memory, descriptors and threads stay flat, that no scrape fails, that each page has every container that was
+# there all the time, and that the three together never put more than three questions at once to one sandbox.
 #
 #   tests/faults/soak.sh MINUTES [CONTAINERS [SCRAPERS [PACE]]]     20 containers, 10 scrapers and 1 second are the default:
 #       `events` and `top` ask every PACE seconds, each scraper in twice the time
@@ -15,7 +15,9 @@ for number in $(seq "$containers"); do
     # A third of them in pods of two, the others of runc.
     case $((number % 3)) in
         1) id=$(ctd_id steady) pod=$id
-            ctd_run_sandbox "$dir" "$NS" "$id" --annotation io.kata-runtime.test.agent=yes -- sleep 1000000 ;;
+            ctd_run_sandbox "$dir" "$NS" "$id" --annotation io.kata-runtime.test.agent=yes -- sleep 1000000
+            # So that questions put at once are seen to be.
+            echo slow >"/run/vc/sbs/$id/agent" ;;
         2) id=$(ctd_id steady)
             ctd_run_child "$dir" "$NS" "$id" "$pod" -- sleep 1000000 ;;
         0) id=$(ctd_id steady)

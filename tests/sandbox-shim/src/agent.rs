@@ -5,9 +5,10 @@
 //! sandbox's own directory below `/run/vc/sbs` or `/run/kata`:
 //!
 //! - `agent`, for tests to write: `hang` (no call is answered, and the shim waits for the agent as Kata's do), `refuse`
-//!   (the policy allows checks alone), `lie` (numbers and names that no guest should have), `drip` (a byte every 100 ms).
-//! - `calls`: a line for each call to the agent (`guest grpc.Health/Check`), the shim (`shim Stats`) and its monitor
-//!   (`monitor /metrics`).
+//!   (the policy allows checks alone), `lie` (numbers and names that no guest should have), `drip` (a byte every 100 ms),
+//!   `slow` (the shim's `Stats` takes 100 ms).
+//! - `calls`: a line for each call to the agent (`guest grpc.Health/Check`), the shim (`shim stats`) and its monitor
+//!   (`monitor /metrics`), and one when more questions than ever before are put to the shim at once (`2 at once`).
 
 use std::{
     fs::{self, File},
@@ -41,6 +42,7 @@ pub enum Mode {
     Refuses,
     Lies,
     Drips,
+    Slow,
 }
 
 /// What an agent tells of.
@@ -73,6 +75,7 @@ impl Agent {
             "refuse" => Mode::Refuses,
             "lie" => Mode::Lies,
             "drip" => Mode::Drips,
+            "slow" => Mode::Slow,
             _ => Mode::Well,
         }
     }

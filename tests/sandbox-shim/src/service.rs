@@ -5,7 +5,10 @@ use std::{
     io,
     os::unix::net::UnixListener,
     process,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -47,10 +50,29 @@ pub struct Pod {
     shutdown: Notify,
     /// Kata's Go shim holds one for most calls, `State` excepted.
     lock: Arc<tokio::sync::Mutex<()>>,
+    questions: Questions,
+}
+
+/// How many questions are being answered at this moment, and at most.
+#[derive(Default)]
+struct Questions {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// One of them. It ends with its answer, or when its connection does.
+struct Question<'a>(&'a AtomicUsize);
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// How long Kata's Go shim waits for its agent, and holds its lock meanwhile. Here it is a tenth.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(6);
+
+const SLOW: Duration = Duration::from_millis(100);
 
 impl Guest for Pod {
     fn stats(&self, container: &str) -> Option<Vec<u8>> {
@@ -71,6 +93,7 @@ pub async fn serve(listener: UnixListener, monitor: Arc<Monitor>) -> io::Result<
         containers: Mutex::default(),
         shutdown: Notify::new(),
         lock: Arc::default(),
+        questions: Questions::default(),
     });
     if let Some(agent) = &pod.monitor.agent {
         agent.clone().serve(pod.clone())?;
@@ -154,9 +177,20 @@ impl Pod {
         if let Some(agent) = &self.monitor.agent {
             agent.note(&format!("shim {action}"));
         }
+        let _question = matches!(action, "state" | "stats" | "pids").then(|| self.question());
         let result = call.await;
         self.monitor.rpcs.observe(action, begin.elapsed());
         result
+    }
+
+    fn question(&self) -> Question<'_> {
+        let now = self.questions.now.fetch_add(1, Relaxed) + 1;
+        if self.questions.most.fetch_max(now, Relaxed) < now
+            && let Some(agent) = &self.monitor.agent
+        {
+            agent.note(&format!("{now} at once"));
+        }
+        Question(&self.questions.now)
     }
 
     async fn do_create(&self, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
@@ -359,6 +393,9 @@ impl Task for Pod {
 /// Waits while the agent hangs, but not without end, and holds the lock meanwhile.
 async fn wait_for_agent(agent: Option<Arc<Agent>>, lock: OwnedMutexGuard<()>) -> Result<OwnedMutexGuard<()>> {
     let begin = Instant::now();
+    if agent.as_ref().is_some_and(|agent| agent.mode() == Mode::Slow) {
+        tokio::time::sleep(SLOW).await;
+    }
     while agent.as_ref().is_some_and(|agent| agent.mode() == Mode::Hangs) {
         if begin.elapsed() >= AGENT_TIMEOUT {
             return Err(status(
