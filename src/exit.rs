@@ -291,7 +291,7 @@ impl Remedy for exporter_web::Error {
 }
 
 pub const MORE_OF_IT: &str = "give more of the id or name, or choose with --namespace or --state";
-pub const RESOURCES: &str = "a limit of processes, threads or memory may be reached: see ulimit -a, and pids.max and memory.max of its cgroup";
+pub const RESOURCES: &str = "a limit of processes, threads, descriptors or memory may be reached: see ulimit -a, and pids.max and memory.max of its cgroup";
 
 #[cfg(test)]
 mod tests {

@@ -21,6 +21,7 @@ mod output;
 mod readings;
 mod sandbox_page;
 mod show;
+mod start;
 mod state_dirs;
 mod ticks;
 

@@ -18,6 +18,7 @@ use crate::cli::{Cli, Command, Global};
 use crate::context::Context;
 use crate::exit::{Failure, RESOURCES};
 use crate::exporter;
+use crate::start;
 
 pub fn run(cli: Cli) -> Result<(), Failure> {
     let Some(command) = cli.command else {
@@ -40,15 +41,16 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 /// Asks the node, on a runtime with one thread: starting several would take longer than most questions.
 fn ask(global: Global, question: impl AsyncFnOnce(&Context) -> Result<(), Failure>) -> Result<(), Failure> {
     let context = Context::new(global)?;
-    let runtime = Builder::new_current_thread()
+    let mut builder = Builder::new_current_thread();
+    builder
         .enable_io()
         .enable_time()
         // An exporter keeps its thread for reads that may wait: where there are no more to be had later, tokio would end
         // the process.
         // Those that are kept would become more with each moment in which none is idle.
         .max_blocking_threads(16)
-        .thread_keep_alive(Duration::from_secs(u64::from(u32::MAX)))
-        .build()
+        .thread_keep_alive(Duration::from_secs(u64::from(u32::MAX)));
+    let runtime = start::or_say_what_is_missing(|| builder.build())
         .map_err(|error| Failure::new(format!("start: {error}")).and(RESOURCES))?;
     let answer = runtime.block_on(question(&context));
     // The process ends here, and everything that the runtime holds ends with it: taking it apart would cost more than

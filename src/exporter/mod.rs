@@ -28,7 +28,8 @@ use self::routes::Routes;
 use self::scrape::Scraper;
 use crate::cli::Monitor;
 use crate::context::Context;
-use crate::exit::{Failure, RESOURCES};
+use crate::exit::Failure;
+use crate::start;
 use crate::{descriptors, output};
 
 pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> {
@@ -45,7 +46,8 @@ pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> 
     for line in flags.without_meaning() {
         output::notice(&line);
     }
-    keep_a_thread().await?;
+    // Started while it is not too late to say that there is none. It has nothing to do yet that could fail.
+    let _ = start::or_say_what_is_missing(|| tokio::task::spawn_blocking(|| ())).await;
     let mut inventory = Inventory::new(context.node.clone());
     let survey = context
         .survey_of(arguments.max_concurrent)
@@ -67,15 +69,4 @@ pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> 
         async move { routes.answer(request).await }
     };
     Ok(server.run(answer).await?)
-}
-
-/// Starts the thread for reads that may wait, while it is not too late to say that there is none.
-async fn keep_a_thread() -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::new(format!("start a thread: {error}")).and(RESOURCES);
-    let thread = std::thread::Builder::new().spawn(|| ()).map_err(failed)?;
-    // It does nothing that can fail.
-    let _ = thread.join();
-    tokio::task::spawn_blocking(|| ())
-        .await
-        .map_err(|error| failed(error.into()))
 }

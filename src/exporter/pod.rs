@@ -1,5 +1,6 @@
 //! Asking one pod.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -170,7 +171,7 @@ impl Asker {
             let found = flight.found();
             (found.pod.clone(), found.wish)
         };
-        let asking = async {
+        let asking = pin!(async {
             flight.found().begun = true;
             let mut told = Told::default();
             // Thousands of pods may wait for their turn: what asking takes is there once it comes.
@@ -180,7 +181,7 @@ impl Asker {
             if let Some(wanted) = wish.vm.filter(|_| self.survey.sees_pids() != Some(false)) {
                 flight.found().vm = self.vm(&pod, &told, wanted).map(Arc::new);
             }
-        };
+        });
         self.concurrency.run(asking).await;
     }
 

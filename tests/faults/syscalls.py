@@ -111,11 +111,8 @@ DETAILS = {
 }
 # Findings that are known and not repaired yet: how they show (in the injection, or what came of it), and what should be.
 KNOWN = [
-    (r"panicked at .*/tokio-[^/]*/src/signal/unix.rs", "tokio ends the process if it gets no socketpair at the start"),
-    (r"OS can't spawn worker thread", "the exporter panics when it starts if tokio's first thread cannot be had"),
     (r"library/std/src/sys/pal/unix/stack_overflow", "Rust's library ends the process if a new thread gets no signal stack"),
     (r"/shim-binary-path", "a runtime is told by other signs if shim-binary-path cannot be read"),
-    (r"/config\.json", "a config.json that cannot be read is taken for one that is not there: names and the pod are missing"),
     (r"/persist\.json", "the same of Kata's record: the hypervisor is missing"),
 ]
 # How a text answer says that it could not tell something.

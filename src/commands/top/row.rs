@@ -17,10 +17,12 @@ pub const HISTORY: usize = 300;
 
 /// Past values, the newest last. `None`: there was none at that tick.
 #[derive(Debug, Clone, Default)]
-pub struct History(VecDeque<Option<f64>>);
+pub struct History(VecDeque<Option<f32>>);
 
 impl History {
     pub fn push(&mut self, value: Option<f64>) {
+        // Exact enough for a graph, at half the size.
+        let value = value.map(|value| value as f32);
         if self.0.is_empty() {
             // At once: growing by doubling takes more in the end, and looks like a leak until it is full.
             self.0.reserve_exact(HISTORY);
@@ -32,7 +34,8 @@ impl History {
 
     /// The newest values, at most `count`.
     pub fn last(&self, count: usize) -> impl Iterator<Item = Option<f64>> {
-        self.0.iter().skip(self.0.len().saturating_sub(count)).copied()
+        let newest = self.0.iter().skip(self.0.len().saturating_sub(count));
+        newest.map(|value| value.map(f64::from))
     }
 }
 

@@ -66,7 +66,7 @@ pub struct Group {
     /// The containers other than the sandbox's own.
     pub members: Vec<TopRow>,
     is_pod: bool,
-    /// Their percentage of one processor together.
+    /// Their percentage of one processor together; empty for a container in no pod, whose row has it.
     pub cpu: History,
 }
 
@@ -131,7 +131,7 @@ impl Tree {
 
     /// Adds to the pods' histories, once the answers of a tick have arrived.
     pub fn note_pods(&mut self) {
-        for group in &mut self.groups {
+        for group in self.groups.iter_mut().filter(|group| group.is_pod) {
             let cpu = group.number(&fields::CPU);
             group.cpu.push(cpu);
         }

@@ -152,12 +152,12 @@ impl AgentConnection {
     /// Asks for a container's statistics. The sandbox itself is one of its containers.
     ///
     /// Before Kata 4.1.0 the agent holds a lock meanwhile that starting and ending containers need as well.
-    pub async fn stats(&mut self, container: &str, limit: Duration) -> Result<GuestStats, GuestError> {
+    pub async fn stats(&mut self, container: &str, limit: Duration) -> Result<Box<GuestStats>, GuestError> {
         let request = self.request(container)?;
         let reply: Result<messages::StatsContainerResponse, _> =
             self.call(Method::StatsContainer, &request, limit).await;
         match reply {
-            Ok(reply) => Ok(GuestStats::from(reply)),
+            Ok(reply) => Ok(Box::new(GuestStats::from(reply))),
             Err(GuestError::Rpc {
                 address,
                 code: INVALID_ARGUMENT,

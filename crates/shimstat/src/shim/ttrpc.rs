@@ -69,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Self {
             stream,
             next_stream_id: 1,
-            buffer: Vec::with_capacity(ROOM),
+            buffer: Vec::new(),
         }
     }
 
@@ -145,8 +145,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     fn drop_frame(&mut self, end: usize) {
         self.buffer.drain(..end);
-        // A connection that is kept does not keep the room of its longest answer.
-        self.buffer.shrink_to(ROOM);
+        // A connection that is kept keeps no room.
+        self.buffer.shrink_to_fit();
     }
 
     async fn read_more(&mut self, room: usize) -> Result<(), CallError> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -204,7 +205,7 @@ impl Survey {
             }
             Calls::StatsOfRunning(Via::Shim) => Arc::new(NoControlSocket::Unwanted),
             _ => {
-                let asking = self.gvisor.ask(container, calls, network, &self.terms);
+                let asking = pin!(self.gvisor.ask(container, calls, network, &self.terms));
                 match self.concurrency.run(asking).await {
                     Ok(gvisor::Answer::Known(reply)) => return (Answerer::GvisorSandbox, Ok(reply)),
                     Ok(gvisor::Answer::AskShim(why)) => why,
@@ -213,7 +214,7 @@ impl Survey {
             }
         };
         let subject = Subject::Task(container.id().to_string());
-        let asking = self.ask_shim(container, endpoint, subject, calls);
+        let asking = pin!(self.ask_shim(container, endpoint, subject, calls));
         let mut reply = self.forking.run(asking).await;
         if let Ok(reply) = &mut reply
             && let ReplyStats::Taken(_, _, origin) = &mut reply.stats
@@ -267,8 +268,8 @@ impl Survey {
             }
             _ => None,
         };
-        let asking = self.concurrency.run(lane.ask(subject, calls, guest, meter));
-        tokio::pin!(asking);
+        let asking = pin!(lane.ask(subject, calls, guest, meter));
+        let mut asking = pin!(self.concurrency.run(asking));
         let starting = || AskError::Starting {
             address: endpoint.address.clone(),
         };

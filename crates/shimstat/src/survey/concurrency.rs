@@ -20,11 +20,10 @@ impl ConcurrencyLimit {
         Self(Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))))
     }
 
-    /// Runs a future when there is room for it.
-    pub async fn run<T>(&self, future: impl Future<Output = T>) -> T {
+    /// Runs a future when there is room for it. It comes pinned, since each move would leave room for it behind.
+    pub async fn run<T>(&self, mut future: impl Future<Output = T> + Unpin) -> T {
         // The semaphore is never closed, so an error cannot be; it would cost the limit, not the answer.
         let room = self.0.acquire().await.ok();
-        tokio::pin!(future);
         match tokio::time::timeout(PATIENCE, &mut future).await {
             Ok(value) => value,
             Err(_elapsed) => {
@@ -51,7 +50,7 @@ mod tests {
             let (limit, now, most) = (limit.clone(), now.clone(), most.clone());
             all.spawn(async move {
                 limit
-                    .run(async {
+                    .run(Box::pin(async {
                         if number % 10 == 0 {
                             tokio::time::sleep(Duration::from_secs(1)).await;
                         } else {
@@ -59,7 +58,7 @@ mod tests {
                             tokio::time::sleep(Duration::from_millis(1)).await;
                             now.fetch_sub(1, Ordering::SeqCst);
                         }
-                    })
+                    }))
                     .await;
             });
         }

@@ -114,7 +114,7 @@ impl Guest {
     }
 
     /// A container's statistics, where the guest lives.
-    pub async fn stats(&self, container: &str, terms: &Terms) -> Told<GuestStats> {
+    pub async fn stats(&self, container: &str, terms: &Terms) -> Told<Box<GuestStats>> {
         let known = &mut *self.known.lock().await;
         let told = self
             .ask(known, terms, async |agent, limit| {

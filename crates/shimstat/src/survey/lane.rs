@@ -387,7 +387,8 @@ impl Visit {
         {
             // The guest has its own time.
             self.lane.end();
-            if let Liveness::Hung(silence) = guest.liveness(&self.lane.terms).await {
+            // On the heap, as below: most containers have no guest, and their questions need no room for it.
+            if let Liveness::Hung(silence) = Box::pin(guest.liveness(&self.lane.terms)).await {
                 *self.kept = Some(connection);
                 return Err(silence.error(Some(state)));
             }
@@ -412,7 +413,7 @@ impl Visit {
             Calls::StateAlone | Calls::StateAndGuest | Calls::StatsOfAny => Via::Shim,
         };
         let told = match &self.guest {
-            Some(guest) => guest.stats(self.subject.id(), &self.lane.terms).await,
+            Some(guest) => Box::pin(guest.stats(self.subject.id(), &self.lane.terms)).await,
             None => Told::Nothing(Arc::new(NoGuest::NotKata)),
         };
         let told = match (told, via) {
@@ -466,7 +467,8 @@ impl Visit {
                 stats: ReplyStats::Unsupported,
             });
         };
-        let stats = stats::decode(&reply.type_url, &reply.value).map_err(|source| AskError::Decode {
+        let stats = stats::decode(&reply.type_url, &reply.value);
+        let stats = stats.map(Box::new).map_err(|source| AskError::Decode {
             address: self.lane.address(),
             source,
         });
@@ -489,12 +491,12 @@ impl Visit {
         let origin = self.complete(&mut stats, told).await;
         Ok(Reply {
             state,
-            stats: ReplyStats::Taken(Box::new(stats), taken, origin),
+            stats: ReplyStats::Taken(stats, taken, origin),
         })
     }
 
     /// Adds to a shim's statistics what the guest told.
-    async fn complete(&self, stats: &mut Stats, told: Told<GuestStats>) -> Origin {
+    async fn complete(&self, stats: &mut Stats, told: Told<Box<GuestStats>>) -> Origin {
         match (told, &self.guest) {
             (Told::Answer(agent, guest), _) => Origin::Both {
                 agent,

@@ -186,7 +186,7 @@ fn these_calls_and_no_others_are_sent_and_their_answers_are_read() {
 }
 
 /// What a call for statistics says to an agent that sends these bytes, whatever it is asked, and closes.
-async fn asked(bytes: &[u8]) -> Result<GuestStats, GuestError> {
+async fn asked(bytes: &[u8]) -> Result<Box<GuestStats>, GuestError> {
     let (mut agent, mut theirs) = pair();
     let server = async {
         GenMessage::read_from(&mut theirs).await.unwrap();
