@@ -6,7 +6,7 @@ use std::time::Duration;
 use go_duration as duration;
 use shimstat::node::processes::ShimTime;
 use shimstat::node::{Bundle, Container, Id, Inventory, Node};
-use shimstat::survey::Survey;
+use shimstat::survey::{ConcurrencyLimit, Survey};
 
 use crate::cli::Global;
 use crate::descriptors;
@@ -87,9 +87,15 @@ impl Context {
     /// A survey that asks so many at once, as far as there are descriptors for it, and keeps no more connections than leave
     /// room for others.
     pub fn survey_of(&self, concurrency: usize) -> Survey {
-        let limit = descriptors::limit();
-        Survey::new(self.timeout, concurrency.min(limit / 4))
-            .keeping_below(i32::try_from(limit / 2).unwrap_or(i32::MAX))
+        let keep_below = descriptors::limit() / 2;
+        Survey::new(self.timeout, concurrency)
+            .keeping_below(i32::try_from(keep_below).unwrap_or(i32::MAX))
+            .with_at_most(at_most())
+    }
+
+    /// So many at once, as far as there are descriptors for it.
+    pub fn concurrency_limit(&self, at_once: usize) -> ConcurrencyLimit {
+        ConcurrencyLimit::new(at_once).with_at_most(at_most())
     }
 
     /// Writes to stderr what asking and answering has cost so far, with `--verbose`.
@@ -132,6 +138,12 @@ impl Context {
             output::notice(&text());
         }
     }
+}
+
+/// How many can be asked at once, with half of the descriptors for it: each may take one for its shim, its monitor, its guest
+/// and a file.
+fn at_most() -> usize {
+    descriptors::limit() / 8
 }
 
 /// To the microsecond: nobody reads more.

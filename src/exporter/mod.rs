@@ -56,7 +56,7 @@ pub async fn run(context: &Context, arguments: &Monitor) -> Result<(), Failure> 
         Box::new(move || inventory.pods()),
         survey,
         context.timeout,
-        arguments.max_concurrent,
+        context.concurrency_limit(arguments.max_concurrent),
         context.verbose || flags.is_verbose(),
     );
     let routes = Arc::new(Routes::new(

@@ -56,14 +56,20 @@ pub struct Gathered {
 }
 
 impl Scraper {
-    /// Asks at most `concurrency` pods at once, and waits `limit` for all answers of a pod.
-    pub fn new(list: ListPods, survey: Survey, limit: Duration, concurrency: usize, verbose: bool) -> Self {
+    /// Asks as many pods at once as `concurrency` allows, and waits `limit` for all answers of a pod.
+    pub fn new(
+        list: ListPods,
+        survey: Survey,
+        limit: Duration,
+        concurrency: ConcurrencyLimit,
+        verbose: bool,
+    ) -> Self {
         Self {
             list: Mutex::new(list),
             asker: Asker {
                 survey: survey.keeping_connections().measuring(),
                 limit,
-                concurrency: ConcurrencyLimit::new(concurrency),
+                concurrency,
                 reader: Arc::default(),
                 budget: Arc::new(PageBudget::new(ALL_PAGES)),
                 sandboxes: 0,

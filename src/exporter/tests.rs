@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use exporter_web::Source;
 use shimstat::node::Pod;
-use shimstat::survey::MonitorQuestion;
+use shimstat::survey::{ConcurrencyLimit, MonitorQuestion};
 use simulation::{ASKERS, Dice, Known, Record, Run, What, World, in_simulated_time};
 use simulation::{keeps_promises, repeats_itself};
 use tokio::time::Instant;
@@ -52,7 +52,7 @@ async fn gathering(seed: u64) -> Run {
         Box::new(move || Ok(list.lock().unwrap().clone())),
         world.survey(),
         world.limit,
-        world.concurrency,
+        ConcurrencyLimit::new(world.concurrency),
         false,
     ));
     let client = |number: u64, dice: Dice| Client {

@@ -525,3 +525,32 @@ fn state_directories(machine: &Machine) -> Vec<Kind> {
     };
     kinds
 }
+
+/// So many sandboxes of Kata's Go shim, whose guests answer: one shim, one monitor and one agent under many names.
+pub fn many_of_kata(machine: &Machine, count: usize) {
+    const STATS: &[u8] =
+        include_bytes!("../../crates/shimstat/tests/fixtures/kata-4.1-agent/stats-container.bin");
+    machine.shim("/shim", holding(113, 0));
+    machine.monitor("/monitor", PAGE);
+    machine.shim("/agent", |call| match call.method.as_str() {
+        "Check" => Reply::Payload(vec![8, 1]),
+        "StatsContainer" => Reply::Payload(STATS.to_vec()),
+        method => Reply::Error(12, format!("{method} is not supported")),
+    });
+    machine.hybrid_vsock("/vmm", "/agent");
+    for number in 0..count {
+        let (pod, id) = (format!("many{number}"), format!("many{number}-sandbox"));
+        let shim = format!("/run/containerd/s/{number}");
+        let address = format!("unix://{shim}");
+        machine.bundle(&task(&id), &of_cri(&pod, true), &[("address", &address), KATA]);
+        let agent = format!("/run/vc/vm/{id}/clh.sock");
+        let notes = json!({
+            "HypervisorState": {"Type": "clh"},
+            "AgentState": {"URL": format!("hvsock://{agent}:1024")},
+        });
+        machine.write(&format!("/run/vc/sbs/{id}/persist.json"), notes.to_string());
+        machine.link("/shim", &shim);
+        machine.link("/monitor", &format!("/run/vc/sbs/{id}/shim-monitor.sock"));
+        machine.link("/vmm", &agent);
+    }
+}

@@ -57,6 +57,11 @@ impl Machine {
         path
     }
 
+    /// Another name for a socket.
+    pub fn link(&self, socket: &str, name: &str) {
+        fs::hard_link(self.at(socket), self.socket(name)).unwrap();
+    }
+
     /// A shim that listens there.
     pub fn shim(&self, socket: &str, shim: impl Fn(&Call) -> Reply + Send + Sync + 'static) {
         mock::serve(&self.socket(socket), shim);

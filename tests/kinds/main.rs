@@ -18,7 +18,7 @@ mod tmux;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use exporter::Monitor;
@@ -314,5 +314,44 @@ fn top_shows_every_kind() {
         let screen = tmux.wait_for(what, |screen| screen.iter().any(|line| line.contains(what)));
         let overhead = screen.iter().any(|line| line.starts_with("overhead"));
         assert_eq!(overhead, pod == "shop/tdx", "{screen:#?}");
+    }
+}
+
+/// Each has a shim, a monitor and a guest, so that asking all at once takes far more descriptors than there are.
+#[test]
+fn hundreds_of_guests_are_asked_with_few_descriptors() {
+    needs!("root", "unshare");
+    const SANDBOXES: usize = 400;
+    let machine = Machine::new();
+    kinds::many_of_kata(&machine, SANDBOXES);
+    let limited = |arguments: &[&str]| {
+        let command = machine.command(arguments);
+        let mut limited = Command::new("prlimit");
+        limited
+            .arg("--nofile=256:256")
+            .arg(command.get_program())
+            .args(command.get_args());
+        limited
+    };
+    let ran = mock::finish(limited(&["events", "--all", "--stats", "--format", "json"]));
+    let events = ran
+        .stdout
+        .lines()
+        .filter(|line| line.contains("\"type\":\"stats\""))
+        .count();
+    assert_eq!(
+        (ran.status, events, ran.stderr.as_str()),
+        (Some(0), SANDBOXES, "")
+    );
+    let monitor = Monitor::start(limited(&["monitor", "--listen-address", "127.0.0.1:0"]));
+    for _ in 0..2 {
+        let patient = [("X-Prometheus-Scrape-Timeout-Seconds", "28")];
+        let page = exporter::Page::read(monitor.request("GET", "/metrics", &patient).text());
+        for family in ["kata_monitor_sandbox_up", "kata_monitor_container_up"] {
+            let up = page.samples(family, &[]);
+            let down: Vec<_> = up.iter().filter(|line| !line.ends_with(" 1")).collect();
+            assert_eq!((up.len(), down), (SANDBOXES, vec![]), "{family}");
+        }
+        assert!(page.samples("kata_monitor_sandbox_failure", &[]).is_empty());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use shimstat::node::{Container, Pod};
-use shimstat::survey::{ConcurrencyLimit, StateAndGuest, Survey};
+use shimstat::survey::{StateAndGuest, Survey};
 use tokio::task::JoinSet;
 
 use super::row::{self, ListRow};
@@ -56,7 +56,7 @@ pub fn tell_errors<'a>(context: &Context, arguments: &List, rows: impl IntoItera
 
 /// Asks the guests of Kata's sandboxes about themselves, all at once and no longer than the timeout in all.
 pub async fn ask_guests(context: &Context, survey: &Survey, pods: &mut [(Pod, Vec<ListRow>)]) {
-    let concurrency = ConcurrencyLimit::new(CONCURRENCY);
+    let concurrency = context.concurrency_limit(CONCURRENCY);
     let mut asked = JoinSet::new();
     for (index, (pod, rows)) in pods.iter().enumerate() {
         let runs = rows

@@ -1,6 +1,7 @@
 //! A connection to a guest's agent, and what it answers.
 
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use super::address::GuestAddress;
@@ -29,6 +30,7 @@ const PERMISSION_DENIED: i32 = 7;
 /// deadline around the call all the same, because a hung guest does not give up. All texts that come back are a guest's:
 /// their length is limited, and they are to be escaped where they are shown.
 pub(crate) struct AgentConnection {
+    descriptor: Option<RawFd>,
     client: Client<Connection>,
     address: GuestAddress,
 }
@@ -124,9 +126,15 @@ impl AgentConnection {
     /// Speaks over a connection that leads to the agent already.
     pub fn new(connection: Connection, address: GuestAddress) -> Self {
         Self {
+            descriptor: connection.descriptor(),
             client: Client::new(connection),
             address,
         }
+    }
+
+    /// The descriptor of its socket, where it has one.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        self.descriptor
     }
 
     /// Asks whether the agent lives. It needs no lock, neither the agent's nor the shim's. Where the answer does not come

@@ -115,6 +115,12 @@ impl Survey {
         self
     }
 
+    /// Asks no more than this at once, those included that take long (see [`ConcurrencyLimit::with_at_most`]).
+    pub fn with_at_most(mut self, all: usize) -> Self {
+        self.concurrency = self.concurrency.with_at_most(all);
+        self
+    }
+
     /// Whether the pids that shims tell are those of processes here; `None` before a shim was asked. Where they are not,
     /// as in a pod without the host's pids, a task's state has the pid 0, and its network is not known.
     pub fn sees_pids(&self) -> Option<bool> {

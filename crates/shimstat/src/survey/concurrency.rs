@@ -12,18 +12,32 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Runs futures, at most so many at once. One that takes long is left to itself and makes room for the next: a
 /// hundred hung shims do not hold up the others for a deadline each.
 #[derive(Debug, Clone)]
-pub struct ConcurrencyLimit(Arc<Semaphore>);
+pub struct ConcurrencyLimit {
+    usual: Arc<Semaphore>,
+    /// Those that take long included.
+    all: Arc<Semaphore>,
+}
 
 impl ConcurrencyLimit {
     /// A limit of at least one.
     pub fn new(at_once: usize) -> Self {
-        Self(Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))))
+        Self {
+            usual: semaphore(at_once),
+            all: semaphore(usize::MAX),
+        }
+    }
+
+    /// With a limit on all, at least one: those that take long included, since they need descriptors as well.
+    pub fn with_at_most(mut self, all: usize) -> Self {
+        self.all = semaphore(all);
+        self
     }
 
     /// Runs a future when there is room for it. It comes pinned, since each move would leave room for it behind.
     pub async fn run<T>(&self, mut future: impl Future<Output = T> + Unpin) -> T {
         // The semaphore is never closed, so an error cannot be; it would cost the limit, not the answer.
-        let room = self.0.acquire().await.ok();
+        let _place = self.all.acquire().await.ok();
+        let room = self.usual.acquire().await.ok();
         match tokio::time::timeout(PATIENCE, &mut future).await {
             Ok(value) => value,
             Err(_elapsed) => {
@@ -32,6 +46,10 @@ impl ConcurrencyLimit {
             }
         }
     }
+}
+
+fn semaphore(count: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS)))
 }
 
 #[cfg(test)]

@@ -217,7 +217,7 @@ impl Guest {
         let checking = self.healthy(kept, &address, limit, terms);
         let liveness = match within(limit, checking).await {
             Some(Ok(connection)) => {
-                known.connection = Some(connection);
+                known.connection = may_be_kept(connection, terms);
                 Liveness::Alive(address.clone())
             }
             Some(Err(error)) if !error.is_hung() => {
@@ -304,12 +304,12 @@ impl Guest {
         };
         match within(limit, asking).await {
             Some(Ok(answer)) => {
-                known.connection = connection;
+                known.connection = connection.and_then(|it| may_be_kept(it, terms));
                 Told::Answer(address, answer)
             }
             Some(Err(error)) if !error.is_hung() => {
                 if error.is_answer() {
-                    known.connection = connection;
+                    known.connection = connection.and_then(|it| may_be_kept(it, terms));
                 }
                 Told::Nothing(Arc::new(NoGuest::Agent(error)))
             }
@@ -324,6 +324,12 @@ impl Guest {
             }
         }
     }
+}
+
+/// The connection, unless its descriptor is to be left to others.
+fn may_be_kept(connection: AgentConnection, terms: &Terms) -> Option<AgentConnection> {
+    let is_low = connection.descriptor().is_none_or(|it| it < terms.keep_below);
+    is_low.then_some(connection)
 }
 
 /// Waits so long for something, and longer by the time for which this program could not have listened, at most twice as
