@@ -155,7 +155,8 @@ impl Follower {
     }
 
     async fn sample(&self) -> Result<Sample, AskError> {
-        self.survey.ask(&self.subject.container, self.question).await
+        // On the heap, so that a follower takes little room between two rounds.
+        Box::pin(self.survey.ask(&self.subject.container, self.question)).await
     }
 
     /// Whether a process of a stopped container was OOM-killed after its last sample: most likely that is why it stopped.
