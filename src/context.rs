@@ -119,14 +119,20 @@ impl Context {
         self.note(|| text);
     }
 
-    /// Says of which containers the spec could not be read, so that what is told of them is not to be trusted; whether
-    /// there are any.
+    /// Says of which containers something could not be read; whether there are any whose spec it is, so that what is told
+    /// of them is not to be trusted.
     pub fn tell_unread<'a>(&self, containers: impl IntoIterator<Item = &'a Arc<Container>>) -> bool {
         let mut any = false;
         for container in containers {
             if let Some(error) = container.unread() {
                 output::notice(&format!("container {}: {error}", container.id()));
                 any = true;
+            }
+            if let Some(error) = container.unread_note() {
+                let id = container.id();
+                output::notice(&format!(
+                    "container {id}: {error}: its runtime is told by other signs"
+                ));
             }
         }
         any

@@ -100,7 +100,7 @@ fn host_alone(
 
 /// The families that the agent and `/proc` tell, sorted by name.
 fn page(pod: &Pod, guest: Option<&GuestMetrics>, task_pid: Option<u32>) -> Vec<u8> {
-    let machine = hypervisor::virtual_machine(&pod.id);
+    let machine = hypervisor::virtual_machine(&pod.id).ok().flatten();
     let shim_pid = pod.main().and_then(|main| main.shim_pid());
     let processes = host_processes(machine.as_ref(), shim_pid, task_pid);
     let host = text(&kata_families(&processes, task_pid));

@@ -383,6 +383,24 @@ fn columns_their_order_and_the_headings_are_the_users_choice() {
 }
 
 #[test]
+fn a_note_of_the_shim_that_cannot_be_read_is_said() {
+    let node = Node::new();
+    node.task("c1", healthy);
+    let (bundle, _) = node.bundle("default", "c1", &[]);
+    let note = bundle.join("shim-binary-path");
+    fs::create_dir(&note).unwrap();
+    let ran = node.run(&["list", "-q"]);
+    assert_eq!(ran.stderr, "", "nothing is said of runtimes");
+    for command in [&["list"][..], &[]] {
+        let ran = node.run(command);
+        let said = format!("container c1: read {}: ", note.display());
+        assert!(ran.stderr.starts_with(&said), "{}", ran.stderr);
+        assert!(ran.stderr.contains("told by other signs"), "{}", ran.stderr);
+        assert_eq!(ran.status, Some(0));
+    }
+}
+
+#[test]
 fn what_another_program_needs_to_attach_is_in_the_json() {
     let node = Node::new();
     let (bundle, socket) = node.bundle("k8s.io", "5a", &[("io.kubernetes.cri.container-type", "sandbox")]);

@@ -131,6 +131,7 @@ matrix! {
     config_directory: "config.json is a directory", |g| { shim(g, mock::healthy); g.directory("config.json"); }, NoSpec;
     config_gigantic: "config.json has 100 MB", |g| { shim(g, mock::healthy); g.gigantic("config.json"); }, NoSpec;
     config_link: "config.json is a link to a file that is none", |g| { shim(g, mock::healthy); link(g, "config.json", "/dev/zero"); }, NoSpec;
+    shim_note_directory: "shim-binary-path is a directory", |g| { shim(g, mock::healthy); g.directory("shim-binary-path"); }, Answered;
     bundle_is_a_file: "there is a file where the bundle belongs", Ground::file_for_bundle, Unknown;
     bundle_renamed: "the bundle is being deleted (.<id>)", Ground::rename_bundle, Unknown;
     bundle_without_files: "the bundle is empty: the task is being created", Ground::empty_bundle, Unknown;

@@ -112,8 +112,6 @@ DETAILS = {
 # Findings that are known and not repaired yet: how they show (in the injection, or what came of it), and what should be.
 KNOWN = [
     (r"library/std/src/sys/pal/unix/stack_overflow", "Rust's library ends the process if a new thread gets no signal stack"),
-    (r"/shim-binary-path", "a runtime is told by other signs if shim-binary-path cannot be read"),
-    (r"/persist\.json", "the same of Kata's record: the hypervisor is missing"),
 ]
 # How a text answer says that it could not tell something.
 SAID = re.compile(r"\berror\b|shim gone|not known: |not answering")

@@ -161,7 +161,7 @@ impl ListRow {
             source: matches!(self.container.source, Ok(Source::Cgroup)).then_some("cgroup"),
             status: self.status,
             vmm_pid: is_sandbox
-                .then(|| hypervisor::virtual_machine(&bundle.id))
+                .then(|| hypervisor::virtual_machine(&bundle.id).ok()?)
                 .flatten()
                 .and_then(|machine| machine.vmm_pid),
         }

@@ -47,7 +47,7 @@ impl HostSide {
         let group = tree.group(line)?;
         let before = before.filter(|before| before.pod == group.key);
         let main = group.main()?;
-        let mut machine = hypervisor::virtual_machine(&group.id);
+        let mut machine = hypervisor::virtual_machine(&group.id).ok().flatten();
         let task_pid = main.sample.as_ref().map(|sample| sample.state.pid);
         let taken = Instant::now();
         let processes = host_processes(machine.as_ref(), main.container.shim_pid(), task_pid);

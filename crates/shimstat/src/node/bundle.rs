@@ -175,6 +175,14 @@ impl Bundle {
         files::read_text(&self.path.join(name), ADDRESS_LIMIT).ok()
     }
 
+    /// The path of the shim's program, where it is noted.
+    pub(super) fn shim_binary(&self) -> Result<Option<String>, ReadError> {
+        files::optional(files::read_text(
+            &self.path.join("shim-binary-path"),
+            ADDRESS_LIMIT,
+        ))
+    }
+
     pub(super) fn note_is_empty(&self, name: &str) -> bool {
         fs::symlink_metadata(self.path.join(name)).is_ok_and(|note| note.is_file() && note.len() == 0)
     }
@@ -186,8 +194,7 @@ impl Bundle {
 
     /// Whether it says itself that runc's shim runs its container. Quicker to tell than the runtime, which takes the spec.
     pub(crate) fn names_runcs_shim(&self) -> bool {
-        self.note("shim-binary-path")
-            .is_some_and(|path| is_runcs_shim(&path))
+        matches!(self.shim_binary(), Ok(Some(path)) if is_runcs_shim(&path))
     }
 
     /// The id of the sandbox whose shim the container was given to. containerd notes it since 2.3.

@@ -8,6 +8,7 @@ use super::annotations::{PodNames, Role};
 use super::bundle::{Bundle, BundleError, Layout};
 use super::cgroup::{CgroupError, CgroupMounts};
 use super::docker;
+use super::files::ReadError;
 use super::host_container::HostContainer;
 use super::id::Id;
 use super::pace::Answerer;
@@ -35,6 +36,7 @@ pub struct Container {
     on_host: OnceLock<HostContainer>,
     answerer: OnceLock<Answerer>,
     runtime: OnceLock<Option<Arc<Runtime>>>,
+    unread_note: OnceLock<ReadError>,
 }
 
 /// How long after a container's creation what tells its runtime may still be missing.
@@ -119,6 +121,7 @@ impl Container {
             on_host: OnceLock::new(),
             answerer: OnceLock::new(),
             runtime: OnceLock::new(),
+            unread_note: OnceLock::new(),
         })
     }
 
@@ -133,6 +136,7 @@ impl Container {
             on_host: OnceLock::new(),
             answerer: OnceLock::new(),
             runtime: OnceLock::new(),
+            unread_note: OnceLock::new(),
         }
     }
 
@@ -170,6 +174,12 @@ impl Container {
             Err(error) => Some(error),
             Ok(_) => None,
         }
+    }
+
+    /// Which note of its shim could not be read when its [runtime](Self::runtime) was asked for, although there is one.
+    /// What is said of its runtime is by other signs then.
+    pub fn unread_note(&self) -> Option<&ReadError> {
+        self.unread_note.get()
     }
 
     /// Whether its spec was tried, and [could not be read](Self::unread).
@@ -278,6 +288,7 @@ impl Container {
             sandbox_id: self.sandbox_id(),
             handler: self.known().handler.as_deref(),
             address: self.endpoint().map(|endpoint| &endpoint.address),
+            unread: &self.unread_note,
         }
     }
 

@@ -41,10 +41,12 @@ pub(crate) struct FileStamp {
 }
 
 impl FileStamp {
-    /// `None` where there is no such file.
-    pub fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self {
+    pub fn of(path: &Path) -> Result<Self, ReadError> {
+        let metadata = std::fs::metadata(path).map_err(|source| ReadError {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        Ok(Self {
             device: metadata.dev(),
             inode: metadata.ino(),
             length: metadata.len(),

@@ -108,7 +108,7 @@ impl Inventory {
         let mut all_whole = true;
         for bundle in self.node.bundles()? {
             // A bundle without a spec is read all the same: so it says what is wrong with it.
-            let stamp = FileStamp::of(&bundle.birth_certificate());
+            let stamp = FileStamp::of(&bundle.birth_certificate()).ok();
             all_whole &= stamp.is_some();
             let kept = self
                 .known
@@ -143,7 +143,7 @@ impl Inventory {
         Ok(directories
             .into_iter()
             .map(|directory| {
-                let stamp = FileStamp::of(&directory)?;
+                let stamp = FileStamp::of(&directory).ok()?;
                 stamp.is_settled(now).then_some((directory, stamp))
             })
             .collect())
@@ -154,7 +154,7 @@ impl Settled {
     fn still_holds(&self) -> bool {
         self.directories
             .iter()
-            .all(|(directory, before)| FileStamp::of(directory) == Some(*before))
+            .all(|(directory, before)| FileStamp::of(directory).is_ok_and(|now| now == *before))
     }
 }
 

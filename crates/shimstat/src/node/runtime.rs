@@ -3,9 +3,10 @@
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::bundle::{Bundle, Layout, is_runcs_shim};
-use super::files;
+use super::files::{self, ReadError};
 use super::hypervisor::{self, KataShim};
 use super::machine::MachineKind;
 use super::proc_fs;
@@ -51,6 +52,8 @@ pub(super) struct Traces<'a> {
     pub handler: Option<&'a str>,
     /// Where its shim listens.
     pub address: Option<&'a Address>,
+    /// The first trace that is there and could not be read.
+    pub unread: &'a OnceLock<ReadError>,
 }
 
 impl Traces<'_> {
@@ -58,10 +61,18 @@ impl Traces<'_> {
     /// (`shim-binary-path`; seen on 1.6 to 2.4, which write it just after the address), or as the kernel has it, where
     /// another started the shim.
     fn shims_binary(&self) -> Option<String> {
-        let noted = |bundle: &Bundle| bundle.note("shim-binary-path");
+        let noted = |bundle: &Bundle| self.readable(bundle.shim_binary());
         noted(self.bundle)
             .or_else(|| noted(self.sandboxs.as_ref()?))
             .or_else(|| self.shims_executable())
+    }
+
+    /// What was read; where it could not be, that is noted.
+    fn readable<T>(&self, read: Result<Option<T>, ReadError>) -> Option<T> {
+        read.unwrap_or_else(|error| {
+            let _ = self.unread.set(error);
+            None
+        })
     }
 
     /// Of a shim that CRI-O has started.
@@ -172,7 +183,8 @@ impl Runtime {
 
     /// Kata, where its shim has noted a virtual machine.
     fn kata(traces: &Traces<'_>) -> Option<Self> {
-        let machine = hypervisor::virtual_machine(traces.sandbox_id.unwrap_or(&traces.bundle.id))?;
+        let id = traces.sandbox_id.unwrap_or(&traces.bundle.id);
+        let machine = traces.readable(hypervisor::virtual_machine(id))?;
         Some(Self {
             name: KATA.to_string(),
             machine: match machine.kind.with_command_line_of(machine.vmm_pid) {
@@ -311,6 +323,7 @@ mod tests {
             sandbox_id: None,
             handler: None,
             address: None,
+            unread: Box::leak(Box::default()),
         }
     }
 

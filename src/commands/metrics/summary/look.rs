@@ -50,7 +50,7 @@ impl Look {
         if let Some(Err(AskError::NotRunning(why @ NotRunning::Unknown(_)))) = &state {
             return Err(not_running(sandbox.id(), why));
         }
-        let (pod, unread) = whole_pod(context, sandbox)?;
+        let (pod, mut unread) = whole_pod(context, sandbox)?;
         let asking = survey
             .begin(
                 pod.all().cloned(),
@@ -73,7 +73,10 @@ impl Look {
             ) => Some(error),
             _ => None,
         });
-        let mut machine = hypervisor::virtual_machine(sandbox.id());
+        let mut machine = hypervisor::virtual_machine(sandbox.id()).unwrap_or_else(|error| {
+            unread.push(format!("what its shim has noted of its virtual machine: {error}"));
+            None
+        });
         let scraped = match silent {
             // Its monitor would only make the shim wait for more.
             Some(error) => Err(format!("{error}, and its monitor was not asked")),

@@ -87,9 +87,10 @@ pub struct SandboxReader {
 }
 
 impl SandboxReader {
-    /// What its shim has noted: see [`virtual_machine`](crate::node::hypervisor::virtual_machine).
+    /// What its shim has noted: see [`virtual_machine`](crate::node::hypervisor::virtual_machine). `None` also where it
+    /// cannot be read.
     pub fn machine(&mut self, id: &str) -> Option<VirtualMachine> {
-        self.notes.read(id)
+        self.notes.read(id).ok().flatten()
     }
 
     /// What its processes use: see [`host_processes`](super::host_processes). The machine is that of
