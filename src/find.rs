@@ -149,7 +149,7 @@ async fn running(context: &Context, mut named: Vec<Arc<Container>>) -> Vec<Arc<C
     if !running.is_empty() {
         return running;
     }
-    named.sort_by_key(|container| container.bundle.created());
+    named.sort_by_key(|container| container.bundle.created().ok());
     named.pop().into_iter().collect()
 }
 

@@ -388,7 +388,7 @@ fn network_tellers<'a>(
             let teller = tellers.entry(network).or_insert(pod);
             let age = |pod: &Pod| {
                 (
-                    pod.first().and_then(|first| first.bundle.created()),
+                    pod.first().and_then(|first| first.bundle.created().ok()),
                     pod.key.clone(),
                 )
             };

@@ -35,6 +35,9 @@ pub async fn ask(
     // They are listed without their names, and not below their sandboxes.
     context.tell_unread(rows.iter().map(|row| &row.container));
     for row in &rows {
+        if let Some(error) = &row.unread {
+            output::notice(&format!("container {}: {error}", row.container.id()));
+        }
         if let Some(error) = &row.error {
             context.note(|| format!("container {}: {error}", row.container.id()));
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
-use shimstat::node::{Container, Role, Runtime, Source, hypervisor, monitor};
+use shimstat::node::{Container, ReadError, Role, Runtime, Source, hypervisor, monitor};
 use shimstat::shim::task::{TaskState, TaskStatus};
 use shimstat::survey::{AskError, NotRunning};
 
@@ -25,6 +25,8 @@ pub struct ListRow {
     /// Of the task's first process, where it has not stopped. Kata answers with its hypervisor's.
     pub pid: Option<u32>,
     pub created: Option<SystemTime>,
+    /// Why that is not known.
+    pub unread: Option<ReadError>,
     /// What is wrong, in full.
     pub error: Option<String>,
     /// What the guest of a Kata sandbox tells, where it was asked.
@@ -34,12 +36,14 @@ pub struct ListRow {
 impl ListRow {
     /// What files say.
     pub fn read(container: Arc<Container>) -> Self {
+        let created = container.bundle.created();
         Self {
             runtime: container.runtime(),
             status: TaskStatus::Unknown.as_str(),
             exit_status: None,
             pid: None,
-            created: container.bundle.created(),
+            created: created.as_ref().ok().copied(),
+            unread: created.err().filter(|error| !error.is_missing()),
             error: None,
             guest: None,
             container,

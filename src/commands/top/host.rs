@@ -88,7 +88,7 @@ impl HostSide {
                 ),
             })
         });
-        let created = tree.row(line).and_then(|row| row.container.bundle.created());
+        let created = tree.row(line).and_then(|row| row.container.bundle.created().ok());
         Some(Self {
             selected: tree.key(line)?.clone(),
             pod: group.key.clone(),

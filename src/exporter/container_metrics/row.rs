@@ -28,7 +28,7 @@ impl<'a> ContainerRow<'a> {
             stats,
             host,
             io: DeviceNumbers::of(stats, || host.is_some() || container.is_on_host()),
-            created: container.bundle.created(),
+            created: container.bundle.created().ok(),
             taken,
         }
     }

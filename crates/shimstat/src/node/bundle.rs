@@ -215,8 +215,10 @@ impl Bundle {
 
     /// When the container was created: the time of a file that is written once. containerd's state is in memory, so
     /// nothing is there from before the machine's start.
-    pub fn created(&self) -> Option<SystemTime> {
-        fs::metadata(self.birth_certificate()).ok()?.modified().ok()
+    pub fn created(&self) -> Result<SystemTime, ReadError> {
+        let path = self.birth_certificate();
+        let modified = fs::metadata(&path).and_then(|file| file.modified());
+        modified.map_err(|source| ReadError { path, source })
     }
 
     /// The pid of the task's shim, which Kata's and gVisor's shims note in the bundle of the task that they were

@@ -356,7 +356,7 @@ impl Container {
 
     /// Whether it is so old that all is noted of it that will be.
     fn is_settled(&self) -> bool {
-        let created = self.bundle.created();
+        let created = self.bundle.created().ok();
         let age = created.map(|created| SystemTime::now().duration_since(created));
         matches!(age, Some(Ok(age)) if age > NOTED_WITHIN)
     }

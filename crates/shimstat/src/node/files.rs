@@ -18,7 +18,7 @@ pub struct ReadError {
 
 impl ReadError {
     /// Whether the file is not there.
-    pub(crate) fn is_missing(&self) -> bool {
+    pub fn is_missing(&self) -> bool {
         matches!(
             self.source.kind(),
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory

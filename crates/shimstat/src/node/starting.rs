@@ -23,7 +23,7 @@ pub fn is_starting(container: &Container) -> bool {
             .is_ok_and(|age| age < LONGEST)
     };
     container.is_sandbox()
-        && container.bundle.created().is_some_and(is_young)
+        && container.bundle.created().is_ok_and(is_young)
         && container.runtime().is_some_and(|runtime| runtime.is_kata())
         && lacks_traces(Path::new(GO_ROOT), Path::new(RUST_ROOT), &container.bundle)
 }
