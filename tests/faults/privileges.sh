@@ -2,7 +2,7 @@
 # What the program may and must be allowed: capabilities, paths, namespaces. Runs it with exactly what
 # docs/privileges.md names, and with one thing fewer, and checks what it answers and what it says.
 . "$(dirname "$0")/lib.sh"
-node_start setpriv=util-linux jq=jq curl=curl
+node_start setpriv=util-linux jq=jq curl=curl tmux=tmux
 node_containers
 # A process of another user, and a container that is kept by another user, as rootless containerd keeps its own.
 other=$(ctd_id other) foreign=$(ctd_id foreign)
@@ -106,6 +106,15 @@ expect "events: an empty list does not say that there is no network" is "$(jq '.
 expect "and says why" has "$dir/unseen/plain.err" "CAP_SYS_PTRACE"
 expect "monitor: it says so" has "$dir/unseen/page" "^kata_monitor_host_processes_readable 0"
 expect "monitor: no container is down" is "$(up unseen "$plain")" 1
+tmux -S "$dir/tmux" -f /dev/null new-session -d -x 100 -y 30 \
+    "exec setpriv --bounding-set -all,+dac_override --inh-caps -all --no-new-privs '$KATA_RUNTIME' --state '$state' top"
+for _ in $(seq 50); do
+    tmux -S "$dir/tmux" capture-pane -p >"$dir/unseen/top"
+    ! grep -q CAP_SYS_PTRACE "$dir/unseen/top" || break
+    sleep 0.1
+done
+tmux -S "$dir/tmux" kill-server
+expect "top: it says why there is no network" has "$dir/unseen/top" "CAP_SYS_PTRACE"
 
 echo "# root without capabilities: no shim can be reached where containerd's directory cannot be searched"
 ask none with none

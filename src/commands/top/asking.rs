@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use shimstat::node::Container;
-use shimstat::survey::{AskError, Network, Sample, Statistics, Survey, Via};
+use shimstat::survey::{AskError, Hidden, Network, Sample, Statistics, Survey, Via};
 use tokio::sync::{Notify, mpsc};
 
 pub type Answer = (Arc<Container>, Result<Sample, AskError>);
@@ -73,6 +73,15 @@ impl Asking {
     /// Whether every answer has been taken.
     pub fn is_over(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// Why the processes of containers cannot be looked at, and so neither can their network; as far as it is known.
+    pub fn hidden(&self) -> Option<Hidden> {
+        match (self.survey.sees_pids(), self.survey.may_look_at_processes()) {
+            (Some(false), _) => Some(Hidden::Pids),
+            (_, Some(false)) => Some(Hidden::Forbidden),
+            _ => None,
+        }
     }
 
     /// The next answer, if one has arrived.

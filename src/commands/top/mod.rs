@@ -222,6 +222,7 @@ impl Watch<'_> {
 
     fn draw(&mut self) {
         self.take_answers();
+        self.model.hidden = self.asking.hidden();
         let ticked = self.asking.is_over() && !self.noted;
         if ticked {
             self.note();

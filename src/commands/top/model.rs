@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shimstat::node::Container;
+use shimstat::survey::Hidden;
 
 use super::host::HostSide;
 use super::input::{Action, Mode};
@@ -38,6 +39,8 @@ pub struct Model {
     pub details: bool,
     /// Why the node could not be read.
     pub fault: Option<String>,
+    /// Why the network of containers is not shown.
+    pub hidden: Option<Hidden>,
     /// The processes around the selected sandbox.
     pub host: Option<HostSide>,
     /// What the selected sandbox's guest tells.
@@ -70,6 +73,7 @@ impl Model {
             paused: false,
             details: true,
             fault: None,
+            hidden: None,
             host: None,
             guest: None,
             guests_tell: false,

@@ -10,6 +10,8 @@ use go_duration as duration;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use shimstat::survey::Hidden;
+
 use super::input::Mode;
 use super::model::Model;
 pub use theme::Theme;
@@ -139,7 +141,17 @@ fn footer(model: &Model, theme: &Theme, area: Rect, buffer: &mut Buffer) {
             format!("filter: {filter}   esc clears it, / changes it"),
             theme.plain(),
         ),
-        Mode::Watch => (KEYS.to_string(), theme.dim()),
+        Mode::Watch => match model.hidden {
+            Some(Hidden::Forbidden) => (
+                "no network: it lacks the capability CAP_SYS_PTRACE   q quit  ? help".to_string(),
+                theme.plain(),
+            ),
+            Some(Hidden::Pids) => (
+                "no network: this is another pid namespace (--pid=host)   q quit  ? help".to_string(),
+                theme.plain(),
+            ),
+            None => (KEYS.to_string(), theme.dim()),
+        },
     };
     let room = usize::from(area.width);
     buffer.set_stringn(area.x, area.y, theme.clip(&text, room), room, style);

@@ -484,3 +484,18 @@ fn the_pane_has_room_for_what_a_guest_tells() {
     }
     assert!(screen[18].contains("(sda) 40MiB of 100MiB") && !screen[18].contains('\u{1b}'));
 }
+
+#[test]
+fn what_cannot_be_seen_from_here_is_said() {
+    let mut model = model();
+    let last = |model: &mut Model| text(&drawn(model, &THEME, 80, 24)).pop().unwrap();
+    assert!(last(&mut model).starts_with("q quit"));
+    for (hidden, said) in [
+        (Hidden::Forbidden, "CAP_SYS_PTRACE"),
+        (Hidden::Pids, "--pid=host"),
+    ] {
+        model.hidden = Some(hidden);
+        let line = last(&mut model);
+        assert!(line.contains(said) && line.contains("q quit"), "{line}");
+    }
+}
