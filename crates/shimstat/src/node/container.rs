@@ -1,7 +1,7 @@
 //! A container of this node: its bundle, who answers for it, and what its spec says of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::annotations::{PodNames, Role};
@@ -36,7 +36,7 @@ pub struct Container {
     on_host: OnceLock<HostContainer>,
     answerer: OnceLock<Answerer>,
     runtime: OnceLock<Option<Arc<Runtime>>>,
-    unread_note: OnceLock<ReadError>,
+    unread_note: Mutex<Option<Arc<ReadError>>>,
 }
 
 /// How long after a container's creation what tells its runtime may still be missing.
@@ -121,7 +121,7 @@ impl Container {
             on_host: OnceLock::new(),
             answerer: OnceLock::new(),
             runtime: OnceLock::new(),
-            unread_note: OnceLock::new(),
+            unread_note: Mutex::default(),
         })
     }
 
@@ -136,7 +136,7 @@ impl Container {
             on_host: OnceLock::new(),
             answerer: OnceLock::new(),
             runtime: OnceLock::new(),
-            unread_note: OnceLock::new(),
+            unread_note: Mutex::default(),
         }
     }
 
@@ -176,10 +176,14 @@ impl Container {
         }
     }
 
-    /// Which note of its shim could not be read when its [runtime](Self::runtime) was asked for, although there is one.
+    /// Which note of its shim could not be read when its [runtime](Self::runtime) was last asked for, although there is one.
     /// What is said of its runtime is by other signs then.
-    pub fn unread_note(&self) -> Option<&ReadError> {
-        self.unread_note.get()
+    pub fn unread_note(&self) -> Option<Arc<ReadError>> {
+        self.noted_unread().clone()
+    }
+
+    fn noted_unread(&self) -> MutexGuard<'_, Option<Arc<ReadError>>> {
+        self.unread_note.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether its spec was tried, and [could not be read](Self::unread).
@@ -288,14 +292,17 @@ impl Container {
             sandbox_id: self.sandbox_id(),
             handler: self.known().handler.as_deref(),
             address: self.endpoint().map(|endpoint| &endpoint.address),
-            unread: &self.unread_note,
+            unread: OnceLock::new(),
         }
     }
 
     /// The runtime that runs it; `None` where nothing tells. Read anew each time: Kata's shim notes its hypervisor a
     /// moment after the bundle is there.
     pub fn runtime(&self) -> Option<Runtime> {
-        Runtime::of(&self.traces())
+        let traces = self.traces();
+        let runtime = Runtime::of(&traces);
+        *self.noted_unread() = traces.unread.into_inner().map(Arc::new);
+        runtime
     }
 
     /// Whether its statistics are those of a cgroup of this machine: runc's shim runs it, or it has none.
@@ -342,12 +349,16 @@ impl Container {
         traces.shim_pid().filter(|pid| traces.is_my_shim(*pid))
     }
 
-    /// The runtime that runs it, read once for a container that has been there for a while.
+    /// The runtime that runs it, read once for a container that has been there for a while. `None` also where something that
+    /// tells it could not be read.
     pub fn remembered_runtime(&self) -> Option<Arc<Runtime>> {
         if let Some(known) = self.runtime.get() {
             return known.clone();
         }
         let read = self.runtime().map(Arc::new);
+        if self.unread_note().is_some() {
+            return None;
+        }
         match self.is_settled() {
             true => self.runtime.get_or_init(|| read).clone(),
             false => read,
@@ -371,10 +382,11 @@ impl Container {
             true => Some(Answerer::RuncShim),
             false => self.runtime().map(|runtime| Answerer::shim_of(&runtime.name)),
         };
-        match known {
+        let is_sure = known == Some(Answerer::RuncShim) || self.unread_note().is_none();
+        match known.filter(|_| is_sure) {
             Some(answerer) => *self.answerer.get_or_init(|| answerer),
-            None if self.is_settled() => *self.answerer.get_or_init(|| Answerer::OtherShim),
-            None => Answerer::OtherShim,
+            None if is_sure && self.is_settled() => *self.answerer.get_or_init(|| Answerer::OtherShim),
+            None => known.unwrap_or(Answerer::OtherShim),
         }
     }
 
@@ -452,6 +464,27 @@ pub(crate) mod tests {
         std::fs::write(dir.path().join("bootstrap.json"), "{").unwrap();
         let error = Container::read(bundle).unwrap().source.unwrap_err().to_string();
         assert!(error.contains("bootstrap.json"), "{error}");
+    }
+
+    #[test]
+    fn a_runtime_is_not_remembered_while_a_note_of_it_cannot_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = Bundle::of_task("default", "c1", dir.path());
+        std::fs::write(dir.path().join("address"), "unix:///run/s").unwrap();
+        let spec = std::fs::File::create(dir.path().join("config.json")).unwrap();
+        spec.set_modified(SystemTime::now() - Duration::from_secs(3600))
+            .unwrap();
+        let note = dir.path().join("shim-binary-path");
+        std::fs::create_dir(&note).unwrap();
+        let container = Container::read(bundle).unwrap();
+        assert_eq!(container.answerer(), Answerer::OtherShim);
+        assert_eq!(container.remembered_runtime(), None);
+        assert_eq!(container.unread_note().unwrap().path, note);
+        std::fs::remove_dir(&note).unwrap();
+        std::fs::write(&note, "/usr/bin/containerd-shim-runsc-v1").unwrap();
+        assert_eq!(container.answerer(), Answerer::GvisorShim);
+        assert_eq!(container.remembered_runtime().unwrap().name, "gvisor");
+        assert!(container.unread_note().is_none());
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub(super) struct Traces<'a> {
     /// Where its shim listens.
     pub address: Option<&'a Address>,
     /// The first trace that is there and could not be read.
-    pub unread: &'a OnceLock<ReadError>,
+    pub unread: OnceLock<ReadError>,
 }
 
 impl Traces<'_> {
@@ -323,7 +323,7 @@ mod tests {
             sandbox_id: None,
             handler: None,
             address: None,
-            unread: Box::leak(Box::default()),
+            unread: OnceLock::new(),
         }
     }
 
