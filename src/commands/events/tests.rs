@@ -184,7 +184,7 @@ impl Reader {
         let sharing = self.streams.iter().filter(sharing).count() as u32;
         let answer = match stream.sandbox.is_healthy {
             true => Duration::from_millis(60) * (sharing + 1),
-            false => (self.record.limit + Duration::from_millis(500)) * 2 * sharing,
+            false => (self.record.limit + Duration::from_secs(2)) * 2 * sharing,
         };
         let longest = stream.interval + self.queue + answer;
         let silence = stream.last.elapsed();

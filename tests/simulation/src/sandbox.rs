@@ -18,7 +18,7 @@ use crate::record::Record;
 const GUEST_WAIT: Duration = Duration::from_secs(60);
 
 /// How long an agent is waited for when it is asked whether it lives.
-const GUEST_CHECK: Duration = Duration::from_millis(500);
+const GUEST_CHECK: Duration = Duration::from_secs(2);
 
 /// Times are in whole milliseconds, and a timer may go off one later.
 const TICK: Duration = Duration::from_millis(1);

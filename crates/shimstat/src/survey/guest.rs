@@ -20,6 +20,10 @@ use crate::shim::address::Address;
 /// How long a guest's agent is waited for when it is asked whether it lives. It takes 2 ms under software emulation.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long where it lived the last time: on a machine that is busy beyond its processors a guest may not run for as long as
+/// a second, and would be taken for hung.
+const PATIENCE_WITH_THE_LIVING: Duration = Duration::from_secs(2);
+
 /// How long the answer to that counts for whoever asks about the same sandbox.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -185,7 +189,11 @@ impl Guest {
     }
 
     async fn check_now(&self, known: &mut Known, terms: &Terms) -> Liveness {
-        let limit = PATIENCE.min(terms.limit);
+        let patience = match known.checked {
+            Some((_, Liveness::Alive(_))) => PATIENCE_WITH_THE_LIVING,
+            _ => PATIENCE,
+        };
+        let limit = patience.min(terms.limit);
         let address = known.agent.clone().or_else(|| self.noted_address());
         if let Some(address) = address {
             match self.check_at(known, address, limit, terms).await {

@@ -381,6 +381,19 @@ async fn the_shim_of_a_hung_guest_is_not_asked_for_statistics() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_guest_that_lived_a_moment_ago_is_given_more_time() {
+    let node = Node::new(Agent::Lives);
+    node.ask("c1").await.unwrap();
+    *node.sandbox.agent.lock().unwrap() = Agent::Hangs;
+    for patience in [PATIENCE_WITH_THE_LIVING, PATIENCE] {
+        tokio::time::sleep(FRESH * 2).await;
+        let begun = Instant::now();
+        assert_hung(node.ask("c1").await);
+        assert_eq!(begun.elapsed(), patience);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_guest_that_drips_has_no_more_time_than_one_that_hangs() {
     let node = Node::new(Agent::Drips);
     assert_hung(node.ask("c1").await);
