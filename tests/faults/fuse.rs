@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -164,33 +164,75 @@ fn top_goes_on_when_its_state_directory_dies() {
     tmux.wait_for("the end", |screen| screen.iter().any(|line| line == "status=0"));
 }
 
-#[test]
-fn a_stream_goes_on_when_its_state_directory_dies() {
-    let (node, _sockets) = node();
-    let mut command = node.command(&["--timeout", "300ms", "events", "--all", "--interval", "100ms"]);
-    let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-    command.args(["--format", "json"]);
-    command
-        .stdout(stdout.try_clone().unwrap())
-        .stderr(stderr.try_clone().unwrap());
-    let mut child = command.spawn().unwrap();
-    let wait = |what: &str, is_so: &dyn Fn() -> bool| {
+/// A command that goes on until it is dropped.
+struct Running {
+    child: Child,
+    stdout: File,
+    stderr: File,
+}
+
+impl Running {
+    fn start(node: &Node, arguments: &[&str]) -> Self {
+        let mut command = node.command(&["--timeout", "300ms"]);
+        command.args(arguments);
+        let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        command
+            .stdout(stdout.try_clone().unwrap())
+            .stderr(stderr.try_clone().unwrap());
+        let child = command.spawn().unwrap();
+        Self {
+            child,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Waits until there is more of this than so many bytes, and says how many.
+    fn wait_for_more(&mut self, what: &str, file: fn(&Self) -> &File, than: u64) -> u64 {
         let patience = std::time::Instant::now() + Duration::from_secs(20);
-        while !is_so() {
+        loop {
+            let length = file(self).metadata().unwrap().len();
+            if length > than {
+                return length;
+            }
+            assert_eq!(self.child.try_wait().unwrap(), None, "it has ended: {what}");
             assert!(std::time::Instant::now() < patience, "waited in vain: {what}");
             std::thread::sleep(Duration::from_millis(20));
         }
-    };
-    let length = |file: &File| file.metadata().unwrap().len();
-    wait("an event", &|| length(&stdout) > 0);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_stream_goes_on_when_its_state_directory_dies() {
+    let (node, _sockets) = node();
+    let stream = ["events", "--all", "--interval", "100ms", "--format", "json"];
+    let mut stream = Running::start(&node, &stream);
+    stream.wait_for_more("an event", |it| &it.stdout, 0);
     let Some(_mount) = DeadMount::at(node.state_dir()) else {
-        child.kill().unwrap();
-        child.wait().unwrap();
         return;
     };
-    wait("what is the matter", &|| length(&stderr) > 0);
-    let before = length(&stdout);
-    wait("more events", &|| length(&stdout) > before);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    stream.wait_for_more("what is the matter", |it| &it.stderr, 0);
+    let before = stream.stdout.metadata().unwrap().len();
+    stream.wait_for_more("more events", |it| &it.stdout, before);
+}
+
+#[test]
+fn a_watched_list_goes_on_after_its_state_directory_has_died() {
+    let (node, _sockets) = node();
+    let mut list = Running::start(&node, &["list", "--watch", "--interval", "100ms"]);
+    let before = list.wait_for_more("the list", |it| &it.stdout, 0);
+    let Some(mount) = DeadMount::at(node.state_dir()) else {
+        return;
+    };
+    list.wait_for_more("what is the matter", |it| &it.stderr, 0);
+    drop(mount);
+    node.task("new", mock::healthy);
+    list.wait_for_more("what is new", |it| &it.stdout, before);
 }
