@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::error::{NoGuest, Silence};
 use super::facts::{AgentFacts, GuestFacts};
 use super::monitor_call::{MonitorCall, MonitorQuestion};
-use super::terms::{BUSY, Terms};
+use super::terms::{BUSY, STEPS, Terms};
 use crate::guest::{AgentConnection, GuestAddress, GuestError, GuestStats};
 use crate::node::{Container, GuestVolume, Id, Pod, monitor, noted_agent};
 use crate::shim::address::Address;
@@ -347,16 +347,20 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
     let mut deadline = Instant::now() + limit;
     let mut left = limit;
     loop {
-        if let Ok(value) = tokio::time::timeout_at(deadline, &mut work).await {
+        let due = deadline.min(Instant::now() + limit / STEPS);
+        if let Ok(value) = tokio::time::timeout_at(due, &mut work).await {
             return Some(value);
         }
-        let late = Instant::now().saturating_duration_since(deadline);
-        let more = late.min(left);
-        if late <= BUSY || more.is_zero() {
+        let now = Instant::now();
+        let late = now.saturating_duration_since(due);
+        if late > BUSY {
+            let more = late.min(left);
+            left -= more;
+            deadline = deadline.max(now) + more;
+        }
+        if now >= deadline {
             return None;
         }
-        left -= more;
-        deadline = Instant::now() + more;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The way to one shim: whatever is asked of it goes through here, one call at a time.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::error::{AskError, NoGuest, NotRunning};
 use super::guest::{Guest, Liveness, Told};
 use super::meter::ShimMeter;
 use super::question::{Calls, Origin, Reply, ReplyStats, Via};
-use super::terms::{BUSY, Terms};
+use super::terms::{BUSY, STEPS, Terms};
 use crate::guest::{GuestStats, merge};
 use crate::shim::ShimError;
 use crate::shim::address::{Address, Endpoint};
@@ -31,6 +32,8 @@ const NOTICING: [Duration; 3] = [
 struct Progress {
     call: Option<LaneCall>,
     rest: Option<Rest>,
+    /// Until when it is known that this program could not have listened, and the call in flight has more time for it.
+    discounted: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -182,12 +185,10 @@ impl Lane {
     /// Waits for what a task with the turn will send, until one of its calls has taken longer than the limit.
     async fn wait<T>(&self, mut answered: oneshot::Receiver<T>) -> Result<T, AskError> {
         loop {
-            let deadline = self.deadline();
-            if let Ok(answer) = tokio::time::timeout_at(deadline, &mut answered).await {
+            if let Some(answer) = self.step(&mut answered).await {
                 // The sender is dropped unsent only where the runtime is shutting down.
                 return answer.map_err(|_| self.unanswered());
             }
-            self.discount_busy_time(deadline);
             // A later call of the same visit has its own time.
             if self.is_overdue() {
                 return Err(self.unanswered());
@@ -200,6 +201,7 @@ impl Lane {
         if self.is_late().await {
             return Err(self.unanswered());
         }
+        let mut turn = pin!(self.connection.clone().lock_owned());
         loop {
             if let Some(Rest { call, took, until }) = self.progress().rest {
                 let rest = until.saturating_duration_since(Instant::now());
@@ -212,16 +214,23 @@ impl Lane {
                     });
                 }
             }
-            let deadline = self.deadline();
-            let turn = self.connection.clone().lock_owned();
-            if let Ok(connection) = tokio::time::timeout_at(deadline, turn).await {
+            if let Some(connection) = self.step(&mut turn).await {
                 return Ok(connection);
             }
-            self.discount_busy_time(deadline);
             if self.is_overdue() {
                 return Err(self.unanswered());
             }
         }
+    }
+
+    /// Waits for something until the call in flight has had its time, or a part of that.
+    async fn step<T>(&self, work: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+        let due = self.deadline().min(Instant::now() + self.terms.limit / STEPS);
+        let done = tokio::time::timeout_at(due, work).await.ok();
+        if done.is_none() {
+            self.discount_busy_time(due);
+        }
+        done
     }
 
     /// When the call in flight has had its time; where there is none, when one that began now would have.
@@ -231,18 +240,20 @@ impl Lane {
 
     /// A timer that goes off late has measured this program, not the shim: for as long as it was late the call in
     /// flight is still waited for, at most for a limit more in all.
-    fn discount_busy_time(&self, deadline: Instant) {
-        let now = Instant::now();
-        let late = now.saturating_duration_since(deadline);
-        let limit = self.terms.limit;
-        if late > BUSY
-            && let Some(call) = &mut self.progress().call
-            && now >= call.since + limit
-        {
+    fn discount_busy_time(&self, due: Instant) {
+        let (now, limit) = (Instant::now(), self.terms.limit);
+        let mut progress = self.progress();
+        let Progress { call, discounted, .. } = &mut *progress;
+        let Some(call) = call else { return };
+        // Others who wait on this lane are late as well, and the call may be a new one.
+        let from = due.max(call.since).max(discounted.unwrap_or(due));
+        let late = now.saturating_duration_since(from);
+        if late > BUSY {
             let more = late.min(limit.saturating_sub(call.busy));
-            let since = now - limit + more;
+            let since = call.since.max(now - limit) + more;
             call.busy += since.saturating_duration_since(call.since);
             call.since = since;
+            *discounted = Some(now);
         }
     }
 

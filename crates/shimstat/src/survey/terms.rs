@@ -11,6 +11,10 @@ use crate::shim::Connect;
 /// A wake-up that is later than this means that this thread was busy or stopped, and not that who was asked is slow.
 pub(super) const BUSY: Duration = Duration::from_millis(20);
 
+/// In how many steps a deadline is waited for. Each tells whether this thread was stopped meanwhile: with one alone, a stop
+/// that ended just after the deadline would look like a late answer.
+pub(super) const STEPS: u32 = 4;
+
 /// How a survey asks.
 #[derive(Clone)]
 pub(super) struct Terms {
