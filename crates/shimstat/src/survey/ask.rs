@@ -20,12 +20,13 @@ use super::error::{AskError, NoControlSocket, NoGuest};
 use super::guest::Guest;
 use super::gvisor::{self, Sandboxes};
 use super::kernel;
-use super::lane::{Lane, Subject};
+use super::lane::Lane;
 use super::meter::{InducedCost, Meter, ShimMeter};
 use super::paced::Paced;
 use super::pids::{Hidden, HostPids};
 use super::question::{Calls, Network, Origin, Question, Reply, ReplyStats, Via};
 use super::terms::Terms;
+use super::visit::Subject;
 
 /// How long what is known of a guest is kept for the next time.
 const GUEST_UNUSED: Duration = Duration::from_secs(600);

@@ -33,6 +33,7 @@ mod pids;
 mod question;
 mod single_flight;
 mod terms;
+mod visit;
 
 pub use ask::Survey;
 pub use asking::Asking;
