@@ -146,15 +146,21 @@ impl Lane {
     }
 
     /// Waits for what a task with the turn will send, until one of its calls has taken longer than the limit.
-    pub(super) async fn wait<T>(&self, mut answered: oneshot::Receiver<T>) -> Result<T, AskError> {
+    pub(super) async fn wait<T>(&self, answered: oneshot::Receiver<T>) -> Result<T, AskError> {
+        let answer = self.within(answered).await;
+        // The sender is dropped unsent only where the runtime is shutting down.
+        answer.and_then(Result::ok).ok_or_else(|| self.unanswered())
+    }
+
+    /// Waits for something until a call in flight has had its time. A later call of the same visit has its own.
+    pub(super) async fn within<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
         loop {
-            if let Some(answer) = self.step(&mut answered).await {
-                // The sender is dropped unsent only where the runtime is shutting down.
-                return answer.map_err(|_| self.unanswered());
+            if let Some(done) = self.step(&mut work).await {
+                return Some(done);
             }
-            // A later call of the same visit has its own time.
             if self.is_overdue() {
-                return Err(self.unanswered());
+                return None;
             }
         }
     }

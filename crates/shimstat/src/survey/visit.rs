@@ -12,7 +12,6 @@ use super::guest::{Guest, Liveness, Told};
 use super::lane::Lane;
 use super::meter::ShimMeter;
 use super::question::{Calls, Origin, Reply, ReplyStats, Via};
-use super::terms::Terms;
 use crate::guest::{GuestStats, merge};
 use crate::shim::ShimError;
 use crate::shim::task::{TaskConnection, TaskState, TaskStatus};
@@ -290,14 +289,14 @@ impl Visit {
 
     async fn connect(&self) -> Result<TaskConnection, AskError> {
         self.lane.begin("the connect");
-        let Terms { limit, connect, .. } = &self.lane.terms;
+        let connect = self.lane.terms.connect.as_ref();
         // A connect asks nothing of the shim, so unlike a call it may be given up.
-        let connecting = TaskConnection::connect(&self.lane.endpoint, connect.as_ref());
-        match tokio::time::timeout(*limit, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) if error.is_gone() => Err(AskError::NotRunning(NotRunning::Gone(error))),
-            Ok(Err(error)) => Err(AskError::Shim(error)),
-            Err(_elapsed) => {
+        let connecting = TaskConnection::connect(&self.lane.endpoint, connect);
+        match self.lane.within(connecting).await {
+            Some(Ok(connection)) => Ok(connection),
+            Some(Err(error)) if error.is_gone() => Err(AskError::NotRunning(NotRunning::Gone(error))),
+            Some(Err(error)) => Err(AskError::Shim(error)),
+            None => {
                 let unanswered = self.lane.unanswered();
                 // Those who wait for their turn notice it as well, and do not wait once more, one after the other.
                 tokio::task::yield_now().await;
