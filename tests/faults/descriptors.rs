@@ -1,12 +1,11 @@
 //! A thousand sandboxes, and 256 descriptors to ask them with.
 
 use std::fs;
-use std::process::Command;
 
 use serde_json::Value;
 
 use crate::exporter::{Monitor, Page};
-use crate::mock::{self, Node, finish};
+use crate::mock::{self, Node, finish, with_few_descriptors};
 
 const SANDBOXES: usize = 1000;
 
@@ -28,19 +27,10 @@ fn node() -> Node {
     node
 }
 
-fn limited(command: &Command) -> Command {
-    let mut limited = Command::new("prlimit");
-    limited
-        .arg("--nofile=256:256")
-        .arg(command.get_program())
-        .args(command.get_args());
-    limited
-}
-
 #[test]
 fn all_are_answered_once() {
     let node = node();
-    let ran = finish(limited(
+    let ran = finish(with_few_descriptors(
         &node.command(&["events", "--all", "--stats", "--format", "json"]),
     ));
     let events: Vec<Value> = ran
@@ -49,7 +39,7 @@ fn all_are_answered_once() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!((ran.status, events.len()), (Some(0), SANDBOXES), "{}", ran.stderr);
-    let ran = finish(limited(&node.command(&["list", "--format", "json"])));
+    let ran = finish(with_few_descriptors(&node.command(&["list", "--format", "json"])));
     let rows: Vec<Value> = serde_json::from_str(&ran.stdout).unwrap();
     let running = rows.iter().filter(|row| row["status"] == "running").count();
     assert_eq!((ran.status, running), (Some(0), SANDBOXES), "{}", ran.stderr);
@@ -58,7 +48,7 @@ fn all_are_answered_once() {
 #[test]
 fn all_are_in_each_scrape() {
     let node = node();
-    let monitor = Monitor::start(limited(&node.command(&[
+    let monitor = Monitor::start(with_few_descriptors(&node.command(&[
         "monitor",
         "--listen-address",
         "127.0.0.1:0",

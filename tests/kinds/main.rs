@@ -18,7 +18,7 @@ mod tmux;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use exporter::Monitor;
@@ -324,15 +324,7 @@ fn hundreds_of_guests_are_asked_with_few_descriptors() {
     const SANDBOXES: usize = 400;
     let machine = Machine::new();
     kinds::many_of_kata(&machine, SANDBOXES);
-    let limited = |arguments: &[&str]| {
-        let command = machine.command(arguments);
-        let mut limited = Command::new("prlimit");
-        limited
-            .arg("--nofile=256:256")
-            .arg(command.get_program())
-            .args(command.get_args());
-        limited
-    };
+    let limited = |arguments: &[&str]| mock::with_few_descriptors(&machine.command(arguments));
     let ran = mock::finish(limited(&["events", "--all", "--stats", "--format", "json"]));
     let events = ran
         .stdout

@@ -207,6 +207,16 @@ pub struct Ran {
     pub took: Duration,
 }
 
+/// The same command with 256 descriptors.
+pub fn with_few_descriptors(command: &Command) -> Command {
+    let mut limited = Command::new("prlimit");
+    limited
+        .arg("--nofile=256:256")
+        .arg(command.get_program())
+        .args(command.get_args());
+    limited
+}
+
 pub fn finish(mut command: Command) -> Ran {
     let started = Instant::now();
     let child = command

@@ -22,9 +22,10 @@ exporter | events)
     exit 2
     ;;
 esac
+commit=$(git rev-parse --short HEAD)
 output=$(nice "${simulation[@]}") || status=$?
 echo "$output"
 read -r hours events broken < <(echo "$output" |
     sed -n 's/^seeds .*: \([0-9]*\) hours simulated in .*, \([0-9]*\) events, \([0-9]*\) seeds with findings$/\1 \2 \3/p')
-echo "| $(date -u +%F) | $what | $(git rev-parse --short HEAD) | $first to $((first + count - 1)) | $hours | $events | $broken |" >>docs/simulation.md
+echo "| $(date -u +%F) | $what | $commit | $first to $((first + count - 1)) | $hours | $events | $broken |" >>docs/simulation.md
 exit "${status:-0}"

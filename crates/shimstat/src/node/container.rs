@@ -378,15 +378,15 @@ impl Container {
             return *known;
         }
         // Most containers are runc's, and nothing else has to be read of them.
-        let known = match self.bundle.names_runcs_shim() {
-            true => Some(Answerer::RuncShim),
-            false => self.runtime().map(|runtime| Answerer::shim_of(&runtime.name)),
-        };
-        let is_sure = known == Some(Answerer::RuncShim) || self.unread_note().is_none();
-        match known.filter(|_| is_sure) {
-            Some(answerer) => *self.answerer.get_or_init(|| answerer),
-            None if is_sure && self.is_settled() => *self.answerer.get_or_init(|| Answerer::OtherShim),
-            None => known.unwrap_or(Answerer::OtherShim),
+        if self.bundle.names_runcs_shim() {
+            return *self.answerer.get_or_init(|| Answerer::RuncShim);
+        }
+        let runtime = self.runtime();
+        let is_final = self.unread_note().is_none() && (runtime.is_some() || self.is_settled());
+        let answerer = runtime.map_or(Answerer::OtherShim, |runtime| Answerer::shim_of(&runtime.name));
+        match is_final {
+            true => *self.answerer.get_or_init(|| answerer),
+            false => answerer,
         }
     }
 

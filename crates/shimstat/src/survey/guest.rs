@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::error::{NoGuest, Silence};
 use super::facts::{AgentFacts, GuestFacts};
 use super::monitor_call::{MonitorCall, MonitorQuestion};
-use super::terms::{BUSY, STEPS, Terms};
+use super::terms::{BUSY, Terms, step};
 use crate::guest::{AgentConnection, GuestAddress, GuestError, GuestStats};
 use crate::node::{Container, GuestVolume, Id, Pod, monitor, noted_agent};
 use crate::shim::address::Address;
@@ -336,8 +336,7 @@ impl Guest {
 
 /// The connection, unless its descriptor is to be left to others.
 fn may_be_kept(connection: AgentConnection, terms: &Terms) -> Option<AgentConnection> {
-    let is_low = connection.descriptor().is_none_or(|it| it < terms.keep_below);
-    is_low.then_some(connection)
+    terms.may_keep(connection.descriptor()).then_some(connection)
 }
 
 /// Waits so long for something, and longer by the time for which this program could not have listened, at most twice as
@@ -347,10 +346,10 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
     let mut deadline = Instant::now() + limit;
     let mut left = limit;
     loop {
-        let due = deadline.min(Instant::now() + limit / STEPS);
-        if let Ok(value) = tokio::time::timeout_at(due, &mut work).await {
-            return Some(value);
-        }
+        let due = match step(&mut work, deadline, limit).await {
+            Ok(value) => return Some(value),
+            Err(due) => due,
+        };
         let now = Instant::now();
         let late = now.saturating_duration_since(due);
         if late > BUSY {

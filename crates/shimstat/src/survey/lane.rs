@@ -9,7 +9,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, oneshot};
 use tokio::time::Instant;
 
 use super::error::AskError;
-use super::terms::{BUSY, STEPS, Terms};
+use super::terms::{BUSY, Terms, step};
 use crate::shim::address::{Address, Endpoint};
 use crate::shim::task::TaskConnection;
 
@@ -194,12 +194,10 @@ impl Lane {
 
     /// Waits for something until the call in flight has had its time, or a part of that.
     async fn step<T>(&self, work: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
-        let due = self.deadline().min(Instant::now() + self.terms.limit / STEPS);
-        let done = tokio::time::timeout_at(due, work).await.ok();
-        if done.is_none() {
-            self.discount_busy_time(due);
-        }
-        done
+        step(work, self.deadline(), self.terms.limit)
+            .await
+            .inspect_err(|due| self.discount_busy_time(*due))
+            .ok()
     }
 
     /// When the call in flight has had its time; where there is none, when one that began now would have.

@@ -4,6 +4,8 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::pids::HostPids;
 use crate::guest::ConnectGuest;
 use crate::shim::Connect;
@@ -13,7 +15,18 @@ pub(super) const BUSY: Duration = Duration::from_millis(20);
 
 /// In how many steps a deadline is waited for. Each tells whether this thread was stopped meanwhile: with one alone, a stop
 /// that ended just after the deadline would look like a late answer.
-pub(super) const STEPS: u32 = 4;
+const STEPS: u32 = 4;
+
+/// Waits for something until a deadline, or for one step of a limit on the way there. When it should have ended, where there
+/// is nothing by then.
+pub(super) async fn step<T>(
+    work: impl Future<Output = T>,
+    deadline: Instant,
+    limit: Duration,
+) -> Result<T, Instant> {
+    let due = deadline.min(Instant::now() + limit / STEPS);
+    tokio::time::timeout_at(due, work).await.map_err(|_elapsed| due)
+}
 
 /// How a survey asks.
 #[derive(Clone)]
@@ -27,4 +40,11 @@ pub(super) struct Terms {
     pub connect: Arc<dyn Connect>,
     pub guests: Arc<dyn ConnectGuest>,
     pub pids: HostPids,
+}
+
+impl Terms {
+    /// Whether a connection with this descriptor may be kept, or its descriptor is to be left to others.
+    pub fn may_keep(&self, descriptor: Option<RawFd>) -> bool {
+        descriptor.is_none_or(|it| it < self.keep_below)
+    }
 }

@@ -103,9 +103,7 @@ impl Visit {
             meter.stop(running);
         }
         let terms = &self.lane.terms;
-        let is_kept = |kept: &TaskConnection| {
-            terms.keep_connections && kept.descriptor().is_none_or(|it| it < terms.keep_below)
-        };
+        let is_kept = |kept: &TaskConnection| terms.keep_connections && terms.may_keep(kept.descriptor());
         self.kept.take_if(|kept| !is_kept(kept));
         // Free before the answer is out: whoever hears it finds the lane free.
         drop(self.kept);
